@@ -1,0 +1,20 @@
+# fathom_part(NAME USES lower parts and libraries... [PRIVATE libraries...])
+#
+# One static library a folder of src/. Its headers are reached as "NAME/header.h" through a link in the build tree that
+# only its users get, so an include that the list of parts does not allow does not compile.
+function(fathom_part name)
+  cmake_parse_arguments(PART "" "" "USES;PRIVATE" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cpp)
+  add_library(fathom_${name} STATIC ${sources})
+  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/include/${name})
+  file(CREATE_LINK ${CMAKE_SOURCE_DIR}/src/${name} ${CMAKE_BINARY_DIR}/include/${name}/${name} SYMBOLIC)
+  target_include_directories(fathom_${name} PUBLIC ${CMAKE_BINARY_DIR}/include/${name})
+  foreach(use IN LISTS PART_USES)
+    if(TARGET fathom_${use})
+      target_link_libraries(fathom_${name} PUBLIC fathom_${use})
+    else()
+      target_link_libraries(fathom_${name} PUBLIC ${use})
+    endif()
+  endforeach()
+  target_link_libraries(fathom_${name} PRIVATE ${PART_PRIVATE})
+endfunction()

@@ -1,0 +1,113 @@
+#include "base/json.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace fathom {
+namespace {
+
+/// What stands there, short enough for a message.
+std::string shown(const Json& value) {
+  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  return text;
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& where) {
+  try {
+    return Json::parse(text);
+  } catch (const Json::exception& e) {
+    fail("{}: not valid JSON: {}", where, e.what());
+  }
+}
+
+Json read_json(const std::filesystem::path& path, std::size_t limit) {
+  return parse_json(read_file(path, limit), path.string());
+}
+
+JsonObject::JsonObject(const Json& value, std::string where, std::string prefix)
+    : value_(&value), where_(std::move(where)), prefix_(std::move(prefix)) {
+  if (!value.is_object()) {
+    fail("{}: {} is {}, expected an object", where_, prefix_.empty() ? "the content" : "field '" + prefix_ + "'", shown(value));
+  }
+}
+
+std::string JsonObject::field(const std::string& key) const {
+  return fmt::format("{}: field '{}{}{}'", where_, prefix_, prefix_.empty() ? "" : ".", key);
+}
+
+bool JsonObject::has(const std::string& key) const {
+  const auto found = value_->find(key);
+  return found != value_->end() && !found->is_null();
+}
+
+const Json& JsonObject::at(const std::string& key) const {
+  const auto found = value_->find(key);
+  if (found == value_->end()) fail("{} is missing", field(key));
+  return *found;
+}
+
+std::int64_t JsonObject::integer(const std::string& key, std::int64_t least, std::int64_t most) const {
+  const Json& value = at(key);
+  // Some writers store counts as 576.0; a fraction is still an error.
+  const bool whole = value.is_number_float() && std::abs(value.get<double>()) < 9e15 &&
+                     value.get<double>() == std::floor(value.get<double>());
+  const bool too_large = value.is_number_unsigned() && value.get<std::uint64_t>() > std::uint64_t{1} << 62;
+  if ((!value.is_number_integer() && !whole) || too_large) {
+    fail("{} is {}, expected a whole number from {} to {}", field(key), shown(value), least, most);
+  }
+  const auto number = whole ? static_cast<std::int64_t>(value.get<double>()) : value.get<std::int64_t>();
+  if (number < least || number > most) fail("{} is {}, expected a whole number from {} to {}", field(key), number, least, most);
+  return number;
+}
+
+std::int64_t JsonObject::integer_or(const std::string& key, std::int64_t fallback, std::int64_t least, std::int64_t most) const {
+  return has(key) ? integer(key, least, most) : fallback;
+}
+
+double JsonObject::number(const std::string& key) const {
+  const Json& value = at(key);
+  if (!value.is_number() || !std::isfinite(value.get<double>())) fail("{} is {}, expected a number", field(key), shown(value));
+  return value.get<double>();
+}
+
+double JsonObject::number_or(const std::string& key, double fallback) const { return has(key) ? number(key) : fallback; }
+
+bool JsonObject::boolean_or(const std::string& key, bool fallback) const {
+  if (!has(key)) return fallback;
+  const Json& value = at(key);
+  if (!value.is_boolean()) fail("{} is {}, expected true or false", field(key), shown(value));
+  return value.get<bool>();
+}
+
+std::string JsonObject::string(const std::string& key) const {
+  const Json& value = at(key);
+  if (!value.is_string()) fail("{} is {}, expected a string", field(key), shown(value));
+  return value.get<std::string>();
+}
+
+std::string JsonObject::string_or(const std::string& key, const std::string& fallback) const {
+  return has(key) ? string(key) : fallback;
+}
+
+JsonObject JsonObject::object(const std::string& key) const {
+  return {at(key), where_, prefix_.empty() ? key : prefix_ + "." + key};
+}
+
+std::optional<JsonObject> JsonObject::object_if(const std::string& key) const {
+  if (!has(key)) return std::nullopt;
+  return object(key);
+}
+
+const Json& JsonObject::array(const std::string& key, std::size_t most) const {
+  const Json& value = at(key);
+  if (!value.is_array()) fail("{} is {}, expected a list", field(key), shown(value));
+  if (value.size() > most) fail("{} has {} entries, expected at most {}", field(key), value.size(), most);
+  return value;
+}
+
+}  // namespace fathom

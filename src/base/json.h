@@ -1,0 +1,54 @@
+// JSON from outside, read with errors that name the file and the field.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace fathom {
+
+/// Keeps the order of keys, so that a file that is read and written again looks the same.
+using Json = nlohmann::ordered_json;
+
+/// Parses a JSON file. Throws Error with the file's name and the parser's position.
+Json read_json(const std::filesystem::path& path, std::size_t limit = std::size_t{256} << 20);
+
+/// Parses JSON text that came from `where` (a file's name, for the message).
+Json parse_json(std::string_view text, const std::string& where);
+
+/// An object inside a JSON file, with the way to it. Every getter checks type and range; the error says
+/// "FILE: field 'a.b' is X, expected Y". Getters with a fallback also take it for null.
+class JsonObject {
+ public:
+  /// `where` is the file's name. Throws Error if `value` is not an object.
+  JsonObject(const Json& value, std::string where, std::string prefix = "");
+
+  bool has(const std::string& key) const;  ///< present and not null
+  const Json& raw() const { return *value_; }
+  const Json& at(const std::string& key) const;  ///< throws Error when absent
+
+  std::int64_t integer(const std::string& key, std::int64_t least, std::int64_t most) const;
+  std::int64_t integer_or(const std::string& key, std::int64_t fallback, std::int64_t least, std::int64_t most) const;
+  double number(const std::string& key) const;  ///< finite
+  double number_or(const std::string& key, double fallback) const;
+  bool boolean_or(const std::string& key, bool fallback) const;
+  std::string string(const std::string& key) const;
+  std::string string_or(const std::string& key, const std::string& fallback) const;
+  JsonObject object(const std::string& key) const;
+  std::optional<JsonObject> object_if(const std::string& key) const;
+  /// An array, checked to have at most `most` elements.
+  const Json& array(const std::string& key, std::size_t most = std::numeric_limits<std::size_t>::max()) const;
+
+  /// "FILE: field 'prefix.key'": the start of a message about that field.
+  std::string field(const std::string& key) const;
+
+ private:
+  const Json* value_;
+  std::string where_, prefix_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,36 @@
+// One function a verb: it adds its sub-command to the program. Thin: parse, call, print.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "base/json.h"
+
+namespace fathom {
+
+/// What every verb takes. add_common gives the sub-command --threads, --seed, --quiet and, if it reports figures, --json.
+struct CommonOptions {
+  int threads = 0;
+  std::uint64_t seed = 0;
+  std::string json;
+  bool quiet = false;
+};
+void add_common(CLI::App& verb, CommonOptions& options, bool reports_figures);
+/// Sets threads and quiet mode; the first line of every verb's callback.
+void apply_common(const CommonOptions& options);
+/// Writes figures where --json says ("-": standard output); nothing when it was not given.
+void emit_json(const CommonOptions& options, const Json& figures);
+
+void add_inspect(CLI::App& program);
+void add_tokenize(CLI::App& program);
+void add_logits(CLI::App& program);
+void add_generate(CLI::App& program);
+void add_chat(CLI::App& program);
+void add_eval(CLI::App& program);
+void add_profile(CLI::App& program);
+void add_prune(CLI::App& program);
+void add_recur(CLI::App& program);
+void add_train(CLI::App& program);
+void add_compress(CLI::App& program);
+
+}  // namespace fathom

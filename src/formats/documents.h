@@ -1,0 +1,22 @@
+// Text that people bring: plain text, JSON lines, and zstd of either; read in a stream, never as a whole corpus.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace fathom {
+
+/// Calls `take` for every document, in the order of the files and of their lines, until it returns false.
+/// *.jsonl and *.json.zst-like names (".jsonl", ".jsonl.zst", ".ndjson"): one document a line, the string in `field`.
+/// Anything else: the whole file is one document (".zst" decompressed first).
+/// Throws Error naming file and line: unreadable file, invalid JSON, missing field, invalid UTF-8, torn zstd frame, empty
+/// input. Documents of more than 1 GB are refused.
+void for_each_document(const std::vector<std::filesystem::path>& files, const std::string& field,
+                       const std::function<bool(std::string&& text)>& take);
+
+/// All documents joined, for tools that measure on one text (perplexity, profiles).
+std::string read_text(const std::filesystem::path& file, const std::string& field = "text");
+
+}  // namespace fathom

@@ -1,0 +1,85 @@
+// Inference by visits. Rows, not sequences, are the unit: a row is one token of one sequence at one visit, with its hidden
+// state. Each step picks a layer that rows wait for, gathers them whatever their sequence and visit, runs the layer once over
+// all of them and scatters the results. Keys and values have one slot for each (sequence, visit).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/checkpoint.h"
+#include "model/tokenizer.h"
+
+namespace fathom {
+
+/// Where an Observer may look. Values are [rows, width]; rows are those of one forward call, in its order.
+enum class Tap {
+  visit_input,       ///< the residual stream before a visit [hidden]
+  attention_input,   ///< what q, k and v read [hidden]
+  attention_mixed,   ///< what o reads [heads * head_dim]
+  attention_update,  ///< what attention adds to the residual stream [hidden]
+  ffn_input,         ///< what gate and up read [hidden]
+  ffn_gated,         ///< what down reads [intermediate]
+  ffn_update,        ///< what the feed-forward adds [hidden]
+  visit_output       ///< the residual stream after a visit, before any final norm [hidden]
+};
+
+/// Sees intermediate values; used to profile and to calibrate. Called between the operations, on one thread.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void observe(Tap tap, std::int64_t visit, std::int64_t rows, std::span<const float> values) = 0;
+};
+
+/// Tokens that a sequence takes in, after those it already has.
+struct Feed {
+  int sequence = 0;
+  std::span<const Token> tokens;
+  std::int64_t keep = 1;  ///< of the last `keep` tokens the final hidden state is returned
+};
+
+struct EngineOptions {
+  Compute compute = Compute::f32;
+  std::int64_t max_context = 0;  ///< 0: the model's own limit
+};
+
+class Engine {
+ public:
+  /// Packs the weights; the checkpoint's tensors are not needed afterwards. Throws Error for token ids or contexts out of range.
+  explicit Engine(const Checkpoint& checkpoint, const EngineOptions& options = {});
+  ~Engine();
+  Engine(Engine&&) noexcept;
+
+  const ModelConfig& config() const;
+  const DepthPlan& plan() const;
+  const Backend& backend() const;
+  std::int64_t max_context() const;
+  std::int64_t weight_bytes() const;  ///< memory of packed weights
+
+  /// A new, empty sequence. Its memory grows with its length and is freed by close.
+  int open();
+  void close(int sequence);
+  std::int64_t length(int sequence) const;  ///< tokens it has
+  /// Forgets all tokens from `length` on.
+  void truncate(int sequence, std::int64_t length);
+
+  /// Runs all feeds through the plan in one batch and returns the kept rows' hidden states after the last visit (before the
+  /// final norm): [sum of keep, hidden], in the order of the feeds. Large feeds are split inside. A sequence may appear once.
+  /// Throws Error when a token is outside the vocabulary or a sequence would exceed max_context.
+  std::vector<float> forward(std::span<const Feed> feeds, Observer* observer = nullptr);
+
+  /// Final norm, head and soft cap: logits[rows, vocab] of hidden[rows, hidden].
+  void head(std::int64_t rows, const float* hidden, float* logits) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// The compute type for `--dtype`: "f32", "bf16", or "auto" (bf16 where the weights have no more bits than that and the
+/// machine multiplies bf16 faster; float32 otherwise).
+Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint);
+
+}  // namespace fathom

@@ -1,0 +1,59 @@
+#include "base/file.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/threads.h"
+
+namespace fathom {
+namespace {
+
+std::filesystem::path scratch() {
+  auto path = std::filesystem::temp_directory_path() / ("fathom_base_" + std::to_string(::getpid()));
+  std::filesystem::create_directories(path);
+  return path;
+}
+
+TEST(File, AnAtomicFileThatIsNotCommittedLeavesTheOldContent) {
+  const auto path = scratch() / "a";
+  write_file(path, "old");
+  { AtomicFile(path).write("new"); }
+  EXPECT_EQ(read_file(path), "old");
+  EXPECT_FALSE(std::filesystem::exists(path.string() + ".part"));
+  write_file(path, "new");
+  EXPECT_EQ(read_file(path), "new");
+}
+
+TEST(File, MappingAnEmptyFileGivesNoBytesAndAFolderIsRefused) {
+  const auto path = scratch() / "empty";
+  std::ofstream(path).close();
+  EXPECT_TRUE(MappedFile(path).bytes().empty());
+  EXPECT_THROW(MappedFile(scratch()), Error);
+}
+
+TEST(Json, ErrorsNameFileFieldAndWhatWasFound) {
+  const Json json = parse_json(R"({"a":{"n":-3,"s":"x"}})", "c.json");
+  const JsonObject root(json, "c.json");
+  try {
+    root.object("a").integer("n", 1, 9);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "c.json: field 'a.n' is -3, expected a whole number from 1 to 9");
+  }
+  EXPECT_THROW(root.object("a").integer("s", 0, 9), Error);
+  EXPECT_THROW(root.object("missing"), Error);
+}
+
+TEST(Threads, ParallelForVisitsEveryIndexAndRethrows) {
+  std::vector<int> seen(101);
+  parallel_for(101, [&](std::int64_t i) { seen[i]++; });
+  EXPECT_EQ(seen, std::vector<int>(101, 1));
+  EXPECT_THROW(parallel_for(7, [](std::int64_t i) { if (i == 3) fail("three"); }), Error);
+}
+
+}  // namespace
+}  // namespace fathom
