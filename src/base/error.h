@@ -1,4 +1,5 @@
-// The errors that cross Fathom's interfaces. Input from outside always ends in one of these, never in an assertion.
+// The errors that cross Fathom's interfaces. Input from outside always ends in one of these, never in an
+// assertion.
 #pragma once
 
 #include <fmt/format.h>
@@ -9,8 +10,8 @@
 
 namespace fathom {
 
-/// Something from outside is wrong. The message names the file, the field, what was found and expected, and the remedy.
-/// The program prints it and exits with 1.
+/// Something from outside is wrong. The message names the file, the field, what was found and expected, and
+/// the remedy. The program prints it and exits with 1.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -16,7 +16,8 @@ namespace {
 
 class Descriptor {
  public:
-  explicit Descriptor(const std::filesystem::path& path) : value_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  explicit Descriptor(const std::filesystem::path& path)
+      : value_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     if (value_ < 0) fail("{}: cannot open: {}", path.string(), std::strerror(errno));
     struct stat status {};
     if (::fstat(value_, &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -51,7 +52,8 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
 
 std::string read_file(const std::filesystem::path& path, std::size_t limit) {
   const Descriptor file(path);
-  if (file.size() > limit) fail("{}: {} bytes, more than the {} that such a file may have", path.string(), file.size(), limit);
+  if (file.size() > limit)
+    fail("{}: {} bytes, more than the {} that such a file may have", path.string(), file.size(), limit);
   std::string content(file.size(), '\0');
   std::size_t done = 0;
   while (done < content.size()) {
@@ -65,7 +67,8 @@ std::string read_file(const std::filesystem::path& path, std::size_t limit) {
   return content;
 }
 
-AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)), temporary_(path_.string() + ".part") {
+AtomicFile::AtomicFile(std::filesystem::path path)
+    : path_(std::move(path)), temporary_(path_.string() + ".part") {
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) fail("{}: cannot create: {}", temporary_.string(), std::strerror(errno));
 }

@@ -30,8 +30,9 @@ class MappedFile {
 /// The whole file as a string. Throws Error when it cannot be read or is larger than `limit` bytes.
 std::string read_file(const std::filesystem::path& path, std::size_t limit = std::size_t{1} << 30);
 
-/// Writes a file that either has its old content or all of the new one, whatever happens in between: into a temporary
-/// file beside it, flushed to the disk, then renamed over it. Throws Error (a full disk, for instance).
+/// Writes a file that either has its old content or all of the new one, whatever happens in between: into a
+/// temporary file beside it, flushed to the disk, then renamed over it. Throws Error (a full disk, for
+/// instance).
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);

@@ -1,4 +1,5 @@
-// Ctrl-C as a flag that long loops look at, so that files are closed and partial results removed or kept on purpose.
+// Ctrl-C as a flag that long loops look at, so that files are closed and partial results removed or kept on
+// purpose.
 #pragma once
 
 namespace fathom {

@@ -32,7 +32,8 @@ Json read_json(const std::filesystem::path& path, std::size_t limit) {
 JsonObject::JsonObject(const Json& value, std::string where, std::string prefix)
     : value_(&value), where_(std::move(where)), prefix_(std::move(prefix)) {
   if (!value.is_object()) {
-    fail("{}: {} is {}, expected an object", where_, prefix_.empty() ? "the content" : "field '" + prefix_ + "'", shown(value));
+    fail("{}: {} is {}, expected an object", where_,
+         prefix_.empty() ? "the content" : "field '" + prefix_ + "'", shown(value));
   }
 }
 
@@ -61,21 +62,26 @@ std::int64_t JsonObject::integer(const std::string& key, std::int64_t least, std
     fail("{} is {}, expected a whole number from {} to {}", field(key), shown(value), least, most);
   }
   const auto number = whole ? static_cast<std::int64_t>(value.get<double>()) : value.get<std::int64_t>();
-  if (number < least || number > most) fail("{} is {}, expected a whole number from {} to {}", field(key), number, least, most);
+  if (number < least || number > most)
+    fail("{} is {}, expected a whole number from {} to {}", field(key), number, least, most);
   return number;
 }
 
-std::int64_t JsonObject::integer_or(const std::string& key, std::int64_t fallback, std::int64_t least, std::int64_t most) const {
+std::int64_t JsonObject::integer_or(const std::string& key, std::int64_t fallback, std::int64_t least,
+                                    std::int64_t most) const {
   return has(key) ? integer(key, least, most) : fallback;
 }
 
 double JsonObject::number(const std::string& key) const {
   const Json& value = at(key);
-  if (!value.is_number() || !std::isfinite(value.get<double>())) fail("{} is {}, expected a number", field(key), shown(value));
+  if (!value.is_number() || !std::isfinite(value.get<double>()))
+    fail("{} is {}, expected a number", field(key), shown(value));
   return value.get<double>();
 }
 
-double JsonObject::number_or(const std::string& key, double fallback) const { return has(key) ? number(key) : fallback; }
+double JsonObject::number_or(const std::string& key, double fallback) const {
+  return has(key) ? number(key) : fallback;
+}
 
 bool JsonObject::boolean_or(const std::string& key, bool fallback) const {
   if (!has(key)) return fallback;

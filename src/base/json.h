@@ -32,7 +32,8 @@ class JsonObject {
   const Json& at(const std::string& key) const;  ///< throws Error when absent
 
   std::int64_t integer(const std::string& key, std::int64_t least, std::int64_t most) const;
-  std::int64_t integer_or(const std::string& key, std::int64_t fallback, std::int64_t least, std::int64_t most) const;
+  std::int64_t integer_or(const std::string& key, std::int64_t fallback, std::int64_t least,
+                          std::int64_t most) const;
   double number(const std::string& key) const;  ///< finite
   double number_or(const std::string& key, double fallback) const;
   bool boolean_or(const std::string& key, bool fallback) const;

@@ -1,4 +1,5 @@
-// What a person sees of long work: a bar with rate and time left on a terminal, plain lines elsewhere. On standard error.
+// What a person sees of long work: a bar with rate and time left on a terminal, plain lines elsewhere. On
+// standard error.
 #pragma once
 
 #include <chrono>
@@ -24,8 +25,8 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// Adds `count` units; `note` stands at the line's end ("loss 2.31"). Redraws at most 10 times a second (a line every
-  /// 10 s where standard error is no terminal).
+  /// Adds `count` units; `note` stands at the line's end ("loss 2.31"). Redraws at most 10 times a second (a
+  /// line every 10 s where standard error is no terminal).
   void advance(std::int64_t count, const std::string& note = "");
   /// Draws the last state and ends the line. The destructor does it too.
   void finish();

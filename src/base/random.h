@@ -7,7 +7,8 @@
 
 namespace fathom {
 
-/// xoshiro256** (Blackman and Vigna 2018), seeded by splitmix64. Four words of state, which a checkpoint can hold.
+/// xoshiro256** (Blackman and Vigna 2018), seeded by splitmix64. Four words of state, which a checkpoint can
+/// hold.
 class Random {
  public:
   explicit Random(std::uint64_t seed = 0) {

@@ -10,7 +10,8 @@ namespace fathom {
 void set_threads(int count);
 int thread_count();
 
-/// Runs body(i) for i in [0, count) on the pool; each thread gets one contiguous share. The first exception is rethrown.
+/// Runs body(i) for i in [0, count) on the pool; each thread gets one contiguous share. The first exception
+/// is rethrown.
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body);
 
 }  // namespace fathom

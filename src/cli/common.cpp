@@ -8,10 +8,14 @@
 namespace fathom {
 
 void add_common(CLI::App& verb, CommonOptions& options, bool reports_figures) {
-  verb.add_option("--threads", options.threads, "Threads; 0 = all cores")->capture_default_str()->check(CLI::Range(0, 4096));
+  verb.add_option("--threads", options.threads, "Threads; 0 = all cores")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 4096));
   verb.add_option("--seed", options.seed, "Seed of everything random")->capture_default_str();
   verb.add_flag("--quiet,-q", options.quiet, "No progress bars");
-  if (reports_figures) verb.add_option("--json", options.json, "Write the figures as JSON; - = standard output")->type_name("FILE");
+  if (reports_figures)
+    verb.add_option("--json", options.json, "Write the figures as JSON; - = standard output")
+        ->type_name("FILE");
 }
 
 void apply_common(const CommonOptions& options) {

@@ -11,7 +11,9 @@ namespace {
 
 int run(int argc, char** argv) {
   using namespace fathom;
-  CLI::App program("Makes deep transformers cheaper in depth, trains them back, and says honestly what they lost.", "fathom");
+  CLI::App program(
+      "Makes deep transformers cheaper in depth, trains them back, and says honestly what they lost.",
+      "fathom");
   program.set_version_flag("--version", "fathom " FATHOM_VERSION);
   program.require_subcommand(1);
   program.footer("`fathom VERB --help` explains a verb and gives an example.");

@@ -8,7 +8,8 @@
 
 namespace fathom {
 
-/// What every verb takes. add_common gives the sub-command --threads, --seed, --quiet and, if it reports figures, --json.
+/// What every verb takes. add_common gives the sub-command --threads, --seed, --quiet and, if it reports
+/// figures, --json.
 struct CommonOptions {
   int threads = 0;
   std::uint64_t seed = 0;

@@ -1,4 +1,5 @@
-// The main job: profile, restructure within a budget, train with the original as teacher, evaluate, and account for it.
+// The main job: profile, restructure within a budget, train with the original as teacher, evaluate, and
+// account for it.
 #pragma once
 
 #include <filesystem>
@@ -14,15 +15,16 @@ struct CompressOptions {
   std::vector<std::filesystem::path> text;  ///< empty: the model's own samples
   std::filesystem::path eval_text;          ///< empty: a held-out part of the data
   double target = 0.75;                     ///< fraction of non-embedding parameters to keep, at most
-  std::string method = "auto";              ///< prune, recur, auto (both are made; the better after training is kept)
-  double minutes = 10;                      ///< for the whole job
+  std::string method = "auto";  ///< prune, recur, auto (both are made; the better after training is kept)
+  double minutes = 10;          ///< for the whole job
   std::uint64_t seed = 0;
   bool overwrite = false;
 };
 
-/// Carries out the job and writes the model into `out`, with account.json and report.html in it. Returns the account: options,
-/// profile, the restructuring and why, training curve, and before / after the cut / after training: parameters, bytes,
-/// perplexity, speed of both phases, samples. Stops cleanly when interrupted. Throws Error / UsageError.
+/// Carries out the job and writes the model into `out`, with account.json and report.html in it. Returns the
+/// account: options, profile, the restructuring and why, training curve, and before / after the cut / after
+/// training: parameters, bytes, perplexity, speed of both phases, samples. Stops cleanly when interrupted.
+/// Throws Error / UsageError.
 Json compress(const CompressOptions& options);
 
 /// The table at the end of the job, for a terminal.

@@ -11,7 +11,8 @@
 
 namespace fathom {
 
-/// Distribution of ||f(x)|| / ||x + f(x)|| over tokens: what a residual branch contributes (Dotzel et al. 2024, arXiv 2404.04900).
+/// Distribution of ||f(x)|| / ||x + f(x)|| over tokens: what a residual branch contributes (Dotzel et al.
+/// 2024, arXiv 2404.04900).
 struct ResidualRatio {
   double p10 = 0, median = 0, p90 = 0;
 };
@@ -20,23 +21,26 @@ struct Profile {
   std::int64_t depth = 0;
   std::int64_t tokens = 0;
   std::int64_t context = 0;
-  /// angular[n - 1][l]: angular distance (Gromov et al. 2024, arXiv 2403.17887, eq. in 3.2; 0 same direction, 1 opposite) between
-  /// the inputs of visits l and l + n, i.e. across the block [l, l + n); l + n = depth is the state before the final norm.
-  /// Every l from 0 and every n from 1 to depth.
+  /// angular[n - 1][l]: angular distance (Gromov et al. 2024, arXiv 2403.17887, eq. in 3.2; 0 same direction,
+  /// 1 opposite) between the inputs of visits l and l + n, i.e. across the block [l, l + n); l + n = depth is
+  /// the state before the final norm. Every l from 0 and every n from 1 to depth.
   std::vector<std::vector<double>> angular;
-  /// 1 - mean cosine of a visit's input and output over all tokens (ShortGPT, Men et al. 2024, arXiv 2403.03853, eq. 1).
+  /// 1 - mean cosine of a visit's input and output over all tokens (ShortGPT, Men et al. 2024, arXiv
+  /// 2403.03853, eq. 1).
   std::vector<double> block_influence;
   std::vector<ResidualRatio> attention, ffn;  ///< a visit each
 };
 
 struct ProfileOptions {
-  std::int64_t context = 512;        ///< tokens a window; a last short one is left out
+  std::int64_t context = 512;  ///< tokens a window; a last short one is left out
   std::int64_t max_tokens = 32'768;
-  bool last_token_only = false;      ///< angular distance at each window's last token alone, as in the paper; else at all
+  bool last_token_only =
+      false;  ///< angular distance at each window's last token alone, as in the paper; else at all
 };
 
 /// Throws Error when the text is shorter than one window. Shows a progress bar.
-Profile profile_depth(const Checkpoint& checkpoint, std::span<const Token> ids, const ProfileOptions& options);
+Profile profile_depth(const Checkpoint& checkpoint, std::span<const Token> ids,
+                      const ProfileOptions& options);
 
 /// First visit of the block of `count` with the smallest angular distance.
 std::int64_t most_similar_block(const Profile& profile, std::int64_t count);

@@ -11,8 +11,9 @@
 
 namespace fathom {
 
-/// The model without these visits, and without the layers and adapters that nobody visits any more; those left are renumbered.
-/// Throws UsageError when an index is out of range, doubled, or nothing would be left. Adds to the provenance.
+/// The model without these visits, and without the layers and adapters that nobody visits any more; those
+/// left are renumbered. Throws UsageError when an index is out of range, doubled, or nothing would be left.
+/// Adds to the provenance.
 Checkpoint prune(const Checkpoint& checkpoint, std::span<const std::int64_t> visits);
 
 enum class PruneMethod {
@@ -24,8 +25,8 @@ enum class PruneMethod {
 };
 PruneMethod prune_method(const std::string& name);  ///< throws UsageError listing the names
 
-/// Which `count` visits to drop, ascending. `ids` (a text) is needed by all methods but `last`. Throws UsageError when fewer than
-/// two visits would be left.
+/// Which `count` visits to drop, ascending. `ids` (a text) is needed by all methods but `last`. Throws
+/// UsageError when fewer than two visits would be left.
 std::vector<std::int64_t> choose_visits(const Checkpoint& checkpoint, std::int64_t count, PruneMethod method,
                                         std::span<const Token> ids, const ProfileOptions& options);
 

@@ -1,4 +1,5 @@
-// Tying layers into a block that is looped, and relaxing each visit with its own LoRA (Bae et al. 2024, arXiv 2410.20672).
+// Tying layers into a block that is looped, and relaxing each visit with its own LoRA (Bae et al. 2024, arXiv
+// 2410.20672).
 #pragma once
 
 #include <cstdint>
@@ -11,20 +12,20 @@
 
 namespace fathom {
 
-/// Which depths share a layer; L depths, B loops. The middle variants leave the first and last layer untied (MoR, Bae et al.
-/// 2025, arXiv 2507.10524, table 1).
+/// Which depths share a layer; L depths, B loops. The middle variants leave the first and last layer untied
+/// (MoR, Bae et al. 2025, arXiv 2507.10524, table 1).
 enum class Sharing {
-  cycle,           ///< 0..K-1, 0..K-1, ...: depth l runs layer l mod K, K = L / B
-  sequence,        ///< 0,0,1,1,...: depth l runs layer l div B
+  cycle,     ///< 0..K-1, 0..K-1, ...: depth l runs layer l mod K, K = L / B
+  sequence,  ///< 0,0,1,1,...: depth l runs layer l div B
   middle_cycle,
   middle_sequence
 };
 
 enum class SharedInit {
-  average,     ///< mean of the tied weights
-  stepwise,    ///< layers at regular intervals, first and last kept
-  lower,       ///< the first of the tied depths under cycle: the first K layers
-  calibrated   ///< shared and own parts fitted together to activations of a text (METHODS 8)
+  average,    ///< mean of the tied weights
+  stepwise,   ///< layers at regular intervals, first and last kept
+  lower,      ///< the first of the tied depths under cycle: the first K layers
+  calibrated  ///< shared and own parts fitted together to activations of a text (METHODS 8)
 };
 
 enum class LoraInit {
@@ -37,27 +38,31 @@ struct RecurOptions {
   Sharing sharing = Sharing::middle_sequence;
   SharedInit init = SharedInit::calibrated;
   LoraInit lora = LoraInit::svd;
-  std::int64_t rank = 64;     ///< clipped to min(in, out) of each matrix; 0: no adapters
-  std::int64_t rounds = 8;    ///< alternations of the calibrated fit
+  std::int64_t rank = 64;   ///< clipped to min(in, out) of each matrix; 0: no adapters
+  std::int64_t rounds = 8;  ///< alternations of the calibrated fit
   std::int64_t calibration_tokens = 16'384;
   std::int64_t context = 512;
   std::uint64_t seed = 0;
 };
 
-Sharing sharing_from_name(const std::string& name);  ///< "cycle", "middle-sequence", ...; throws UsageError listing the names
+Sharing sharing_from_name(
+    const std::string& name);  ///< "cycle", "middle-sequence", ...; throws UsageError listing the names
 SharedInit shared_init_from_name(const std::string& name);
 LoraInit lora_init_from_name(const std::string& name);
 
-/// The layer that each of `depth` visits runs. Throws UsageError when the tied depths are not a multiple of `loops`.
+/// The layer that each of `depth` visits runs. Throws UsageError when the tied depths are not a multiple of
+/// `loops`.
 std::vector<std::int64_t> share_layers(std::int64_t depth, std::int64_t loops, Sharing sharing);
 
-/// Relative error ||W_l - W' - B_l A_l|| / ||W_l|| of every matrix, by visit: weighted by the activations when calibrated.
+/// Relative error ||W_l - W' - B_l A_l|| / ||W_l|| of every matrix, by visit: weighted by the activations
+/// when calibrated.
 struct FitReport {
   std::vector<std::vector<double>> error;  ///< [visit][Linear]
 };
 
-/// The recursive model. `ids` is the calibration text (calibrated only). Shows a progress bar. Throws UsageError / Error.
-/// Full rank gives the original's function back; rank 0 is the plain recursive model.
-Checkpoint recur(const Checkpoint& checkpoint, const RecurOptions& options, std::span<const Token> ids, FitReport* report = nullptr);
+/// The recursive model. `ids` is the calibration text (calibrated only). Shows a progress bar. Throws
+/// UsageError / Error. Full rank gives the original's function back; rank 0 is the plain recursive model.
+Checkpoint recur(const Checkpoint& checkpoint, const RecurOptions& options, std::span<const Token> ids,
+                 FitReport* report = nullptr);
 
 }  // namespace fathom

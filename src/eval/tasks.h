@@ -19,13 +19,14 @@ struct TaskResult {
   double perplexity = 0;  ///< of LAMBADA's last word; 0 elsewhere
 };
 
-/// Names that `run_task` knows: hellaswag, arc_easy, arc_challenge, piqa, openbookqa, boolq, winogrande, lambada_openai, mmlu.
+/// Names that `run_task` knows: hellaswag, arc_easy, arc_challenge, piqa, openbookqa, boolq, winogrande,
+/// lambada_openai, mmlu.
 std::vector<std::string> task_names();
 
-/// Reads DATA/NAME.jsonl (mmlu: mmlu_test.jsonl and mmlu_dev.jsonl, 5 shots). `limit` 0: all examples, else the first so many.
-/// Throws Error naming file, line and field; UsageError for an unknown name.
-TaskResult run_task(Engine& engine, const Tokenizer& tokenizer, const std::string& name, const std::filesystem::path& data,
-                    std::int64_t limit);
+/// Reads DATA/NAME.jsonl (mmlu: mmlu_test.jsonl and mmlu_dev.jsonl, 5 shots). `limit` 0: all examples, else
+/// the first so many. Throws Error naming file, line and field; UsageError for an unknown name.
+TaskResult run_task(Engine& engine, const Tokenizer& tokenizer, const std::string& name,
+                    const std::filesystem::path& data, std::int64_t limit);
 
 Json to_json(const TaskResult& result);
 

@@ -1,4 +1,5 @@
-// Text that people bring: plain text, JSON lines, and zstd of either; read in a stream, never as a whole corpus.
+// Text that people bring: plain text, JSON lines, and zstd of either; read in a stream, never as a whole
+// corpus.
 #pragma once
 
 #include <filesystem>
@@ -9,10 +10,10 @@
 namespace fathom {
 
 /// Calls `take` for every document, in the order of the files and of their lines, until it returns false.
-/// *.jsonl and *.json.zst-like names (".jsonl", ".jsonl.zst", ".ndjson"): one document a line, the string in `field`.
-/// Anything else: the whole file is one document (".zst" decompressed first).
-/// Throws Error naming file and line: unreadable file, invalid JSON, missing field, invalid UTF-8, torn zstd frame, empty
-/// input. Documents of more than 1 GB are refused.
+/// *.jsonl and *.json.zst-like names (".jsonl", ".jsonl.zst", ".ndjson"): one document a line, the string in
+/// `field`. Anything else: the whole file is one document (".zst" decompressed first). Throws Error naming
+/// file and line: unreadable file, invalid JSON, missing field, invalid UTF-8, torn zstd frame, empty input.
+/// Documents of more than 1 GB are refused.
 void for_each_document(const std::vector<std::filesystem::path>& files, const std::string& field,
                        const std::function<bool(std::string&& text)>& take);
 

@@ -9,7 +9,8 @@
 
 namespace fathom {
 
-/// A float32 matrix [rows, columns] written row by row (so that logits need not be in memory as a whole), atomically.
+/// A float32 matrix [rows, columns] written row by row (so that logits need not be in memory as a whole),
+/// atomically.
 class NpyWriter {
  public:
   NpyWriter(const std::filesystem::path& path, std::int64_t rows, std::int64_t columns);

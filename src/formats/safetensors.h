@@ -13,16 +13,20 @@ namespace fathom {
 
 using TensorMap = std::map<std::string, Tensor, std::less<>>;
 
-/// Maps one file. Every offset, size and shape is checked against the file before a view is made. Throws Error naming the
-/// file and the tensor. Tensors of types that Fathom does not compute with (I64, BOOL, F64, ...) are left out.
+/// Maps one file. Every offset, size and shape is checked against the file before a view is made. Throws
+/// Error naming the file and the tensor. Tensors of types that Fathom does not compute with (I64, BOOL, F64,
+/// ...) are left out.
 TensorMap read_safetensors(const std::filesystem::path& file);
 
-/// model.safetensors of a directory, or all shards named by model.safetensors.index.json (each name must be in its shard).
+/// model.safetensors of a directory, or all shards named by model.safetensors.index.json (each name must be
+/// in its shard).
 TensorMap read_safetensors_directory(const std::filesystem::path& directory);
 
-/// Writes one file atomically, in the given order, 64-byte aligned data, metadata {"format": "pt"}. Tensors that are not
-/// plain are decoded row by row to `decoded_as`; none is held in memory as a whole. Throws Error (disk full, ...).
-void write_safetensors(const std::filesystem::path& file, const std::vector<std::pair<std::string, Tensor>>& tensors,
+/// Writes one file atomically, in the given order, 64-byte aligned data, metadata {"format": "pt"}. Tensors
+/// that are not plain are decoded row by row to `decoded_as`; none is held in memory as a whole. Throws Error
+/// (disk full, ...).
+void write_safetensors(const std::filesystem::path& file,
+                       const std::vector<std::pair<std::string, Tensor>>& tensors,
                        DType decoded_as = DType::bf16);
 
 }  // namespace fathom

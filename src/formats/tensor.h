@@ -1,4 +1,5 @@
-// A tensor as it lies in a file: type, shape and bytes, usually a view into a mapping; decoded to float only where asked.
+// A tensor as it lies in a file: type, shape and bytes, usually a view into a mapping; decoded to float only
+// where asked.
 #pragma once
 
 #include <cstddef>
@@ -15,29 +16,35 @@ namespace fathom {
 enum class DType { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k };
 
 std::string_view dtype_name(DType type);  ///< "F32", "Q4_K", ...
-std::int64_t block_elements(DType type);  ///< elements that share one block (1, 32 or 256); rows are whole blocks
-std::int64_t block_bytes(DType type);     ///< bytes of one block
+std::int64_t block_elements(
+    DType type);  ///< elements that share one block (1, 32 or 256); rows are whole blocks
+std::int64_t block_bytes(DType type);  ///< bytes of one block
 inline bool is_quantised(DType type) { return type > DType::bf16; }
 
 using Shape = std::vector<std::int64_t>;
 std::int64_t element_count(const Shape& shape);
 std::string to_string(const Shape& shape);  ///< "[576, 1536]"
 
-/// Copies are cheap: the bytes are shared. Row-major, outermost dimension first ([out, in] for a linear layer).
+/// Copies are cheap: the bytes are shared. Row-major, outermost dimension first ([out, in] for a linear
+/// layer).
 struct Tensor {
   DType dtype = DType::f32;
   Shape shape;
   std::span<const std::byte> data;
   std::shared_ptr<const void> owner;  ///< keeps `data` alive
 
-  /// GGUF files of the Llama family store the rows of q and k so that rotary pairs are neighbours (2i, 2i+1) instead of
-  /// halves (i, i + d/2). With this set to the number of heads, decode_rows puts them back in Hugging Face's order.
+  /// GGUF files of the Llama family store the rows of q and k so that rotary pairs are neighbours (2i, 2i+1)
+  /// instead of halves (i, i + d/2). With this set to the number of heads, decode_rows puts them back in
+  /// Hugging Face's order.
   std::int64_t interleaved_heads = 0;
-  /// Added to each element when decoded: GGUF stores Gemma's norm gains as 1 + w, Hugging Face as w (then -1 here).
+  /// Added to each element when decoded: GGUF stores Gemma's norm gains as 1 + w, Hugging Face as w (then -1
+  /// here).
   float decoded_offset = 0;
 
   std::int64_t rows() const { return shape.empty() ? 1 : shape[0]; }
-  std::int64_t row_elements() const { return shape.empty() ? 1 : element_count(shape) / (shape[0] > 0 ? shape[0] : 1); }
+  std::int64_t row_elements() const {
+    return shape.empty() ? 1 : element_count(shape) / (shape[0] > 0 ? shape[0] : 1);
+  }
   std::int64_t elements() const { return element_count(shape); }
   /// True if `data` can be written as it is (an unquantised type and no decoding to apply).
   bool is_plain() const { return !is_quantised(dtype) && interleaved_heads == 0 && decoded_offset == 0; }
@@ -49,7 +56,8 @@ void decode_rows(const Tensor& tensor, std::int64_t first, std::int64_t count, s
 /// The whole tensor as float, row-major.
 std::vector<float> decode(const Tensor& tensor);
 
-/// A new tensor that owns its bytes, of type f32, f16 or bf16 (rounded to nearest even). `values` has element_count(shape).
+/// A new tensor that owns its bytes, of type f32, f16 or bf16 (rounded to nearest even). `values` has
+/// element_count(shape).
 Tensor make_tensor(DType dtype, Shape shape, std::span<const float> values);
 
 }  // namespace fathom

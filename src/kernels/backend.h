@@ -1,8 +1,9 @@
-// The one interface between the runtime and a device: a table of operations on buffers of rows. A device (or a better CPU
-// implementation) is another Backend, not another engine.
+// The one interface between the runtime and a device: a table of operations on buffers of rows. A device (or
+// a better CPU implementation) is another Backend, not another engine.
 //
-// Activations are float32 rows, contiguous, row-major: [rows, width]. Weights are packed once, when a model is loaded.
-// Shapes are the caller's promise (assertions); nothing from outside reaches this interface unchecked.
+// Activations are float32 rows, contiguous, row-major: [rows, width]. Weights are packed once, when a model
+// is loaded. Shapes are the caller's promise (assertions); nothing from outside reaches this interface
+// unchecked.
 #pragma once
 
 #include <cstdint>
@@ -27,12 +28,12 @@ class PackedLinear {
   std::int64_t bytes = 0;  ///< memory held
 };
 
-/// Rows of one sequence at one visit in an attention call: queries at positions [first, first + count) see the cache's
-/// entries [0, first + count) under causality (and the window).
+/// Rows of one sequence at one visit in an attention call: queries at positions [first, first + count) see
+/// the cache's entries [0, first + count) under causality (and the window).
 struct AttentionSpan {
-  std::int64_t row = 0;    ///< index of the first query row in the batch
-  std::int64_t count = 0;  ///< query rows
-  std::int64_t first = 0;  ///< position of the first query row
+  std::int64_t row = 0;           ///< index of the first query row in the batch
+  std::int64_t count = 0;         ///< query rows
+  std::int64_t first = 0;         ///< position of the first query row
   const float* keys = nullptr;    ///< [positions, kv_heads, head_dim]
   const float* values = nullptr;  ///< [positions, kv_heads, head_dim]
 };
@@ -52,29 +53,38 @@ class Backend {
   virtual bool fast_bf16() const = 0;
 
   /// `bias` may be nullptr. Decodes any Tensor type.
-  virtual std::unique_ptr<PackedLinear> pack(const Tensor& weight, const Tensor* bias, Compute compute) const = 0;
+  virtual std::unique_ptr<PackedLinear> pack(const Tensor& weight, const Tensor* bias,
+                                             Compute compute) const = 0;
   /// y[rows, out] = x[rows, in] Wᵀ + bias; with `accumulate`, y += that.
-  virtual void linear(const PackedLinear& weight, std::int64_t rows, const float* x, float* y, bool accumulate) const = 0;
+  virtual void linear(const PackedLinear& weight, std::int64_t rows, const float* x, float* y,
+                      bool accumulate) const = 0;
 
-  /// y = x / rms(x) * gain over each row of `width`; `gain` already holds 1 + w where the model wants that. In place allowed.
-  virtual void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps, float* y) const = 0;
-  /// Rotates each head of each row by its position: pairs (i, i + head_dim/2); frequencies has head_dim/2 entries. In place.
-  virtual void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim, const std::int64_t* positions,
-                      const float* frequencies, float attention_factor, float* x) const = 0;
+  /// y = x / rms(x) * gain over each row of `width`; `gain` already holds 1 + w where the model wants that.
+  /// In place allowed.
+  virtual void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
+                        float* y) const = 0;
+  /// Rotates each head of each row by its position: pairs (i, i + head_dim/2); frequencies has head_dim/2
+  /// entries. In place.
+  virtual void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim,
+                      const std::int64_t* positions, const float* frequencies, float attention_factor,
+                      float* x) const = 0;
   /// gate = activation(gate) * up.
-  virtual void gated_activation(std::int64_t rows, std::int64_t width, GateActivation activation, float* gate, const float* up) const = 0;
+  virtual void gated_activation(std::int64_t rows, std::int64_t width, GateActivation activation, float* gate,
+                                const float* up) const = 0;
   /// y += x.
   virtual void add(std::int64_t count, const float* x, float* y) const = 0;
   /// x = c tanh(x / c).
   virtual void softcap(std::int64_t count, float c, float* x) const = 0;
   /// out[rows, heads * head_dim] from queries of the same shape and each span's cache.
-  virtual void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries, float* out) const = 0;
+  virtual void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans,
+                         const float* queries, float* out) const = 0;
 };
 
 /// The CPU: oneDNN for matrix products, Highway (dispatched at run time) for the rest.
 std::unique_ptr<Backend> make_cpu_backend();
 
-/// Plain loops, one thread, double accumulators: what every other backend is tested against, and what one reads first.
+/// Plain loops, one thread, double accumulators: what every other backend is tested against, and what one
+/// reads first.
 std::unique_ptr<Backend> make_reference_backend();
 
 }  // namespace fathom

@@ -18,8 +18,9 @@ class ChatTemplate {
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
-  /// Renders with the variables of `context` ({"messages": [{"role", "content"}], "add_generation_prompt": true,
-  /// "bos_token": ...}). raise_exception in the template, unknown names in use and endless output become Error.
+  /// Renders with the variables of `context` ({"messages": [{"role", "content"}], "add_generation_prompt":
+  /// true, "bos_token": ...}). raise_exception in the template, unknown names in use and endless output
+  /// become Error.
   std::string render(const Json& context) const;
 
   struct Node;

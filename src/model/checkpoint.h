@@ -1,11 +1,12 @@
-// A model as a value: configuration, depth plan and tensors (views into mapped files). What every verb reads and writes.
+// A model as a value: configuration, depth plan and tensors (views into mapped files). What every verb reads
+// and writes.
 //
 // Tensor names are canonical, Hugging Face's:
 //   model.embed_tokens.weight, model.norm.weight, lm_head.weight
-//   model.layers.K.NAME.weight / .bias      layer K's own        (self_attn.q_proj, mlp.down_proj, input_layernorm, ...)
-//   model.adapters.A.NAME.lora_A.weight     [rank, in]   adapter A's low-rank pair: y += B (A x)
-//   model.adapters.A.NAME.lora_B.weight     [out, rank]
-//   model.adapters.A.NORM.weight            a norm of that visit's own, in place of the layer's
+//   model.layers.K.NAME.weight / .bias      layer K's own        (self_attn.q_proj, mlp.down_proj,
+//   input_layernorm, ...) model.adapters.A.NAME.lora_A.weight     [rank, in]   adapter A's low-rank pair: y
+//   += B (A x) model.adapters.A.NAME.lora_B.weight     [out, rank] model.adapters.A.NORM.weight            a
+//   norm of that visit's own, in place of the layer's
 // A pair may be missing (that matrix is not relaxed) and ranks may differ by matrix.
 #pragma once
 
@@ -25,12 +26,14 @@ struct Checkpoint {
   ModelConfig config;
   DepthPlan plan;
   TensorMap tensors;  ///< canonical names; complete and of the right shapes once loaded or validated
-  Json hf_config;     ///< config.json as read (or made from GGUF), without `fathom`: what is not ours is written back
-  Json provenance;    ///< fathom.provenance: a list of {command, from, measurements}, oldest first
+  Json hf_config;  ///< config.json as read (or made from GGUF), without `fathom`: what is not ours is written
+                   ///< back
+  Json provenance;  ///< fathom.provenance: a list of {command, from, measurements}, oldest first
 
   const Tensor& tensor(const std::string& name) const;  ///< throws Error naming file and tensor
   const Tensor* find(const std::string& name) const;    ///< nullptr when absent
-  const Tensor& layer_tensor(std::int64_t layer, const std::string& name) const;  ///< name as "self_attn.q_proj.weight"
+  const Tensor& layer_tensor(std::int64_t layer,
+                             const std::string& name) const;  ///< name as "self_attn.q_proj.weight"
   const Tensor* adapter_tensor(std::int64_t adapter, const std::string& name) const;
   const Tensor& head() const;  ///< lm_head.weight, or the embedding when tied
 };
@@ -38,40 +41,43 @@ struct Checkpoint {
 std::string layer_name(std::int64_t layer, const std::string& name);      ///< "model.layers.3." + name
 std::string adapter_name(std::int64_t adapter, const std::string& name);  ///< "model.adapters.3." + name
 
-/// Reads a Hugging Face or Fathom directory or a GGUF file. Nothing is copied: tensors are views. Every tensor that the plan
-/// needs must be there with the right shape; an architecture or option that Fathom does not run is refused by name.
-/// Throws Error naming the file and the field.
+/// Reads a Hugging Face or Fathom directory or a GGUF file. Nothing is copied: tensors are views. Every
+/// tensor that the plan needs must be there with the right shape; an architecture or option that Fathom does
+/// not run is refused by name. Throws Error naming the file and the field.
 Checkpoint load_checkpoint(const std::filesystem::path& path);
 
-/// Only the configuration and the plan (for `inspect` on a config.json alone): no tensor is looked at. `path` may also be a
-/// config.json itself.
+/// Only the configuration and the plan (for `inspect` on a config.json alone): no tensor is looked at. `path`
+/// may also be a config.json itself.
 Checkpoint load_config(const std::filesystem::path& path);
 
-/// Checks tensors against configuration and plan, as load_checkpoint does. For checkpoints that were built in memory.
+/// Checks tensors against configuration and plan, as load_checkpoint does. For checkpoints that were built in
+/// memory.
 void validate(const Checkpoint& checkpoint);
 
-/// Writes a Fathom directory: config.json, model.safetensors, tokenizer.json and companions. A plain plan gives exactly what
-/// transformers loads (num_hidden_layers, layer_types, max_window_layers, ... consistent); any other plan is written with
-/// model_type "fathom", so that other tools refuse it by name instead of running it wrongly.
-/// `directory` must be new or empty, or hold an earlier model if `overwrite`. It appears as a whole or not at all.
-/// Unquantised tensors keep their type; quantised ones are decoded to `decoded_as`. Throws Error.
-void save_checkpoint(const Checkpoint& checkpoint, const std::filesystem::path& directory, bool overwrite = false,
-                     DType decoded_as = DType::bf16);
+/// Writes a Fathom directory: config.json, model.safetensors, tokenizer.json and companions. A plain plan
+/// gives exactly what transformers loads (num_hidden_layers, layer_types, max_window_layers, ... consistent);
+/// any other plan is written with model_type "fathom", so that other tools refuse it by name instead of
+/// running it wrongly. `directory` must be new or empty, or hold an earlier model if `overwrite`. It appears
+/// as a whole or not at all. Unquantised tensors keep their type; quantised ones are decoded to `decoded_as`.
+/// Throws Error.
+void save_checkpoint(const Checkpoint& checkpoint, const std::filesystem::path& directory,
+                     bool overwrite = false, DType decoded_as = DType::bf16);
 
 /// What `inspect` shows and `--target` counts.
 struct ParameterCount {
-  std::int64_t embedding = 0;     ///< embedding matrix and, when untied, the head
-  std::int64_t layers = 0;        ///< unique layers' weights, norms and biases, and the final norm
+  std::int64_t embedding = 0;  ///< embedding matrix and, when untied, the head
+  std::int64_t layers = 0;     ///< unique layers' weights, norms and biases, and the final norm
   std::int64_t adapters = 0;
-  std::int64_t bytes = 0;         ///< as stored; 0 when only the configuration is known
-  std::int64_t unrolled = 0;      ///< non-embedding parameters that one token passes through
+  std::int64_t bytes = 0;     ///< as stored; 0 when only the configuration is known
+  std::int64_t unrolled = 0;  ///< non-embedding parameters that one token passes through
   std::int64_t non_embedding() const { return layers + adapters; }
 };
 ParameterCount count_parameters(const Checkpoint& checkpoint);
 
-/// Non-embedding parameters of the relaxed recursive model with `unique` layers of `depth` visits and LoRA of `rank` (clipped
-/// to each matrix) at each visit, without norms: the counts of METHODS 1.1 (arXiv 2410.20672, tables 2 and F). From the
-/// configuration alone.
-std::int64_t relaxed_parameters(const ModelConfig& config, std::int64_t unique, std::int64_t depth, std::int64_t rank);
+/// Non-embedding parameters of the relaxed recursive model with `unique` layers of `depth` visits and LoRA of
+/// `rank` (clipped to each matrix) at each visit, without norms: the counts of METHODS 1.1 (arXiv 2410.20672,
+/// tables 2 and F). From the configuration alone.
+std::int64_t relaxed_parameters(const ModelConfig& config, std::int64_t unique, std::int64_t depth,
+                                std::int64_t rank);
 
 }  // namespace fathom

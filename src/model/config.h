@@ -1,4 +1,5 @@
-// What a decoder-only transformer is made of, as options of one layer: an architecture is a set of values here, not code.
+// What a decoder-only transformer is made of, as options of one layer: an architecture is a set of values
+// here, not code.
 //
 //   h = embed(ids) * embedding_scale
 //   each visit:  h += post_norm?( o( attention( rope( qk_norm?( q,k,v( norm(h) ) ) ) ) ) )
@@ -14,8 +15,9 @@ namespace fathom {
 
 enum class Activation { silu, gelu, gelu_tanh, relu };
 
-/// Rotary embedding: pairs (i, i + head_dim/2) turn by position * frequency_i. `frequencies` has head_dim/2 entries with all
-/// scaling (linear, llama3, yarn, ...) applied; `attention_factor` multiplies cos and sin (yarn).
+/// Rotary embedding: pairs (i, i + head_dim/2) turn by position * frequency_i. `frequencies` has head_dim/2
+/// entries with all scaling (linear, llama3, yarn, ...) applied; `attention_factor` multiplies cos and sin
+/// (yarn).
 struct Rope {
   std::vector<float> frequencies;
   float attention_factor = 1;
@@ -29,7 +31,8 @@ struct AttentionType {
 };
 
 struct ModelConfig {
-  std::string architecture;  ///< Hugging Face's model_type: "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"
+  std::string architecture;  ///< Hugging Face's model_type: "llama", "mistral", "qwen2", "qwen3", "gemma",
+                             ///< "gemma2", "gemma3_text"
   std::int64_t hidden_size = 0;
   std::int64_t intermediate_size = 0;
   std::int64_t vocab_size = 0;
@@ -53,12 +56,14 @@ struct ModelConfig {
   Activation activation = Activation::silu;
   std::vector<AttentionType> attention_types;
 
-  std::vector<std::int64_t> end_tokens;  ///< end of text, from config.json and generation_config.json; may be empty
+  std::vector<std::int64_t>
+      end_tokens;  ///< end of text, from config.json and generation_config.json; may be empty
 };
 
 /// The seven linear maps of a layer, in the order of the computation.
 enum class Linear { q, k, v, o, gate, up, down };
-inline constexpr Linear all_linears[] = {Linear::q, Linear::k, Linear::v, Linear::o, Linear::gate, Linear::up, Linear::down};
+inline constexpr Linear all_linears[] = {Linear::q,    Linear::k,  Linear::v,   Linear::o,
+                                         Linear::gate, Linear::up, Linear::down};
 
 /// "self_attn.q_proj", ..., "mlp.down_proj": Hugging Face's names, the canonical ones in Fathom.
 const char* linear_name(Linear linear);
@@ -67,7 +72,8 @@ std::int64_t out_features(const ModelConfig& config, Linear linear);
 std::int64_t in_features(const ModelConfig& config, Linear linear);
 bool has_bias(const ModelConfig& config, Linear linear);
 
-/// Names of the norms a layer has, in the order of the computation ("input_layernorm", "self_attn.q_norm", ...), with widths.
+/// Names of the norms a layer has, in the order of the computation ("input_layernorm", "self_attn.q_norm",
+/// ...), with widths.
 struct NormInfo {
   std::string name;
   std::int64_t width;

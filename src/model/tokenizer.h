@@ -1,5 +1,6 @@
-// Text to ids and back: byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM) and SentencePiece BPE with byte fallback (Llama 2,
-// Gemma), from tokenizer.json or from GGUF's keys. Ids equal those of Hugging Face's `tokenizers`.
+// Text to ids and back: byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM) and SentencePiece BPE with byte
+// fallback (Llama 2, Gemma), from tokenizer.json or from GGUF's keys. Ids equal those of Hugging Face's
+// `tokenizers`.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +24,10 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  /// Ids of UTF-8 `text` (invalid bytes become U+FFFD, as in Python). Added tokens that stand in the text are recognised
-  /// ("<|im_start|>"). `special` adds what the tokenizer's post-processor puts around a text (BOS for Llama 2 and Gemma,
-  /// nothing for SmolLM).
+  /// Ids of UTF-8 `text` (invalid bytes become U+FFFD, as in Python). Added tokens that stand in the text are
+  /// recognised
+  /// ("<|im_start|>"). `special` adds what the tokenizer's post-processor puts around a text (BOS for Llama 2
+  /// and Gemma, nothing for SmolLM).
   std::vector<Token> encode(std::string_view text, bool special = true) const;
 
   /// Text of ids; ids outside the vocabulary give nothing. `skip_special` leaves out special tokens.
@@ -46,8 +48,8 @@ class Tokenizer {
   /// Text of the special tokens that templates name: bos_token, eos_token, ...; empty when absent.
   std::string special_text(const std::string& name) const;
 
-  /// Writes tokenizer.json, tokenizer_config.json and the other companions into `directory`: copies of the originals, or made
-  /// from GGUF's keys so that transformers loads them.
+  /// Writes tokenizer.json, tokenizer_config.json and the other companions into `directory`: copies of the
+  /// originals, or made from GGUF's keys so that transformers loads them.
   void save(const std::filesystem::path& directory) const;
 
   struct Data;
@@ -59,14 +61,15 @@ class Tokenizer {
   std::unique_ptr<Data> data_;
 };
 
-/// The tokenizer of a model directory or a GGUF file. Throws Error naming file and field; a tokenizer or pre-tokenizer that is
-/// not supported is refused by name.
+/// The tokenizer of a model directory or a GGUF file. Throws Error naming file and field; a tokenizer or
+/// pre-tokenizer that is not supported is refused by name.
 Tokenizer load_tokenizer(const std::filesystem::path& model);
 
 /// True if there is one beside the model (a directory of only weights is fine for `logits --ids`).
 bool has_tokenizer(const std::filesystem::path& model);
 
-/// Decodes a stream of tokens; never gives out part of a UTF-8 character, and the pieces joined equal decode() of all.
+/// Decodes a stream of tokens; never gives out part of a UTF-8 character, and the pieces joined equal
+/// decode() of all.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);

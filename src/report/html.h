@@ -17,8 +17,10 @@ struct Series {
 /// `rows[n][l]`, ragged; NaN cells are left empty. Cells carry tooltips.
 std::string svg_heat_map(const std::string& title, const std::string& x_label, const std::string& y_label,
                          const std::vector<std::vector<double>>& rows);
-std::string svg_bars(const std::string& title, const std::string& x_label, const std::string& y_label, const std::vector<Series>& series);
-std::string svg_lines(const std::string& title, const std::string& x_label, const std::string& y_label, const std::vector<Series>& series);
+std::string svg_bars(const std::string& title, const std::string& x_label, const std::string& y_label,
+                     const std::vector<Series>& series);
+std::string svg_lines(const std::string& title, const std::string& x_label, const std::string& y_label,
+                      const std::vector<Series>& series);
 
 /// A page of sections in the order they are added; readable on a phone and on paper, light and dark.
 class HtmlPage {

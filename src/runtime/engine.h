@@ -1,6 +1,7 @@
-// Inference by visits. Rows, not sequences, are the unit: a row is one token of one sequence at one visit, with its hidden
-// state. Each step picks a layer that rows wait for, gathers them whatever their sequence and visit, runs the layer once over
-// all of them and scatters the results. Keys and values have one slot for each (sequence, visit).
+// Inference by visits. Rows, not sequences, are the unit: a row is one token of one sequence at one visit,
+// with its hidden state. Each step picks a layer that rows wait for, gathers them whatever their sequence and
+// visit, runs the layer once over all of them and scatters the results. Keys and values have one slot for
+// each (sequence, visit).
 #pragma once
 
 #include <cstdint>
@@ -47,7 +48,8 @@ struct EngineOptions {
 
 class Engine {
  public:
-  /// Packs the weights; the checkpoint's tensors are not needed afterwards. Throws Error for token ids or contexts out of range.
+  /// Packs the weights; the checkpoint's tensors are not needed afterwards. Throws Error for token ids or
+  /// contexts out of range.
   explicit Engine(const Checkpoint& checkpoint, const EngineOptions& options = {});
   ~Engine();
   Engine(Engine&&) noexcept;
@@ -65,9 +67,10 @@ class Engine {
   /// Forgets all tokens from `length` on.
   void truncate(int sequence, std::int64_t length);
 
-  /// Runs all feeds through the plan in one batch and returns the kept rows' hidden states after the last visit (before the
-  /// final norm): [sum of keep, hidden], in the order of the feeds. Large feeds are split inside. A sequence may appear once.
-  /// Throws Error when a token is outside the vocabulary or a sequence would exceed max_context.
+  /// Runs all feeds through the plan in one batch and returns the kept rows' hidden states after the last
+  /// visit (before the final norm): [sum of keep, hidden], in the order of the feeds. Large feeds are split
+  /// inside. A sequence may appear once. Throws Error when a token is outside the vocabulary or a sequence
+  /// would exceed max_context.
   std::vector<float> forward(std::span<const Feed> feeds, Observer* observer = nullptr);
 
   /// Final norm, head and soft cap: logits[rows, vocab] of hidden[rows, hidden].
@@ -78,8 +81,8 @@ class Engine {
   std::unique_ptr<State> state_;
 };
 
-/// The compute type for `--dtype`: "f32", "bf16", or "auto" (bf16 where the weights have no more bits than that and the
-/// machine multiplies bf16 faster; float32 otherwise).
+/// The compute type for `--dtype`: "f32", "bf16", or "auto" (bf16 where the weights have no more bits than
+/// that and the machine multiplies bf16 faster; float32 otherwise).
 Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint);
 
 }  // namespace fathom

@@ -1,4 +1,5 @@
-// From logits to a token: greedy, temperature, top-k, top-p, min-p, repetition penalty. In llama.cpp's and transformers' terms.
+// From logits to a token: greedy, temperature, top-k, top-p, min-p, repetition penalty. In llama.cpp's and
+// transformers' terms.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +12,12 @@
 namespace fathom {
 
 struct SamplerOptions {
-  double temperature = 0;         ///< 0: greedy
-  std::int64_t top_k = 0;         ///< 0: all
-  double top_p = 1;               ///< smallest set of tokens with at least this probability
-  double min_p = 0;               ///< at least this fraction of the most probable token's probability
-  double repetition_penalty = 1;  ///< Keskar et al. 2019: divides positive and multiplies negative logits of tokens seen
+  double temperature = 0;  ///< 0: greedy
+  std::int64_t top_k = 0;  ///< 0: all
+  double top_p = 1;        ///< smallest set of tokens with at least this probability
+  double min_p = 0;        ///< at least this fraction of the most probable token's probability
+  double repetition_penalty =
+      1;  ///< Keskar et al. 2019: divides positive and multiplies negative logits of tokens seen
   std::uint64_t seed = 0;
 };
 

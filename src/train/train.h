@@ -17,8 +17,8 @@ namespace fathom {
 enum class Trainable {
   all,       ///< every weight, adapters too
   adapters,  ///< the adapters that the model has
-  lora       ///< new low-rank pairs on `lora_targets` of every visit (healing); merged into the weights at the end where the plan
-             ///< is plain and `merge` is set, kept as adapters otherwise
+  lora  ///< new low-rank pairs on `lora_targets` of every visit (healing); merged into the weights at the end
+        ///< where the plan is plain and `merge` is set, kept as adapters otherwise
 };
 
 struct TrainOptions {
@@ -28,23 +28,24 @@ struct TrainOptions {
   double lora_alpha = 64;  ///< scale alpha / rank, folded into B when written
   bool merge = true;
 
-  double ce_weight = 1;       ///< weight of cross-entropy with the text
-  double distil_weight = 0;   ///< weight of forward KL(teacher || student); needs a teacher
+  double ce_weight = 1;      ///< weight of cross-entropy with the text
+  double distil_weight = 0;  ///< weight of forward KL(teacher || student); needs a teacher
   double temperature = 1;
 
-  std::int64_t tokens = 100'000;        ///< the whole run
-  std::int64_t tokens_per_step = 2'048; ///< rounded to whole sequences
+  std::int64_t tokens = 100'000;         ///< the whole run
+  std::int64_t tokens_per_step = 2'048;  ///< rounded to whole sequences
   std::int64_t context = 512;
-  std::int64_t micro_batch = 4;         ///< sequences a forward pass; gradients accumulate up to tokens_per_step
+  std::int64_t micro_batch = 4;  ///< sequences a forward pass; gradients accumulate up to tokens_per_step
   double learning_rate = 2e-4, min_learning_rate = 0;
-  double warmup = 0.027;                ///< fraction of the steps, linear from 0; then cosine to min_learning_rate
+  double warmup = 0.027;  ///< fraction of the steps, linear from 0; then cosine to min_learning_rate
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0;
-  double clip = 1;                      ///< of the gradient's global norm; 0: none
-  bool bf16 = true;                     ///< autocast; float32 master weights and optimiser either way
+  double clip = 1;   ///< of the gradient's global norm; 0: none
+  bool bf16 = true;  ///< autocast; float32 master weights and optimiser either way
   std::uint64_t seed = 0;
 
-  std::int64_t checkpoint_every = 0;    ///< steps; 0: only at the end of the run and when interrupted
-  double max_minutes = 0;               ///< stop (cleanly, with the schedule ended) when so many minutes are used; 0: no limit
+  std::int64_t checkpoint_every = 0;  ///< steps; 0: only at the end of the run and when interrupted
+  double max_minutes =
+      0;  ///< stop (cleanly, with the schedule ended) when so many minutes are used; 0: no limit
 };
 
 struct TrainStep {
@@ -58,17 +59,20 @@ struct TrainResult {
   bool interrupted = false;  ///< stopped by SIGINT; a checkpoint to resume from was written
 };
 
-/// Trains `student` on documents of ids (packed, each followed by `separator`, cut into sequences of `context`, shuffled by the
-/// seed; epochs repeat with another order). `work` is the run's folder: metrics.jsonl and checkpoint/ live there; if it holds a
-/// checkpoint of the same run and `resume` is set, the run goes on exactly where it stopped.
-/// Throws Error (NaN loss, a checkpoint of another run, vocabulary that does not fit, ...).
-TrainResult train(const Checkpoint& student, const Checkpoint* teacher, const std::vector<std::vector<Token>>& documents,
-                  Token separator, const TrainOptions& options, const std::filesystem::path& work, bool resume);
+/// Trains `student` on documents of ids (packed, each followed by `separator`, cut into sequences of
+/// `context`, shuffled by the seed; epochs repeat with another order). `work` is the run's folder:
+/// metrics.jsonl and checkpoint/ live there; if it holds a checkpoint of the same run and `resume` is set,
+/// the run goes on exactly where it stopped. Throws Error (NaN loss, a checkpoint of another run, vocabulary
+/// that does not fit, ...).
+TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
+                  const std::vector<std::vector<Token>>& documents, Token separator,
+                  const TrainOptions& options, const std::filesystem::path& work, bool resume);
 
 /// Logits [tokens, vocab] by the trainer's own forward pass in float32: for parity tests with the runtime.
 std::vector<float> train_logits(const Checkpoint& checkpoint, const std::vector<Token>& ids);
 
-/// Cross-entropy of ids (mean over tokens 1..) and its gradients by tensor name, in float32: for parity with the oracle.
+/// Cross-entropy of ids (mean over tokens 1..) and its gradients by tensor name, in float32: for parity with
+/// the oracle.
 double train_gradients(const Checkpoint& checkpoint, const std::vector<Token>& ids, TensorMap& gradients);
 
 Json to_json(const TrainOptions& options);

@@ -52,7 +52,11 @@ TEST(Threads, ParallelForVisitsEveryIndexAndRethrows) {
   std::vector<int> seen(101);
   parallel_for(101, [&](std::int64_t i) { seen[i]++; });
   EXPECT_EQ(seen, std::vector<int>(101, 1));
-  EXPECT_THROW(parallel_for(7, [](std::int64_t i) { if (i == 3) fail("three"); }), Error);
+  EXPECT_THROW(parallel_for(7,
+                            [](std::int64_t i) {
+                              if (i == 3) fail("three");
+                            }),
+               Error);
 }
 
 }  // namespace
