@@ -32,7 +32,7 @@ TEST(File, MappingAnEmptyFileGivesNoBytesAndAFolderIsRefused) {
   const auto path = scratch() / "empty";
   std::ofstream(path).close();
   EXPECT_TRUE(MappedFile(path).bytes().empty());
-  EXPECT_THROW(MappedFile(scratch()), Error);
+  EXPECT_THROW(MappedFile{scratch()}, Error);
 }
 
 TEST(Json, ErrorsNameFileFieldAndWhatWasFound) {
