@@ -27,6 +27,9 @@ struct CompressOptions {
 /// Throws Error / UsageError.
 Json compress(const CompressOptions& options);
 
+/// The before / after table as rows of cells, the first row being the header.
+std::vector<std::vector<std::string>> account_rows(const Json& account);
+
 /// The table at the end of the job, for a terminal.
 std::string account_table(const Json& account);
 

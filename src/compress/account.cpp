@@ -1,0 +1,74 @@
+#include <fmt/format.h>
+
+#include "base/progress.h"
+#include "compress/compress.h"
+
+namespace fathom {
+namespace {
+
+struct Column {
+  std::string title;
+  const Json* figures;
+};
+
+std::vector<Column> columns_of(const Json& account) {
+  std::vector<Column> columns = {{"original", &account["before"]}};
+  for (const Json& candidate : account["candidates"]) {
+    const auto method = candidate["method"].get<std::string>();
+    columns.push_back({method + ", cut", &candidate["cut"]});
+    columns.push_back({method + ", trained", &candidate["trained"]});
+  }
+  return columns;
+}
+
+std::string perplexity_text(double perplexity) {
+  return perplexity < 1e4 ? fmt::format("{:.2f}", perplexity) : fmt::format("{:.3g}", perplexity);
+}
+
+}  // namespace
+
+std::vector<std::vector<std::string>> account_rows(const Json& account) {
+  const double full = account["before"]["non_embedding"].get<double>();
+  std::vector<std::vector<std::string>> rows = {
+      {""},           {"parameters"},      {"without embeddings"}, {"  of the original"}, {"weights as bf16"},
+      {"perplexity"}, {"prompt tokens/s"}, {"generated tokens/s"}};
+  for (const auto& [title, figures] : columns_of(account)) {
+    const Json& f = *figures;
+    const std::vector<std::string> cells = {
+        title,
+        format_count(f["parameters"].get<std::int64_t>()),
+        format_count(f["non_embedding"].get<std::int64_t>()),
+        fmt::format("{:.1f}%", 100 * f["non_embedding"].get<double>() / full),
+        format_bytes(f["bf16_bytes"].get<std::int64_t>()),
+        perplexity_text(f["perplexity"].get<double>()),
+        fmt::format("{:.0f}", f["speed"]["prompt"].get<double>()),
+        fmt::format("{:.1f}", f["speed"]["generate"].get<double>())};
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i].push_back(cells[i]);
+  }
+  return rows;
+}
+
+std::string account_table(const Json& account) {
+  const auto rows = account_rows(account);
+  std::vector<std::size_t> width(rows[0].size());
+  for (const auto& row : rows) {
+    for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], row[c].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    text += fmt::format("{:<{}}", row[0], width[0]);
+    for (std::size_t c = 1; c < row.size(); ++c) text += fmt::format("  {:>{}}", row[c], width[c]);
+    text += "\n";
+  }
+  for (const Json& candidate : account["candidates"]) {
+    text += fmt::format("{}: {}; training won back {:.0f}% of the lost log-perplexity\n",
+                        candidate["method"].get<std::string>(), candidate["what"].get<std::string>(),
+                        100 * candidate["recovered"].get<double>());
+  }
+  text += fmt::format("Kept: {}. Perplexity is over {} tokens of {}.\n", account["chosen"].get<std::string>(),
+                      account["before"]["tokens"].get<std::int64_t>(),
+                      account["data"]["eval"].get<std::string>());
+  return text;
+}
+
+}  // namespace fathom

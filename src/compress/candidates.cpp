@@ -1,0 +1,111 @@
+#include "compress/candidates.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <set>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "depth/prune.h"
+
+namespace fathom {
+namespace {
+
+// The published rates differ by an order of magnitude; these two were measured on SmolLM2 at 2,048 tokens a
+// step.
+constexpr double prune_learning_rate = 2e-4;
+constexpr double recur_learning_rate = 5e-4;
+constexpr std::int64_t rank_step = 8;
+
+/// Non-embedding parameters, norms left out, of `options` applied to a model of `depth` layers.
+std::int64_t recursive_parameters(const ModelConfig& config, const RecurOptions& options,
+                                  std::int64_t depth) {
+  const auto layers = share_layers(depth, options.loops, options.sharing);
+  const auto unique = static_cast<std::int64_t>(std::set(layers.begin(), layers.end()).size());
+  std::int64_t tied = 0;
+  for (const auto layer : layers) tied += std::count(layers.begin(), layers.end(), layer) > 1 ? 1 : 0;
+  return relaxed_parameters(config, unique, 0, 0) + relaxed_parameters(config, 0, tied, options.rank);
+}
+
+}  // namespace
+
+Candidate prune_to(const Checkpoint& original, const Profile& profile, double target) {
+  const auto budget = static_cast<std::int64_t>(
+      std::floor(target * static_cast<double>(count_parameters(original).non_embedding())));
+  const std::int64_t depth = original.plan.depth();
+  for (std::int64_t count = 1; count <= depth - 2; ++count) {
+    const std::int64_t first = most_similar_block(profile, count);
+    std::vector<std::int64_t> visits(static_cast<std::size_t>(count));
+    std::iota(visits.begin(), visits.end(), first);
+    Candidate candidate{.method = "prune",
+                        .what = {},
+                        .why = {},
+                        .cut = prune(original, visits),
+                        .learning_rate = prune_learning_rate};
+    if (count_parameters(candidate.cut).non_embedding() > budget) continue;
+    candidate.what = count == 1 ? fmt::format("layer {} dropped", first)
+                                : fmt::format("layers {}-{} dropped", first, first + count - 1);
+    candidate.why = fmt::format(
+        "of all blocks of {} the one whose input and output are most alike (angular distance {:.3f})", count,
+        profile.angular[static_cast<std::size_t>(count - 1)][static_cast<std::size_t>(first)]);
+    return candidate;
+  }
+  fail_usage("--target {} cannot be met by dropping layers: two of {} layers already hold more than that",
+             target, depth);
+}
+
+RecurOptions recursion_within(const Checkpoint& original, double target) {
+  const auto full = static_cast<double>(count_parameters(original).non_embedding());
+  const auto budget = static_cast<std::int64_t>(target * full);
+  const std::int64_t depth = original.plan.depth();
+  auto smallest = std::numeric_limits<std::int64_t>::max();
+  for (std::int64_t loops = 2; loops <= depth; ++loops) {
+    RecurOptions options;
+    options.loops = loops;
+    if ((depth - 2) % loops == 0) {
+      options.sharing = Sharing::middle_sequence;
+    } else if (depth % loops == 0) {
+      options.sharing = Sharing::sequence;
+    } else {
+      continue;
+    }
+    options.rank = rank_step;
+    const std::int64_t least = recursive_parameters(original.config, options, depth);
+    smallest = std::min(smallest, least);
+    if (least > budget) continue;
+    // Every further rank costs the same until it is clipped at the narrowest matrix; the loop is short either
+    // way.
+    const std::int64_t widest = std::min(original.config.hidden_size, original.config.intermediate_size);
+    while (options.rank + rank_step <= widest) {
+      options.rank += rank_step;
+      if (recursive_parameters(original.config, options, depth) > budget) {
+        options.rank -= rank_step;
+        break;
+      }
+    }
+    return options;
+  }
+  fail_usage("--target {} cannot be met by tying layers: the smallest is {:.2f}", target,
+             static_cast<double>(smallest) / full);
+}
+
+Candidate recur_to(const Checkpoint& original, std::span<const Token> ids, double target,
+                   std::uint64_t seed) {
+  RecurOptions options = recursion_within(original, target);
+  options.seed = seed;
+  options.calibration_tokens = std::min(options.calibration_tokens, static_cast<std::int64_t>(ids.size()));
+  Candidate candidate{.method = "recur",
+                      .what = {},
+                      .why = {},
+                      .cut = recur(original, options, ids),
+                      .learning_rate = recur_learning_rate};
+  candidate.what = fmt::format("{}, LoRA of rank {}", candidate.cut.plan.describe(), options.rank);
+  candidate.why = fmt::format(
+      "neighbouring layers are the cheapest to tie; rank {} is the largest multiple of {} within the target",
+      options.rank, rank_step);
+  return candidate;
+}
+
+}  // namespace fathom

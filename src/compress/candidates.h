@@ -1,0 +1,38 @@
+// The restructurings that fit a budget.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "depth/profile.h"
+#include "depth/recur.h"
+#include "model/checkpoint.h"
+#include "train/train.h"
+
+namespace fathom {
+
+/// One way to meet the target: the restructured model before training, why it is this one, and how it is
+/// trained.
+struct Candidate {
+  std::string method;  ///< "prune" or "recur"
+  std::string what;    ///< for people: "visits 12-15 dropped"
+  std::string why;
+  Checkpoint cut;
+  double learning_rate = 0;
+};
+
+/// Drops the fewest layers that meet the target: the most similar block of that length (arXiv 2403.17887).
+/// `target` is the fraction of non-embedding parameters to keep, at most. Throws UsageError when two layers
+/// are already too many.
+Candidate prune_to(const Checkpoint& original, const Profile& profile, double target);
+
+/// Ties neighbouring layers (all but the first and last, where the depth allows it) into as few loops as the
+/// target needs and relaxes them with the largest rank, a multiple of 8, that it leaves room for; the
+/// calibrated fit on `ids`.
+Candidate recur_to(const Checkpoint& original, std::span<const Token> ids, double target, std::uint64_t seed);
+
+/// The shape that recur_to chooses, from the configuration alone. Throws UsageError with the smallest target
+/// that is possible.
+RecurOptions recursion_within(const Checkpoint& original, double target);
+
+}  // namespace fathom
