@@ -183,6 +183,7 @@ Json compress(const CompressOptions& options) {
     const TrainResult result =
         train(candidate.cut, &original, data.train, data.separator, training, work / candidate.method, false);
     if (result.interrupted) throw Interrupted();
+    fs::remove_all(work / candidate.method);  // the corpus stays there for a run that is repeated
     const Json after = judge.measure(result.model);
     account["candidates"].push_back({{"method", candidate.method},
                                      {"what", candidate.what},
@@ -209,7 +210,6 @@ Json compress(const CompressOptions& options) {
   }
   write_file(options.out / "account.json", account.dump(1) + "\n");
   write_file(options.out / "report.html", account_report(account));
-  fs::remove_all(work);
   return account;
 }
 
