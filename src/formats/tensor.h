@@ -50,11 +50,16 @@ struct Tensor {
   bool is_plain() const { return !is_quantised(dtype) && interleaved_heads == 0 && decoded_offset == 0; }
 };
 
-/// Decodes rows [first, first + count) into `out` (count * row_elements() floats), exactly.
+/// Decodes rows [first, first + count) into `out` (count * row_elements() floats), exactly. Throws Error when
+/// the rows are not there, are not whole blocks, or do not divide into `interleaved_heads`.
 void decode_rows(const Tensor& tensor, std::int64_t first, std::int64_t count, std::span<float> out);
 
 /// The whole tensor as float, row-major.
 std::vector<float> decode(const Tensor& tensor);
+
+/// Stores `values` as f32, f16 or bf16 (rounded to nearest even; NaN stays NaN) in `out`, which has exactly
+/// their size.
+void encode(DType dtype, std::span<const float> values, std::span<std::byte> out);
 
 /// A new tensor that owns its bytes, of type f32, f16 or bf16 (rounded to nearest even). `values` has
 /// element_count(shape).

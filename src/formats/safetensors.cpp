@@ -1,0 +1,300 @@
+#include "formats/safetensors.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace fathom {
+namespace {
+
+using nlohmann::json;  // sorted keys: a hostile header of many keys costs n log n, not n * n
+
+constexpr std::uint64_t length_bytes = 8;
+constexpr std::uint64_t longest_header = 100'000'000;  // the limit of Hugging Face's own reader
+constexpr std::uint64_t longest_index = 100'000'000;
+constexpr int most_dimensions = 8;
+constexpr std::size_t data_alignment = 64;
+
+/// A type that a file may hold, and how Fathom computes with it (nothing: the tensor is left out).
+struct FileType {
+  std::string_view name;
+  std::int64_t bits;
+  std::optional<DType> computed;
+};
+
+constexpr FileType file_types[] = {
+    {"F32", 32, DType::f32}, {"F16", 16, DType::f16}, {"BF16", 16, DType::bf16},
+    {"F64", 64, {}},         {"I64", 64, {}},         {"I32", 32, {}},
+    {"I16", 16, {}},         {"I8", 8, {}},           {"U64", 64, {}},
+    {"U32", 32, {}},         {"U16", 16, {}},         {"U8", 8, {}},
+    {"BOOL", 8, {}},         {"F8_E4M3", 8, {}},      {"F8_E5M2", 8, {}},
+    {"F8_E8M0", 8, {}},      {"F6_E2M3", 6, {}},      {"F6_E3M2", 6, {}},
+    {"F4", 4, {}},           {"C64", 64, {}}};
+
+std::string shown(const json& value) {
+  std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+  return text.size() > 60 ? text.substr(0, 57) + "..." : text;
+}
+
+/// Parses an object of objects of short lists, and refuses on the way what the DOM would lose (a key that
+/// occurs twice) or would be swamped by (deep nesting, long lists).
+json parse_flat(std::string_view text, const std::string& where) {
+  constexpr int deepest = 2;
+  std::set<std::string> seen[deepest + 2];  // by the depth at which the key stands
+  int list_length = 0;
+  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
+    switch (event) {
+      case json::parse_event_t::object_start:
+      case json::parse_event_t::array_start:
+        if (depth > deepest) fail("{}: nested deeper than such a file is", where);
+        seen[depth + 1].clear();
+        break;
+      case json::parse_event_t::key:
+        list_length = 0;
+        if (!seen[depth].insert(parsed.get<std::string>()).second) {
+          fail("{}: {} occurs twice", where, shown(parsed));
+        }
+        break;
+      case json::parse_event_t::value:
+        if (++list_length > most_dimensions) {
+          fail("{}: a list of more than {} values", where, most_dimensions);
+        }
+        break;
+      default:
+        break;
+    }
+    return true;
+  };
+  json parsed;
+  try {
+    parsed = json::parse(text, check);
+  } catch (const json::exception& e) {
+    fail("{}: not valid JSON: {}", where, e.what());
+  }
+  if (!parsed.is_object()) fail("{}: {}, expected an object", where, shown(parsed));
+  return parsed;
+}
+
+/// One entry of the header, checked in itself.
+struct Entry {
+  std::string name;
+  const FileType* type = nullptr;
+  Shape shape;
+  std::uint64_t begin = 0, end = 0;  // in the data
+};
+
+Entry read_entry(const std::string& name, const json& value, const std::string& where) {
+  const auto wrong = [&](std::string_view field, const json& found, std::string_view expected) {
+    fail("{}: tensor {}: {} is {}, expected {}", where, shown(name), field, shown(found), expected);
+  };
+  if (!value.is_object()) wrong("its entry", value, "an object with dtype, shape and data_offsets");
+  const auto get = [&](const char* field) -> const json& {
+    const auto found = value.find(field);
+    if (found == value.end()) fail("{}: tensor {}: {} is missing", where, shown(name), field);
+    return *found;
+  };
+  Entry entry;
+  entry.name = name;
+
+  const json& dtype = get("dtype");
+  const auto* const type = std::find_if(std::begin(file_types), std::end(file_types), [&](const FileType& t) {
+    return dtype.is_string() && dtype.get_ref<const std::string&>() == t.name;
+  });
+  if (type == std::end(file_types)) wrong("dtype", dtype, "a type of safetensors, such as \"BF16\"");
+  entry.type = type;
+
+  const json& shape = get("shape");
+  if (!shape.is_array()) wrong("shape", shape, "a list of sizes");
+  std::int64_t bits = type->bits;
+  for (const json& size : shape) {
+    if (!size.is_number_unsigned() || size.get<std::uint64_t>() > std::uint64_t{1} << 62 ||
+        __builtin_mul_overflow(bits, size.get<std::int64_t>(), &bits)) {
+      wrong("shape", shape, "sizes whose product is a possible size in memory");
+    }
+    entry.shape.push_back(size.get<std::int64_t>());
+  }
+
+  const json& offsets = get("data_offsets");
+  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
+      !offsets[1].is_number_unsigned() || offsets[0].get<std::uint64_t>() > offsets[1].get<std::uint64_t>()) {
+    wrong("data_offsets", offsets, "[begin, end] in bytes");
+  }
+  entry.begin = offsets[0].get<std::uint64_t>();
+  entry.end = offsets[1].get<std::uint64_t>();
+  if (bits % 8 != 0 || entry.end - entry.begin != static_cast<std::uint64_t>(bits / 8)) {
+    fail("{}: tensor {}: data_offsets {} hold {} bytes, but {} {} takes {}", where, shown(name),
+         shown(offsets), entry.end - entry.begin, type->name, to_string(entry.shape), (bits + 7) / 8);
+  }
+  return entry;
+}
+
+/// What a file holds: the tensors, and the names of those that were left out for their type.
+struct Content {
+  TensorMap tensors;
+  std::set<std::string, std::less<>> left_out;
+};
+
+Content read_content(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  const std::string where = path.string();
+  const std::span<const std::byte> bytes = file.bytes();
+  if (bytes.size() < length_bytes) {
+    fail("{}: {} bytes, too short for a safetensors file: is it a torn download?", where, bytes.size());
+  }
+  std::uint64_t header_length = 0;
+  std::memcpy(&header_length, bytes.data(), length_bytes);
+  if (header_length > bytes.size() - length_bytes || header_length > longest_header) {
+    fail("{}: header length is {}, but the file has {} bytes: it is torn, or not a safetensors file", where,
+         header_length, bytes.size());
+  }
+  const std::string_view header(reinterpret_cast<const char*>(bytes.data()) + length_bytes, header_length);
+  const std::span<const std::byte> data = bytes.subspan(length_bytes + header_length);
+
+  std::vector<Entry> entries;
+  const json parsed = parse_flat(header, where + ": header");
+  for (const auto& [name, value] : parsed.items()) {
+    if (name != "__metadata__") entries.push_back(read_entry(name, value, where));
+  }
+  // The data of the tensors lie one behind the other without gaps (the format demands it), so one walk in the
+  // order of offsets finds overlaps, holes and a file that ends too early.
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
+  std::uint64_t reached = 0;
+  Content content;
+  for (Entry& entry : entries) {
+    if (entry.begin != reached) {
+      fail("{}: tensor {}: its data begin at {}, expected {}, where those before it end", where,
+           shown(entry.name), entry.begin, reached);
+    }
+    if (entry.end > data.size()) {
+      fail(
+          "{}: tensor {}: its data end at {}, but the file has only {} bytes of data: it is torn, fetch it "
+          "again",
+          where, shown(entry.name), entry.end, data.size());
+    }
+    reached = entry.end;
+    if (!entry.type->computed) {
+      content.left_out.insert(std::move(entry.name));
+      continue;
+    }
+    content.tensors.emplace(std::move(entry.name),
+                            Tensor{.dtype = *entry.type->computed,
+                                   .shape = std::move(entry.shape),
+                                   .data = data.subspan(entry.begin, entry.end - entry.begin),
+                                   .owner = file.owner()});
+  }
+  if (reached != data.size()) {
+    fail("{}: {} bytes of data, but the header's tensors end at {}", where, data.size(), reached);
+  }
+  return content;
+}
+
+/// All shards of an index. A shard is opened when the first name asks for it.
+TensorMap read_shards(const std::filesystem::path& index_path) {
+  const std::string where = index_path.string();
+  const json index = parse_flat(read_file(index_path, longest_index), where);
+  const auto weight_map = index.find("weight_map");
+  if (weight_map == index.end() || !weight_map->is_object()) {
+    fail("{}: field 'weight_map' is missing or no object", where);
+  }
+  std::map<std::string, Content> shards;
+  TensorMap tensors;
+  for (const auto& [name, shard] : weight_map->items()) {
+    if (!shard.is_string()) {
+      fail("{}: field 'weight_map': {} is in {}, expected a file's name", where, shown(name), shown(shard));
+    }
+    const auto& shard_name = shard.get_ref<const std::string&>();
+    // A name only, so that an index cannot reach outside its directory.
+    if (shard_name.empty() || shard_name == ".." ||
+        shard_name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
+      fail("{}: field 'weight_map': {} is in {}, expected the name of a file beside the index", where,
+           shown(name), shown(shard));
+    }
+    auto found = shards.find(shard_name);
+    if (found == shards.end()) {
+      found = shards.emplace(shard_name, read_content(index_path.parent_path() / shard_name)).first;
+    }
+    const Content& content = found->second;
+    if (const auto tensor = content.tensors.find(name); tensor != content.tensors.end()) {
+      tensors.insert(*tensor);
+    } else if (!content.left_out.contains(name)) {
+      fail("{}: field 'weight_map': tensor {} is not in {}", where, shown(name), shown(shard));
+    }
+  }
+  return tensors;
+}
+
+/// Decodes and writes about a megabyte at a time.
+void write_decoded(AtomicFile& file, const Tensor& tensor, DType dtype) {
+  const std::int64_t width = std::max<std::int64_t>(tensor.row_elements(), 1);
+  const std::int64_t step = std::max<std::int64_t>((std::int64_t{1} << 18) / width, 1);
+  std::vector<float> values;
+  std::vector<std::byte> encoded;
+  for (std::int64_t first = 0; first < tensor.rows(); first += step) {
+    const std::int64_t count = std::min(step, tensor.rows() - first);
+    values.resize(static_cast<std::size_t>(count * tensor.row_elements()));
+    encoded.resize(values.size() * static_cast<std::size_t>(block_bytes(dtype)));
+    decode_rows(tensor, first, count, values);
+    encode(dtype, values, encoded);
+    file.write(encoded);
+  }
+}
+
+}  // namespace
+
+TensorMap read_safetensors(const std::filesystem::path& file) { return read_content(file).tensors; }
+
+TensorMap read_safetensors_directory(const std::filesystem::path& directory) {
+  const auto single = directory / "model.safetensors";
+  const auto index = directory / "model.safetensors.index.json";
+  if (std::filesystem::exists(single)) return read_safetensors(single);
+  if (std::filesystem::exists(index)) return read_shards(index);
+  fail(
+      "{}: neither model.safetensors nor model.safetensors.index.json is there; weights in another form "
+      "(pytorch_model.bin) must be saved as safetensors first",
+      directory.string());
+}
+
+void write_safetensors(const std::filesystem::path& file,
+                       const std::vector<std::pair<std::string, Tensor>>& tensors, DType decoded_as) {
+  const auto stored_as = [&](const Tensor& tensor) { return tensor.is_plain() ? tensor.dtype : decoded_as; };
+  json header = {{"__metadata__", {{"format", "pt"}}}};
+  std::int64_t offset = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const DType dtype = stored_as(tensor);
+    const std::int64_t end = offset + tensor.elements() * block_bytes(dtype);
+    const bool added = header
+                           .emplace(name, json{{"dtype", dtype_name(dtype)},
+                                               {"shape", tensor.shape},
+                                               {"data_offsets", {offset, end}}})
+                           .second;
+    if (!added) fail("{}: two tensors are named {}", file.string(), shown(name));
+    offset = end;
+  }
+  std::string text = header.dump();
+  // Spaces behind the header put the data on a cache line's boundary; between tensors the format allows none.
+  const std::size_t unaligned = (length_bytes + text.size()) % data_alignment;
+  text.append(unaligned == 0 ? 0 : data_alignment - unaligned, ' ');
+
+  AtomicFile out(file);
+  const std::uint64_t header_length = text.size();
+  out.write(std::as_bytes(std::span(&header_length, 1)));
+  out.write(text);
+  for (const auto& [name, tensor] : tensors) {
+    if (tensor.is_plain()) {
+      out.write(tensor.data);
+    } else {
+      write_decoded(out, tensor, decoded_as);
+    }
+  }
+  out.commit();
+}
+
+}  // namespace fathom

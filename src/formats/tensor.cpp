@@ -1,0 +1,130 @@
+#include "formats/tensor.h"
+
+#include <fmt/ranges.h>
+
+#include <array>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+#include "formats/dequantise.h"
+#include "formats/float16.h"
+
+namespace fathom {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "all formats here store little-endian numbers");
+
+struct TypeTraits {
+  std::string_view name;
+  std::int64_t elements;  // a block
+  std::int64_t bytes;
+};
+
+// In DType's order. A block of 32 is one or two f16 and 4, 5 or 8 bits an element; see dequantise.cpp.
+constexpr std::array<TypeTraits, 11> type_traits = {{{"F32", 1, 4},
+                                                     {"F16", 1, 2},
+                                                     {"BF16", 1, 2},
+                                                     {"Q4_0", 32, 18},
+                                                     {"Q4_1", 32, 20},
+                                                     {"Q5_0", 32, 22},
+                                                     {"Q5_1", 32, 24},
+                                                     {"Q8_0", 32, 34},
+                                                     {"Q4_K", 256, 144},
+                                                     {"Q5_K", 256, 176},
+                                                     {"Q6_K", 256, 210}}};
+
+const TypeTraits& traits(DType type) { return type_traits[static_cast<std::size_t>(type)]; }
+
+/// The stored row that holds row `row` of Hugging Face's order: row (h, s, j) of [heads, 2, d/2] is stored at
+/// (h, j, s) of [heads, d/2, 2].
+std::int64_t stored_row(const Tensor& tensor, std::int64_t row) {
+  const std::int64_t head_rows = tensor.rows() / tensor.interleaved_heads;
+  const std::int64_t head = row / head_rows, within = row % head_rows;
+  const std::int64_t half = head_rows / 2;
+  return head * head_rows + 2 * (within % half) + within / half;
+}
+
+}  // namespace
+
+std::string_view dtype_name(DType type) { return traits(type).name; }
+std::int64_t block_elements(DType type) { return traits(type).elements; }
+std::int64_t block_bytes(DType type) { return traits(type).bytes; }
+
+std::int64_t element_count(const Shape& shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) count *= size;
+  return count;
+}
+
+std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+void decode_rows(const Tensor& tensor, std::int64_t first, std::int64_t count, std::span<float> out) {
+  const std::int64_t rows = tensor.rows(), width = tensor.row_elements();
+  const std::int64_t block = block_elements(tensor.dtype);
+  if (first < 0 || count < 0 || first > rows || count > rows - first || std::ssize(out) != count * width) {
+    fail("rows {} to {} of a tensor {} do not fit {} values", first, first + count, to_string(tensor.shape),
+         out.size());
+  }
+  if (width % block != 0) {
+    fail("rows of {} elements are not whole blocks of {} ({})", width, block, dtype_name(tensor.dtype));
+  }
+  const std::int64_t heads = tensor.interleaved_heads;
+  if (heads < 0 || (heads > 0 && rows % (2 * heads) != 0)) {
+    fail("{} rows cannot be put back from {} interleaved heads: not an even number a head", rows, heads);
+  }
+  const std::int64_t row_bytes = width / block * block_bytes(tensor.dtype);
+  if (heads == 0) {
+    dequantise(tensor.dtype, tensor.data.data() + first * row_bytes, count * (width / block), out.data());
+  } else {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::byte* row = tensor.data.data() + stored_row(tensor, first + i) * row_bytes;
+      dequantise(tensor.dtype, row, width / block, out.data() + i * width);
+    }
+  }
+  if (tensor.decoded_offset != 0) {
+    for (float& value : out) value += tensor.decoded_offset;
+  }
+}
+
+std::vector<float> decode(const Tensor& tensor) {
+  std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
+  decode_rows(tensor, 0, tensor.rows(), values);
+  return values;
+}
+
+void encode(DType dtype, std::span<const float> values, std::span<std::byte> out) {
+  if (is_quantised(dtype) || std::ssize(out) != std::ssize(values) * block_bytes(dtype)) {
+    fail("{} values cannot be stored as {} in {} bytes", values.size(), dtype_name(dtype), out.size());
+  }
+  if (values.empty()) return;
+  if (dtype == DType::f32) {
+    std::memcpy(out.data(), values.data(), out.size());
+    return;
+  }
+  const auto each = [&](auto&& convert) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::uint16_t half = convert(values[i]);
+      std::memcpy(out.data() + i * sizeof half, &half, sizeof half);
+    }
+  };
+  if (dtype == DType::f16) {
+    each([](float value) { return to_f16(value); });
+  } else {
+    each([](float value) { return to_bf16(value); });
+  }
+}
+
+Tensor make_tensor(DType dtype, Shape shape, std::span<const float> values) {
+  if (std::ssize(values) != element_count(shape)) {
+    fail("{} values do not fill a tensor {}", values.size(), to_string(shape));
+  }
+  const std::size_t size = values.size() * static_cast<std::size_t>(block_bytes(dtype));
+  const std::shared_ptr<std::byte[]> bytes = std::make_shared_for_overwrite<std::byte[]>(size);
+  const std::span<std::byte> data(bytes.get(), size);
+  encode(dtype, values, data);
+  return {.dtype = dtype, .shape = std::move(shape), .data = data, .owner = bytes};
+}
+
+}  // namespace fathom
