@@ -14,10 +14,11 @@ namespace fathom {
 class NpyWriter {
  public:
   NpyWriter(const std::filesystem::path& path, std::int64_t rows, std::int64_t columns);
-  void append(std::span<const float> values);  ///< whole or part rows, in order
+  void append(std::span<const float> values);  ///< whole or part rows, in order; throws Error when too many
   void commit();                               ///< throws Error unless rows * columns values came
 
  private:
+  std::filesystem::path path_;
   AtomicFile file_;
   std::int64_t missing_;
 };

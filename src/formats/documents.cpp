@@ -1,0 +1,221 @@
+#include "formats/documents.h"
+
+#include <zstd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "base/error.h"
+#include "formats/utf8.h"
+
+namespace fathom {
+namespace {
+
+constexpr std::size_t largest_document = std::size_t{1} << 30;
+// A line is held three times while it is parsed (the line, the parser's token, the document).
+constexpr std::size_t longest_line = std::size_t{1} << 28;
+
+/// The bytes of a file, decompressed on the way where its name ends in .zst. Memory: two buffers of 128 KB,
+/// and the window of a zstd frame, which the library bounds at 128 MB.
+class ByteStream {
+ public:
+  explicit ByteStream(const std::filesystem::path& path)
+      : where_(path.string()), file_(std::fopen(path.c_str(), "rb")) {
+    if (!file_) fail("{}: cannot open: {}", where_, std::strerror(errno));
+    if (std::filesystem::is_directory(path)) fail("{}: a directory, expected a file of text", where_);
+    if (path.extension() == ".zst") {
+      decompressor_.reset(ZSTD_createDCtx());
+      compressed_.resize(ZSTD_DStreamInSize());
+    }
+  }
+
+  /// The next bytes, valid until the next call; empty at the end.
+  std::string_view next() {
+    if (!decompressor_) return read(buffer_);
+    ZSTD_outBuffer out{buffer_.data(), buffer_.size(), 0};
+    while (out.pos == 0) {
+      if (in_.pos == in_.size && !buffered_) {
+        const std::string_view more = read(compressed_);
+        if (more.empty()) {
+          if (frame_open_)
+            fail("{}: the zstd data end within a frame: the file is torn, fetch it again", where_);
+          return {};
+        }
+        in_ = {more.data(), more.size(), 0};
+      }
+      const std::size_t left = ZSTD_decompressStream(decompressor_.get(), &out, &in_);
+      if (ZSTD_isError(left) != 0) fail("{}: not valid zstd: {}", where_, ZSTD_getErrorName(left));
+      frame_open_ = left != 0;
+      buffered_ = out.pos == out.size;  // a full buffer: the decompressor may hold back more
+    }
+    return {buffer_.data(), out.pos};
+  }
+
+ private:
+  std::string_view read(std::string& into) {
+    const std::size_t got = std::fread(into.data(), 1, into.size(), file_.get());
+    if (got == 0 && std::ferror(file_.get()) != 0) fail("{}: cannot read: {}", where_, std::strerror(errno));
+    return {into.data(), got};
+  }
+
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+    void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
+  };
+
+  std::string where_;
+  std::unique_ptr<std::FILE, Close> file_;
+  std::unique_ptr<ZSTD_DCtx, Close> decompressor_;  // null: the file is plain
+  std::string buffer_ = std::string(ZSTD_DStreamOutSize(), '\0');
+  std::string compressed_;
+  ZSTD_inBuffer in_{nullptr, 0, 0};
+  bool frame_open_ = false, buffered_ = false;
+};
+
+/// Takes the string behind one key of a JSON object, and keeps nothing else of it.
+class FieldReader : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  explicit FieldReader(const std::string& field) : field_(field) {}
+
+  std::string text;
+  bool found = false, is_object = false;
+  std::string problem;
+
+  bool null() override { return value("null"); }
+  bool boolean(bool) override { return value("a boolean"); }
+  bool number_integer(number_integer_t) override { return value("a number"); }
+  bool number_unsigned(number_unsigned_t) override { return value("a number"); }
+  bool number_float(number_float_t, const string_t&) override { return value("a number"); }
+  bool binary(binary_t&) override { return value("binary"); }
+  bool string(string_t& content) override {
+    if (wanted_ && depth_ == 1) {
+      text = std::move(content);
+      found = true;
+      wanted_ = false;
+    }
+    return true;
+  }
+  bool start_object(std::size_t) override {
+    if (depth_ == 0) is_object = true;
+    return value("an object") && ++depth_ > 0;
+  }
+  bool start_array(std::size_t) override { return value("a list") && ++depth_ > 0; }
+  bool end_object() override { return depth_-- > 0; }
+  bool end_array() override { return depth_-- > 0; }
+  bool key(string_t& name) override {
+    if (depth_ == 1) wanted_ = name == field_;
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception& e) override {
+    problem = fmt::format("not valid JSON: {}", e.what());
+    return false;
+  }
+
+ private:
+  /// A value that is no string: false ends the parse.
+  bool value(std::string_view what) {
+    if (!wanted_ || depth_ != 1) return true;
+    problem = fmt::format("field '{}' is {}, expected a string", field_, what);
+    return false;
+  }
+
+  const std::string& field_;
+  std::int64_t depth_ = 0;
+  bool wanted_ = false;
+};
+
+std::string read_line_document(std::string_view line, const std::string& field, const std::string& where) {
+  FieldReader reader(field);
+  nlohmann::json::sax_parse(line, &reader);
+  if (!reader.problem.empty()) fail("{}: {}", where, reader.problem);
+  if (!reader.is_object) fail("{}: expected an object with field '{}'", where, field);
+  if (!reader.found) fail("{}: field '{}' is missing; --field names another", where, field);
+  return std::move(reader.text);
+}
+
+bool is_json_lines(const std::filesystem::path& file) {
+  const auto name = file.extension() == ".zst" ? file.stem() : file.filename();
+  return name.extension() == ".jsonl" || name.extension() == ".ndjson";
+}
+
+using Take = std::function<bool(std::string&& text)>;
+
+/// False when `take` has enough.
+bool take_lines(const std::filesystem::path& file, const std::string& field, const Take& take) {
+  ByteStream stream(file);
+  std::string line;
+  std::int64_t number = 1, documents = 0;
+  const auto take_line = [&] {
+    if (line.find_first_not_of(" \t\r") == std::string::npos) return true;
+    ++documents;
+    return take(read_line_document(line, field, fmt::format("{}: line {}", file.string(), number)));
+  };
+  for (std::string_view bytes = stream.next(); !bytes.empty(); bytes = stream.next()) {
+    while (!bytes.empty()) {
+      const std::size_t end = std::min(bytes.find('\n'), bytes.size());
+      if (line.size() + end > longest_line) {
+        fail("{}: line {} is longer than {} MB; split the document", file.string(), number,
+             longest_line >> 20);
+      }
+      line.append(bytes.substr(0, end));
+      if (end == bytes.size()) break;
+      bytes.remove_prefix(end + 1);
+      if (!take_line()) return false;
+      line.clear();
+      ++number;
+    }
+  }
+  if (!take_line()) return false;
+  if (documents == 0) fail("{}: empty, expected one JSON object a line", file.string());
+  return true;
+}
+
+bool take_whole(const std::filesystem::path& file, const Take& take) {
+  ByteStream stream(file);
+  std::string text;
+  for (std::string_view bytes = stream.next(); !bytes.empty(); bytes = stream.next()) {
+    if (text.size() + bytes.size() > largest_document) {
+      fail("{}: more than {} MB in one document; give it as JSON lines, one document a line", file.string(),
+           largest_document >> 20);
+    }
+    text.append(bytes);
+  }
+  if (text.empty()) fail("{}: empty, expected text", file.string());
+  if (const auto bad = find_invalid_utf8(text)) {
+    fail("{}: byte {} is not valid UTF-8; convert the file with iconv", file.string(), *bad);
+  }
+  return take(std::move(text));
+}
+
+}  // namespace
+
+void for_each_document(const std::vector<std::filesystem::path>& files, const std::string& field,
+                       const Take& take) {
+  for (const auto& file : files) {
+    if (!(is_json_lines(file) ? take_lines(file, field, take) : take_whole(file, take))) return;
+  }
+}
+
+std::string read_text(const std::filesystem::path& file, const std::string& field) {
+  std::string all;
+  for_each_document({file}, field, [&](std::string&& text) {
+    if (all.empty()) {
+      all = std::move(text);
+    } else {
+      all.append("\n\n").append(text);
+    }
+    if (all.size() > largest_document) {
+      fail("{}: more than {} MB of text in all; give a smaller part of it", file.string(),
+           largest_document >> 20);
+    }
+    return true;
+  });
+  return all;
+}
+
+}  // namespace fathom
