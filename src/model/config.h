@@ -21,6 +21,8 @@ enum class Activation { silu, gelu, gelu_tanh, relu };
 struct Rope {
   std::vector<float> frequencies;
   float attention_factor = 1;
+
+  bool operator==(const Rope&) const = default;
 };
 
 /// One kind of attention; visits choose among them (Gemma alternates two).
@@ -28,6 +30,8 @@ struct AttentionType {
   std::string name = "full_attention";  ///< as in Hugging Face's layer_types
   std::int64_t window = 0;              ///< a token sees itself and the window-1 before it; 0: all before it
   Rope rope;
+
+  bool operator==(const AttentionType&) const = default;
 };
 
 struct ModelConfig {
@@ -58,6 +62,8 @@ struct ModelConfig {
 
   std::vector<std::int64_t>
       end_tokens;  ///< end of text, from config.json and generation_config.json; may be empty
+
+  bool operator==(const ModelConfig&) const = default;
 };
 
 /// The seven linear maps of a layer, in the order of the computation.

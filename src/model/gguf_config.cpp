@@ -1,0 +1,296 @@
+#include "model/gguf_config.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "base/error.h"
+#include "model/rope.h"
+
+namespace fathom {
+namespace {
+
+/// Metadata under "ARCHITECTURE.".
+class Keys {
+ public:
+  explicit Keys(const GgufFile& file) : file_(&file), architecture_(file.string("general.architecture")) {}
+
+  const std::string& architecture() const { return architecture_; }
+  std::string name(const std::string& key) const { return architecture_ + "." + key; }
+  bool has(const std::string& key) const { return file_->has(name(key)); }
+  std::int64_t integer(const std::string& key, std::int64_t most) const {
+    return file_->integer(name(key), 1, most);
+  }
+  std::int64_t integer_or(const std::string& key, std::int64_t fallback, std::int64_t most) const {
+    return has(key) ? file_->integer(name(key), 0, most) : fallback;
+  }
+  double number_or(const std::string& key, double fallback) const {
+    return has(key) ? file_->number(name(key)) : fallback;
+  }
+  std::string string_or(const std::string& key, const std::string& fallback) const {
+    return has(key) ? file_->string(name(key)) : fallback;
+  }
+  [[noreturn]] void refuse(const std::string& key, const std::string& why) const {
+    fail("{}: key '{}': {}", file_->path().string(), name(key), why);
+  }
+
+ private:
+  const GgufFile* file_;
+  std::string architecture_;
+};
+
+bool has_tensor(const GgufFile& file, std::string_view name) {
+  return file.tensors().find(name) != file.tensors().end();
+}
+
+const char* model_type_of(const GgufFile& file, const Keys& keys) {
+  const std::string& architecture = keys.architecture();
+  if (architecture == "llama") return keys.has("attention.sliding_window") ? "mistral" : "llama";
+  if (architecture == "qwen2") return "qwen2";
+  if (architecture == "qwen3") return "qwen3";
+  if (architecture == "gemma") return "gemma";
+  if (architecture == "gemma2") return "gemma2";
+  if (architecture == "gemma3") return "gemma3_text";
+  fail(
+      "{}: key 'general.architecture' is '{}': this architecture is not supported (supported: llama, qwen2, "
+      "qwen3, gemma, gemma2, gemma3)",
+      file.path().string(), architecture);
+}
+
+void write_sizes(Json& json, const GgufFile& file, const Keys& keys) {
+  const auto embedding = file.tensors().find("token_embd.weight");
+  if (embedding == file.tensors().end())
+    fail("{}: tensor 'token_embd.weight' is missing", file.path().string());
+  json["vocab_size"] = embedding->second.rows();
+  const std::int64_t hidden = keys.integer("embedding_length", 1 << 17);
+  const std::int64_t heads = keys.integer("attention.head_count", 4096);
+  const std::int64_t head_dim =
+      keys.has("attention.key_length") ? keys.integer("attention.key_length", 4096) : hidden / heads;
+  json["hidden_size"] = hidden;
+  json["intermediate_size"] = keys.integer("feed_forward_length", 1 << 20);
+  json["num_hidden_layers"] = keys.integer("block_count", 4096);
+  json["num_attention_heads"] = heads;
+  json["num_key_value_heads"] = keys.integer_or("attention.head_count_kv", heads, 4096);
+  json["head_dim"] = head_dim;
+  json["max_position_embeddings"] = keys.integer("context_length", 1 << 26);
+  json["rms_norm_eps"] = keys.number_or("attention.layer_norm_rms_epsilon", 1e-6);
+  if (keys.integer_or("attention.value_length", head_dim, 4096) != head_dim)
+    keys.refuse("attention.value_length",
+                fmt::format("expected attention.key_length, which is {}", head_dim));
+  if (keys.integer_or("rope.dimension_count", head_dim, 4096) != head_dim)
+    keys.refuse("rope.dimension_count",
+                fmt::format("rotating only a part of each head is not supported (expected {})", head_dim));
+  if (keys.integer_or("expert_count", 0, 1 << 20) != 0)
+    keys.refuse("expert_count", "mixtures of experts are not supported");
+}
+
+/// Factors 8 and 32 are those of Llama 3.1 and 3.2, the only ones there are in the field. The tensor holds
+/// float32 quotients, hence the tolerance.
+std::optional<Llama3Scaling> recover_llama3(const std::vector<float>& factors, double theta) {
+  const auto head_dim = static_cast<std::int64_t>(factors.size()) * 2;
+  const std::vector<float> plain = plain_frequencies(theta, head_dim);
+  for (const double factor : {8.0, 32.0}) {
+    const Llama3Scaling scaling{.factor = factor};
+    const std::vector<float> scaled = llama3_frequencies(theta, head_dim, scaling);
+    bool same = true;
+    for (std::size_t i = 0; i < factors.size(); i++)
+      same = same && std::abs(plain[i] / scaled[i] - factors[i]) <= 1e-4F * factors[i];
+    if (same) return scaling;
+  }
+  return std::nullopt;
+}
+
+double rope_base(const Keys& keys) { return keys.number_or("rope.freq_base", 10'000); }
+
+std::vector<float> read_rope_factors(const GgufFile& file, std::int64_t head_dim) {
+  const auto found = file.tensors().find("rope_freqs.weight");
+  if (found == file.tensors().end()) return {};
+  const Tensor& tensor = found->second;
+  if (tensor.elements() != head_dim / 2)
+    fail("{}: tensor 'rope_freqs.weight' has shape {}, expected [{}]", file.path().string(),
+         to_string(tensor.shape), head_dim / 2);
+  std::vector<float> factors = decode(tensor);
+  for (const float factor : factors)
+    if (!(factor > 1e-6F && factor < 1e6F))
+      fail("{}: tensor 'rope_freqs.weight' holds {}, expected divisors from 1e-6 to 1e6",
+           file.path().string(), factor);
+  return factors;
+}
+
+void write_rope(Json& json, const GgufFile& file, const Keys& keys) {
+  json["rope_theta"] = rope_base(keys);
+  if (keys.architecture() == "gemma3")
+    json["rope_local_base_freq"] = keys.number_or("rope.freq_base_swa", 10'000);
+  const double linear = keys.number_or("rope.scale_linear", 1);  // what files of 2023 have
+  const double factor = keys.number_or("rope.scaling.factor", linear);
+  const std::string type = keys.string_or("rope.scaling.type", "linear");
+  if (type == "linear") {
+    if (factor != 0 && factor != 1) json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", factor}};
+  } else if (type == "yarn") {
+    for (const char* key : {"rope.scaling.attn_factor", "rope.scaling.yarn_log_multiplier"})
+      if (keys.number_or(key, 1) != 1 && keys.number_or(key, 1) != 0)
+        keys.refuse(key, "this option of yarn is not supported");
+    Json& scaling = json["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", factor}};
+    if (keys.has("rope.scaling.original_context_length"))
+      scaling["original_max_position_embeddings"] =
+          keys.integer("rope.scaling.original_context_length", 1 << 26);
+    if (keys.has("rope.scaling.yarn_beta_fast"))
+      scaling["beta_fast"] = keys.number_or("rope.scaling.yarn_beta_fast", 32);
+    if (keys.has("rope.scaling.yarn_beta_slow"))
+      scaling["beta_slow"] = keys.number_or("rope.scaling.yarn_beta_slow", 1);
+  } else if (type != "none") {
+    keys.refuse("rope.scaling.type",
+                fmt::format("'{}' is not supported (supported: none, linear, yarn)", type));
+  }
+  const std::vector<float> factors = read_rope_factors(file, json["head_dim"].get<std::int64_t>());
+  if (factors.empty()) return;
+  if (json.contains("rope_scaling"))
+    keys.refuse("rope.scaling.type", "not supported together with the tensor 'rope_freqs.weight'");
+  if (const auto llama3 = recover_llama3(factors, rope_base(keys)))
+    json["rope_scaling"] = {
+        {"rope_type", "llama3"},
+        {"factor", llama3->factor},
+        {"low_freq_factor", llama3->low_frequency},
+        {"high_freq_factor", llama3->high_frequency},
+        {"original_max_position_embeddings", static_cast<std::int64_t>(llama3->original_positions)}};
+}
+
+/// Windows, caps and scales as llama.cpp's model loaders fill them in (llama-model.cpp): what the converter
+/// leaves out has a default there, and the largest models scale by hidden / heads instead of the head.
+void write_gemma_options(Json& json, const Keys& keys) {
+  const auto layers = json["num_hidden_layers"].get<std::int64_t>();
+  const bool gemma2 = keys.architecture() == "gemma2";
+  const bool largest = layers == (gemma2 ? 46 : 62);
+  json["query_pre_attn_scalar"] =
+      largest ? json["hidden_size"].get<std::int64_t>() / json["num_attention_heads"].get<std::int64_t>()
+              : json["head_dim"].get<std::int64_t>();
+  if (gemma2) json["attn_logit_softcapping"] = keys.number_or("attn_logit_softcapping", 50);
+  const double cap = keys.number_or("final_logit_softcapping", gemma2 ? 30 : 0);
+  json["final_logit_softcapping"] = cap > 0 ? Json(cap) : Json(nullptr);
+
+  const std::int64_t window = keys.integer_or("attention.sliding_window", gemma2 ? 4096 : 0, 1 << 30);
+  const std::int64_t period =
+      std::max<std::int64_t>(keys.integer_or("attention.sliding_window_pattern", gemma2 ? 2 : 6, 4096), 1);
+  json["sliding_window"] = window > 0 ? Json(window) : Json(nullptr);
+  Json& types = json["layer_types"] = Json::array();
+  for (std::int64_t layer = 0; layer < layers; layer++)
+    types.push_back(window > 0 && (layer + 1) % period != 0 ? "sliding_attention" : "full_attention");
+}
+
+void write_tokens(Json& json, const GgufFile& file) {
+  Json ends = Json::array();
+  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
+    if (!file.has(key)) continue;
+    const Json id = file.integer(key, 0, std::int64_t{1} << 31);
+    if (std::find(ends.begin(), ends.end(), id) == ends.end()) ends.push_back(id);
+  }
+  json["eos_token_id"] = ends.size() == 1 ? ends[0] : ends.empty() ? Json(nullptr) : ends;
+  if (file.has("tokenizer.ggml.bos_token_id"))
+    json["bos_token_id"] = file.integer("tokenizer.ggml.bos_token_id", 0, std::int64_t{1} << 31);
+}
+
+/// GGUF's names of what a layer has. ffn_norm comes before the feed-forward, which Hugging Face calls by
+/// another name where there are norms after the blocks too.
+std::optional<std::string> layer_part(std::string_view part, const ModelConfig& config) {
+  static constexpr std::array<std::pair<std::string_view, const char*>, 13> names{{
+      {"attn_norm", "input_layernorm"},
+      {"attn_q", "self_attn.q_proj"},
+      {"attn_k", "self_attn.k_proj"},
+      {"attn_v", "self_attn.v_proj"},
+      {"attn_output", "self_attn.o_proj"},
+      {"attn_q_norm", "self_attn.q_norm"},
+      {"attn_k_norm", "self_attn.k_norm"},
+      {"post_attention_norm", "post_attention_layernorm"},
+      {"ffn_norm", ""},
+      {"ffn_gate", "mlp.gate_proj"},
+      {"ffn_up", "mlp.up_proj"},
+      {"ffn_down", "mlp.down_proj"},
+      {"post_ffw_norm", "post_feedforward_layernorm"},
+  }};
+  const auto* found =
+      std::find_if(names.begin(), names.end(), [&](const auto& entry) { return entry.first == part; });
+  if (found == names.end()) return std::nullopt;
+  if (part == "ffn_norm")
+    return config.sandwich_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm";
+  return found->second;
+}
+
+/// "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; nothing for a name that is none of
+/// ours.
+std::optional<std::string> canonical_name(std::string_view name, const ModelConfig& config) {
+  if (name == "token_embd.weight") return "model.embed_tokens.weight";
+  if (name == "output_norm.weight") return "model.norm.weight";
+  if (name == "output.weight") return "lm_head.weight";
+  constexpr std::string_view prefix = "blk.";
+  if (!name.starts_with(prefix)) return std::nullopt;
+  name.remove_prefix(prefix.size());
+  std::int64_t layer = 0;
+  const auto [end, status] = std::from_chars(name.data(), name.data() + name.size(), layer);
+  const auto digits = static_cast<std::size_t>(end - name.data());
+  const std::size_t last_dot = name.rfind('.');
+  if (status != std::errc() || digits >= name.size() || name[digits] != '.' || last_dot <= digits)
+    return std::nullopt;
+  const auto part = layer_part(name.substr(digits + 1, last_dot - digits - 1), config);
+  if (!part) return std::nullopt;
+  return fmt::format("model.layers.{}.{}{}", layer, *part, name.substr(last_dot));
+}
+
+}  // namespace
+
+Json hf_config_from_gguf(const GgufFile& file) {
+  const Keys keys(file);
+  Json json;
+  json["model_type"] = model_type_of(file, keys);
+  write_sizes(json, file, keys);
+  write_rope(json, file, keys);
+  write_tokens(json, file);
+  json["tie_word_embeddings"] = !has_tensor(file, "output.weight");
+  const std::string& architecture = keys.architecture();
+  const bool gemma = architecture.starts_with("gemma");
+  json[architecture == "gemma2" || architecture == "gemma3" ? "hidden_activation" : "hidden_act"] =
+      gemma ? "gelu_pytorch_tanh" : "silu";
+  if (architecture != "qwen2") json["attention_bias"] = has_tensor(file, "blk.0.attn_q.bias");
+  if (architecture == "llama") json["mlp_bias"] = has_tensor(file, "blk.0.ffn_gate.bias");
+  if (architecture == "gemma2" || architecture == "gemma3") {
+    write_gemma_options(json, keys);
+  } else if (const std::int64_t window = keys.integer_or("attention.sliding_window", 0, 1 << 30);
+             window > 0) {
+    if (architecture != "llama") keys.refuse("attention.sliding_window", "not supported here");
+    json["sliding_window"] = window;
+  } else {
+    json["sliding_window"] = nullptr;
+  }
+  return json;
+}
+
+TensorMap canonical_tensors(const GgufFile& file, const ModelConfig& config) {
+  const bool interleaved = file.string("general.architecture") == "llama";
+  TensorMap tensors;
+  for (const auto& [name, tensor] : file.tensors()) {
+    if (name == "rope_freqs.weight") continue;  // read as part of the configuration
+    const auto canonical = canonical_name(name, config);
+    if (!canonical)
+      fail("{}: tensor '{}' is not part of architecture '{}' as Fathom knows it", file.path().string(), name,
+           config.architecture);
+    Tensor view = tensor;
+    if (interleaved && canonical->find("self_attn.q_proj.") != std::string::npos)
+      view.interleaved_heads = config.heads;
+    if (interleaved && canonical->find("self_attn.k_proj.") != std::string::npos)
+      view.interleaved_heads = config.kv_heads;
+    if (config.norm_plus_one && canonical->ends_with("norm.weight")) view.decoded_offset = -1;
+    tensors.emplace(*canonical, std::move(view));
+  }
+  return tensors;
+}
+
+std::vector<float> inexpressible_rope_factors(const GgufFile& file, const ModelConfig& config) {
+  std::vector<float> factors = read_rope_factors(file, config.head_dim);
+  if (!factors.empty() && recover_llama3(factors, rope_base(Keys(file)))) factors.clear();
+  return factors;
+}
+
+}  // namespace fathom

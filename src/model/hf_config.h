@@ -1,0 +1,42 @@
+// Hugging Face's config.json, as transformers 4 and 5 write it, to ModelConfig.
+//
+// What a file leaves out has the default of transformers' configuration class. What would change the result
+// and is not supported is refused by name: an architecture, an activation, a rotary scaling, a quantisation.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "model/config.h"
+
+namespace fathom {
+
+struct HfConfig {
+  ModelConfig config;
+  std::vector<std::int64_t> layer_types;  ///< for each of num_hidden_layers: index into attention_types
+  /// tie_word_embeddings as written; absent: the class's default is in config.tied_embeddings.
+  std::optional<bool> tied_as_written;
+};
+
+/// Reads a configuration whose model_type is one of the supported architectures. attention_types depends on
+/// the architecture and its window alone, not on which layers use them, so that indices stay valid when
+/// layers are dropped. `end_tokens` holds eos_token_id. Throws Error naming the file and the field.
+HfConfig parse_hf_config(const JsonObject& json);
+
+/// Sizes of a configuration that can at least be counted: the above and GPT-NeoX (Pythia), which Fathom does
+/// not run. Only what `relaxed_parameters` needs is set.
+
+/// Class that transformers makes for it: "LlamaForCausalLM".
+std::string causal_lm_class(const std::string& architecture);
+
+/// eos_token_id of a config.json or generation_config.json: absent, a number or a list.
+std::vector<std::int64_t> read_end_tokens(const JsonObject& json);
+
+/// Writes `types` (as in HfConfig::layer_types) into `json` so that transformers builds the same layers:
+/// num_hidden_layers, layer_types, max_window_layers, sliding_window_pattern.
+void write_layer_types(Json& json, const ModelConfig& config, const std::vector<std::int64_t>& types);
+
+}  // namespace fathom
