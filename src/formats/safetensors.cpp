@@ -264,7 +264,9 @@ TensorMap read_safetensors_directory(const std::filesystem::path& directory) {
 
 void write_safetensors(const std::filesystem::path& file,
                        const std::vector<std::pair<std::string, Tensor>>& tensors, DType decoded_as) {
-  const auto stored_as = [&](const Tensor& tensor) { return tensor.is_plain() ? tensor.dtype : decoded_as; };
+  const auto stored_as = [&](const Tensor& tensor) {
+    return is_quantised(tensor.dtype) ? decoded_as : tensor.dtype;
+  };
   json header = {{"__metadata__", {{"format", "pt"}}}};
   std::int64_t offset = 0;
   for (const auto& [name, tensor] : tensors) {
@@ -291,7 +293,7 @@ void write_safetensors(const std::filesystem::path& file,
     if (tensor.is_plain()) {
       out.write(tensor.data);
     } else {
-      write_decoded(out, tensor, decoded_as);
+      write_decoded(out, tensor, stored_as(tensor));
     }
   }
   out.commit();

@@ -23,9 +23,9 @@ TensorMap read_safetensors(const std::filesystem::path& file);
 TensorMap read_safetensors_directory(const std::filesystem::path& directory);
 
 /// Writes one file atomically, tensors in the given order without gaps (as the format demands), the data as a
-/// whole 64-byte aligned, metadata {"format": "pt"}. Tensors that are not plain are decoded about a megabyte
-/// at a time to `decoded_as` (f32, f16 or bf16); none is held in memory as a whole. Throws Error (a name that
-/// occurs twice, disk full, ...).
+/// whole 64-byte aligned, metadata {"format": "pt"}. Quantised tensors are decoded to `decoded_as` (f32, f16
+/// or bf16), others keep their type; what must be decoded is so about a megabyte at a time and never held in
+/// memory as a whole. Throws Error (a name that occurs twice, disk full, ...).
 void write_safetensors(const std::filesystem::path& file,
                        const std::vector<std::pair<std::string, Tensor>>& tensors,
                        DType decoded_as = DType::bf16);

@@ -54,14 +54,17 @@ Checkpoint load_config(const std::filesystem::path& path);
 /// memory.
 void validate(const Checkpoint& checkpoint);
 
-/// Writes a Fathom directory: config.json, model.safetensors, tokenizer.json and companions. A plain plan
-/// gives exactly what transformers loads (num_hidden_layers, layer_types, max_window_layers, ... consistent);
-/// any other plan is written with model_type "fathom", so that other tools refuse it by name instead of
-/// running it wrongly. `directory` must be new or empty, or hold an earlier model if `overwrite`. It appears
-/// as a whole or not at all. Unquantised tensors keep their type; quantised ones are decoded to `decoded_as`.
-/// Throws Error.
+/// Writes a Fathom directory: config.json, generation_config.json, model.safetensors (several, with an index,
+/// where one would exceed `shard_bytes`), tokenizer.json and companions. A plain plan gives exactly what
+/// transformers loads (num_hidden_layers, layer_types, max_window_layers, ... consistent); any other plan is
+/// written with model_type "fathom", so that other tools refuse it by name instead of running it wrongly.
+/// `directory` must be new or empty, or hold an earlier model if `overwrite`: then the model's files are
+/// replaced and others stay. It appears as a whole or not at all. Unquantised tensors keep their type;
+/// quantised ones are decoded to `decoded_as`. Throws Error; also when config.json cannot say what the
+/// configuration is (rotary factors of a GGUF file that belong to no known scaling).
 void save_checkpoint(const Checkpoint& checkpoint, const std::filesystem::path& directory,
-                     bool overwrite = false, DType decoded_as = DType::bf16);
+                     bool overwrite = false, DType decoded_as = DType::bf16,
+                     std::int64_t shard_bytes = 5'000'000'000);
 
 /// What `inspect` shows and `--target` counts.
 struct ParameterCount {

@@ -20,6 +20,8 @@ struct Visit {
   std::int64_t type =
       0;  ///< index into ModelConfig::attention_types: windows and rotary bases belong to the depth
   bool exit = false;  ///< the model may stop after it: final norm and head may read the hidden state here
+
+  bool operator==(const Visit&) const = default;
 };
 
 struct DepthPlan {
@@ -35,6 +37,8 @@ struct DepthPlan {
   std::int64_t adapters() const;  ///< one more than the largest adapter index
   /// "30 layers", "26 of 30 layers", "15 layers × 2 (sequence), 30 adapters": for people.
   std::string describe() const;
+
+  bool operator==(const DepthPlan&) const = default;
 };
 
 /// Plain plan; `types` has one attention type a layer.

@@ -212,11 +212,8 @@ bool slides_by_default(const JsonObject& json, const Architecture& a, std::int64
     case Windows::pattern:
       break;
   }
-  // transformers 4.50 to 4.52 wrote the pattern with an underscore; Gemma 2's is fixed.
-  const std::string key =
-      json.has("sliding_window_pattern") ? "sliding_window_pattern" : "_sliding_window_pattern";
-  const std::int64_t period =
-      a.model_type == std::string_view("gemma2") ? 2 : json.integer_or(key, 6, 1, 4096);
+  const bool gemma2 = a.model_type == std::string_view("gemma2");  // its pattern is fixed
+  const std::int64_t period = gemma2 ? 2 : json.integer_or("sliding_window_pattern", 6, 1, 4096);
   return (layer + 1) % period != 0;
 }
 
