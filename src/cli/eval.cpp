@@ -1,7 +1,152 @@
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file.h"
 #include "cli/verbs.h"
+#include "eval/perplexity.h"
+#include "eval/speed.h"
+#include "eval/tasks.h"
+#include "formats/documents.h"
+#include "model/checkpoint.h"
+#include "model/tokenizer.h"
+#include "runtime/engine.h"
 
 namespace fathom {
+namespace {
 
-void add_eval(CLI::App&) {}
+struct Options : CommonOptions {
+  std::filesystem::path model, text, data;
+  std::vector<std::string> tasks;
+  std::int64_t context = 512, windows = 0, limit = 0;
+  std::string dtype = "f32", samples;
+  bool speed = false;
+};
+
+void check(const Options& options) {
+  if (options.text.empty() && options.tasks.empty() && !options.speed)
+    fail_usage("nothing to measure: give --text, --tasks or --speed");
+  if (!options.tasks.empty() && options.data.empty())
+    fail_usage("--tasks needs --data, the directory with the sets (hellaswag.jsonl, ...)");
+  const auto names = task_names();
+  for (const auto& task : options.tasks) {
+    if (std::ranges::find(names, task) == names.end())
+      fail_usage("there is no task \"{}\"; there are {}", task, fmt::join(names, ", "));
+  }
+}
+
+std::string samples_as_lines(const TaskResult& result) {
+  std::string lines;
+  for (const Sample& sample : result.samples) {
+    const Json line = {{"task", result.task},
+                       {"gold", sample.gold},
+                       {"predicted", sample.predicted},
+                       {"correct", sample.correct},
+                       {"log_likelihoods", sample.log_likelihoods}};
+    lines += line.dump() + "\n";
+  }
+  return lines;
+}
+
+Json measure_text(Engine& engine, const Tokenizer& tokenizer, const Options& options) {
+  const auto ids = tokenizer.encode(read_text(options.text), false);
+  const Perplexity result =
+      perplexity(engine, ids, options.context, tokenizer.bos().value_or(-1), options.windows);
+  return {{"text", options.text.string()},
+          {"context", options.context},
+          {"tokens", result.tokens},
+          {"nll", result.nll},
+          {"perplexity", result.perplexity()}};
+}
+
+Json measure_tasks(Engine& engine, const Tokenizer& tokenizer, const Options& options) {
+  Json tasks = Json::object();
+  std::string samples;
+  for (const auto& name : options.tasks) {
+    const TaskResult result = run_task(engine, tokenizer, name, options.data, options.limit);
+    tasks[name] = to_json(result);
+    samples += samples_as_lines(result);
+  }
+  if (!options.samples.empty()) write_file(options.samples, samples);
+  return tasks;
+}
+
+void print_figures(std::FILE* where, const Json& figures) {
+  if (figures.contains("perplexity")) {
+    fmt::print(where, "perplexity  {:.4f}   nll {:.5f} over {} tokens\n", figures["perplexity"].get<double>(),
+               figures["nll"].get<double>(), figures["tokens"].get<std::int64_t>());
+  }
+  if (figures.contains("tasks")) {
+    fmt::print(where, "{:<16}{:>9}{:>9}{:>9}{:>10}{:>12}\n", "task", "examples", "acc", "stderr", "acc_norm",
+               "perplexity");
+    for (const auto& [name, task] : figures["tasks"].items()) {
+      fmt::print(where, "{:<16}{:>9}{:>9.4f}{:>9.4f}{:>10.4f}{:>12}\n", name,
+                 task["examples"].get<std::int64_t>(), task["acc"].get<double>(),
+                 task["acc_stderr"].get<double>(), task["acc_norm"].get<double>(),
+                 task.contains("perplexity") ? fmt::format("{:.3f}", task["perplexity"].get<double>()) : "");
+    }
+  }
+  if (figures.contains("speed")) {
+    const Json& speed = figures["speed"];
+    fmt::print(where, "speed       {:.1f} tokens/s of a prompt of {}, {:.1f} tokens/s generating {}\n",
+               speed["prompt"].get<double>(), speed["prompt_tokens"].get<std::int64_t>(),
+               speed["generate"].get<double>(), speed["generated_tokens"].get<std::int64_t>());
+  }
+}
+
+void evaluate(const Options& options) {
+  check(options);
+  const Checkpoint checkpoint = load_checkpoint(options.model);
+  std::optional<Tokenizer> tokenizer;
+  if (!options.text.empty() || !options.tasks.empty()) tokenizer = load_tokenizer(options.model);
+  Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint)});
+
+  Json figures = {{"model", options.model.string()}, {"dtype", options.dtype}};
+  if (!options.text.empty()) figures.update(measure_text(engine, *tokenizer, options));
+  if (!options.tasks.empty()) figures["tasks"] = measure_tasks(engine, *tokenizer, options);
+  if (options.speed) figures["speed"] = to_json(measure_speed(engine));
+  print_figures(options.json == "-" ? stderr : stdout, figures);
+  emit_json(options, figures);
+}
+
+}  // namespace
+
+void add_eval(CLI::App& program) {
+  auto options = std::make_shared<Options>();
+  CLI::App* verb = program.add_subcommand("eval", "Perplexity of a text, accuracy on tasks, speed");
+  verb->add_option("MODEL", options->model, "Directory (Hugging Face, Fathom) or GGUF file")->required();
+  verb->add_option("--text", options->text, "Perplexity of this text (.txt, .jsonl, .zst of them)")
+      ->type_name("FILE");
+  verb->add_option("--context", options->context, "Tokens in a window; windows do not overlap")
+      ->capture_default_str();
+  verb->add_option("--windows", options->windows, "Only the first so many windows; 0 = all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb->add_option("--tasks", options->tasks,
+                   fmt::format("Comma-separated: {}", fmt::join(task_names(), ", ")))
+      ->delimiter(',')
+      ->type_name("NAMES");
+  verb->add_option("--data", options->data, "Directory of the tasks' files, NAME.jsonl")->type_name("DIR");
+  verb->add_option("--limit", options->limit, "Only the first so many examples of a task; 0 = all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb->add_option("--samples", options->samples, "Write each example's log-likelihoods as JSON lines")
+      ->type_name("FILE");
+  verb->add_option("--dtype", options->dtype, "f32, bf16 or auto")
+      ->check(CLI::IsMember({"f32", "bf16", "auto"}))
+      ->capture_default_str();
+  verb->add_flag("--speed", options->speed, "Tokens per second of both phases: a prompt, and generation");
+  add_common(*verb, *options, true);
+  verb->footer(
+      "Example:\n  fathom eval models/smollm2.gguf --text wiki.txt --tasks hellaswag,piqa --data eval");
+  verb->callback([options] {
+    apply_common(*options);
+    evaluate(*options);
+  });
+}
 
 }  // namespace fathom

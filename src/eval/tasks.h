@@ -1,15 +1,31 @@
 // Multiple-choice sets and LAMBADA, in the convention of EleutherAI's lm-evaluation-harness.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
+#include "eval/choices.h"
 #include "model/tokenizer.h"
 #include "runtime/engine.h"
 
 namespace fathom {
+
+/// One row of a set: what is scored, and which of the scores should be the highest.
+struct Example {
+  std::vector<Query> queries;  ///< one with all choices, or (winogrande) one continuation after each context
+  std::vector<std::int64_t> bytes;  ///< of each choice, for acc_norm; empty where lengths do not differ
+  std::int64_t gold = 0;
+};
+
+/// What the model said about an example: a log-likelihood (nats) for each choice.
+struct Sample {
+  std::vector<double> log_likelihoods;
+  std::int64_t gold = 0, predicted = 0;
+  bool correct = false;
+};
 
 struct TaskResult {
   std::string task;
@@ -17,6 +33,7 @@ struct TaskResult {
   double acc = 0, acc_stderr = 0;
   double acc_norm = 0;    ///< by bytes of the choice; equal to acc where there is none (winogrande, lambada)
   double perplexity = 0;  ///< of LAMBADA's last word; 0 elsewhere
+  std::vector<Sample> samples;
 };
 
 /// Names that `run_task` knows: hellaswag, arc_easy, arc_challenge, piqa, openbookqa, boolq, winogrande,
@@ -25,9 +42,14 @@ std::vector<std::string> task_names();
 
 /// Reads DATA/NAME.jsonl (mmlu: mmlu_test.jsonl and mmlu_dev.jsonl, 5 shots). `limit` 0: all examples, else
 /// the first so many. Throws Error naming file, line and field; UsageError for an unknown name.
+std::vector<Example> read_task(const std::string& name, const std::filesystem::path& data,
+                               std::int64_t limit);
+
+/// Scores every example of read_task. Shows a progress bar.
 TaskResult run_task(Engine& engine, const Tokenizer& tokenizer, const std::string& name,
                     const std::filesystem::path& data, std::int64_t limit);
 
+/// The figures, without the samples.
 Json to_json(const TaskResult& result);
 
 }  // namespace fathom
