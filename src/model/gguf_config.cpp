@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <numbers>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -88,20 +89,28 @@ void write_sizes(Json& json, const GgufFile& file, const Keys& keys) {
     keys.refuse("expert_count", "mixtures of experts are not supported");
 }
 
-/// Factors 8 and 32 are those of Llama 3.1 and 3.2, the only ones there are in the field. The tensor holds
-/// float32 quotients, hence the tolerance.
+/// The Llama 3 scaling that gives these divisors, if there is one with the bounds 1 and 4 that all such
+/// models have. The largest divisor is the factor F; a divisor f between 1 and F belongs to the blend 1 / f =
+/// (1 - s) / F + s with s = (original / wavelength - low) / (high - low), which gives the original context.
 std::optional<Llama3Scaling> recover_llama3(const std::vector<float>& factors, double theta) {
   const auto head_dim = static_cast<std::int64_t>(factors.size()) * 2;
   const std::vector<float> plain = plain_frequencies(theta, head_dim);
-  for (const double factor : {8.0, 32.0}) {
-    const Llama3Scaling scaling{.factor = factor};
-    const std::vector<float> scaled = llama3_frequencies(theta, head_dim, scaling);
-    bool same = true;
-    for (std::size_t i = 0; i < factors.size(); i++)
-      same = same && std::abs(plain[i] / scaled[i] - factors[i]) <= 1e-4F * factors[i];
-    if (same) return scaling;
+  Llama3Scaling scaling;
+  scaling.factor = static_cast<double>(*std::max_element(factors.begin(), factors.end()));
+  for (std::size_t i = 0; i < factors.size(); i++) {
+    const auto divisor = static_cast<double>(factors[i]);
+    if (divisor < 1.001 || divisor > 0.999 * scaling.factor) continue;
+    const double smooth = (scaling.factor / divisor - 1) / (scaling.factor - 1);
+    const double wavelength = 2 * std::numbers::pi / static_cast<double>(plain[i]);
+    scaling.original_positions = std::round(
+        wavelength * (smooth * (scaling.high_frequency - scaling.low_frequency) + scaling.low_frequency));
+    break;
   }
-  return std::nullopt;
+  // The file holds quotients rounded to float32, hence the tolerance.
+  const std::vector<float> scaled = llama3_frequencies(theta, head_dim, scaling);
+  for (std::size_t i = 0; i < factors.size(); i++)
+    if (std::abs(plain[i] / scaled[i] - factors[i]) > 1e-4F * factors[i]) return std::nullopt;
+  return scaling;
 }
 
 double rope_base(const Keys& keys) { return keys.number_or("rope.freq_base", 10'000); }
