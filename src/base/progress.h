@@ -25,6 +25,8 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
+  /// For work whose size is known only later, or changes.
+  void set_total(std::int64_t total) { total_ = total; }
   /// Adds `count` units; `note` stands at the line's end ("loss 2.31"). Redraws at most 10 times a second (a
   /// line every 10 s where standard error is no terminal).
   void advance(std::int64_t count, const std::string& note = "");

@@ -40,12 +40,16 @@ struct TrainOptions {
   double warmup = 0.027;  ///< fraction of the steps, linear from 0; then cosine to min_learning_rate
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0;
   double clip = 1;   ///< of the gradient's global norm; 0: none
-  bool bf16 = true;  ///< autocast; float32 master weights and optimiser either way
+  bool bf16 = true;  ///< compute type of products; float32 master weights and optimiser either way
   std::uint64_t seed = 0;
+  Token bos = -1;  ///< put before every sequence, for models that want one before any text (Gemma); -1: none
 
-  std::int64_t checkpoint_every = 0;  ///< steps; 0: only at the end of the run and when interrupted
-  double max_minutes =
-      0;  ///< stop (cleanly, with the schedule ended) when so many minutes are used; 0: no limit
+  std::int64_t checkpoint_every = 0;  ///< steps; 0: only when interrupted
+  /// The run takes at most about so many minutes: from the first step on the number of steps is estimated
+  /// from their speed, so that the schedule (warm-up, cosine) ends with the time. From the fourth step on it
+  /// is only made shorter, if the machine turns out slower. A resumed run keeps the number decided. 0: no
+  /// limit.
+  double max_minutes = 0;
 };
 
 struct TrainStep {
@@ -60,10 +64,12 @@ struct TrainResult {
 };
 
 /// Trains `student` on documents of ids (packed, each followed by `separator`, cut into sequences of
-/// `context`, shuffled by the seed; epochs repeat with another order). `work` is the run's folder:
-/// metrics.jsonl and checkpoint/ live there; if it holds a checkpoint of the same run and `resume` is set,
-/// the run goes on exactly where it stopped. Throws Error (NaN loss, a checkpoint of another run, vocabulary
-/// that does not fit, ...).
+/// `context`, shuffled by the seed; epochs repeat with another order; train/packing.h). Losses are means over
+/// the tokens predicted in a step. `work` is the run's folder: metrics.jsonl (a line a step) and checkpoints/
+/// (the last two) live there. With `resume` the run goes on exactly where its last whole checkpoint stopped
+/// (same losses to the last bit as if never stopped, with the same number of threads), or starts if there is
+/// none; without, it starts anew. Throws Error (NaN loss, a checkpoint of another run, ids outside the
+/// vocabulary, ...).
 TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
                   const std::vector<std::vector<Token>>& documents, Token separator,
                   const TrainOptions& options, const std::filesystem::path& work, bool resume);
@@ -71,8 +77,8 @@ TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
 /// Logits [tokens, vocab] by the trainer's own forward pass in float32: for parity tests with the runtime.
 std::vector<float> train_logits(const Checkpoint& checkpoint, const std::vector<Token>& ids);
 
-/// Cross-entropy of ids (mean over tokens 1..) and its gradients by tensor name, in float32: for parity with
-/// the oracle.
+/// Cross-entropy of ids (mean over tokens 1..) and its gradients by tensor name, in float32: for parity
+/// tests.
 double train_gradients(const Checkpoint& checkpoint, const std::vector<Token>& ids, TensorMap& gradients);
 
 Json to_json(const TrainOptions& options);

@@ -1,0 +1,54 @@
+// AdamW (Loshchilov and Hutter 2019) over a model's trainable parameters: torch's fused step for the float32
+// masters, then the copies that are computed with.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "formats/safetensors.h"
+#include "train/ops.h"
+#include "train/train.h"
+
+namespace fathom {
+
+class AdamW {
+ public:
+  /// The parameters must outlive it. No weight decay on norms, biases and other vectors.
+  AdamW(std::map<std::string, Parameter>& parameters, const TrainOptions& options);
+
+  std::int64_t trainable() const;  ///< number of trained values
+
+  /// Norm of all gradients together, before clipping. Double sums in a fixed order.
+  double gradient_norm() const;
+
+  /// One update with gradients scaled down to the norm `options.clip` if `norm` is above; then they are
+  /// zeroed.
+  void step(double learning_rate, double norm);
+
+  /// Masters ("weight/NAME") and both moments ("exp_avg/NAME", "exp_avg_sq/NAME") as float32 views, for a
+  /// checkpoint.
+  std::vector<std::pair<std::string, Tensor>> state() const;
+  /// Puts a checkpoint's state in place, after `steps` updates. Throws Error naming the tensor that is
+  /// missing or of another shape or type.
+  void restore(const TensorMap& state, std::int64_t steps, const std::string& file);
+
+ private:
+  /// Parameters with the same weight decay, as torch's fused step takes them.
+  struct Group {
+    double weight_decay = 0;
+    std::vector<std::string> names;
+    std::vector<Parameter*> parameters;
+    std::vector<at::Tensor> masters, gradients, averages, squares, steps;
+  };
+
+  template <typename Visit>
+  void each_tensor(const Visit& visit) const;
+  void refresh();
+
+  TrainOptions options_;
+  Group groups_[2];  ///< with decay, without
+};
+
+}  // namespace fathom

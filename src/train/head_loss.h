@@ -1,0 +1,25 @@
+// The head fused with the loss. A vocabulary of 50,000 makes 100 KB of bfloat16 logits a token, and their
+// log-softmax and its gradient as much again, several times over: here they exist for one chunk of rows at a
+// time, in place, and the gradients of the hidden states and of the head are all that remains.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "train/ops.h"
+
+namespace fathom {
+
+/// Writes the teacher's logits of rows [first, first + rows) of the micro-batch: [rows, vocab].
+using TeacherLogits = std::function<void(std::int64_t first, std::int64_t rows, float* logits)>;
+
+/// Sums of both losses over the rows of `hidden` [rows, width] (after the final norm). Writes the gradient of
+/// weights.scale * (cross_entropy CE + divergence T² KL), summed over rows, into `hidden_gradient` (like
+/// hidden) and adds the head's to its total if it is trained. `teacher` may be empty if its weight is 0.
+LossSums head_loss(const at::Tensor& hidden, const Parameter& head, std::span<const std::int32_t> labels,
+                   const LossWeights& weights, const TeacherLogits& teacher, at::Tensor& hidden_gradient);
+
+}  // namespace fathom

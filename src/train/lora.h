@@ -1,0 +1,19 @@
+// Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): y = W x + (alpha / rank) B A x with W frozen.
+#pragma once
+
+#include "model/checkpoint.h"
+#include "train/train.h"
+
+namespace fathom {
+
+/// `student` with an adapter of its own for every visit: a pair of float32 matrices for each of
+/// options.lora_targets, A [rank, in] uniform in ±1/sqrt(in) (Kaiming, as PEFT starts it), B [out, rank]
+/// zero, so that the model computes what it did. The rank is clipped to the matrix. Throws Error if the model
+/// has adapters.
+Checkpoint with_lora(const Checkpoint& student, const TrainOptions& options);
+
+/// The same model with every pair multiplied out and added to its layer's matrix; the plan is plain without
+/// its adapters. Layers must be visited once. Float32 matrices stay float32, others become bfloat16.
+Checkpoint merge_lora(const Checkpoint& trained);
+
+}  // namespace fathom

@@ -1,0 +1,76 @@
+// The forward pass that is trained: driven by ModelConfig and DepthPlan as the runtime's is, and a second
+// implementation of it. Tied layers share their parameters whatever the number of visits.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/checkpoint.h"
+#include "train/ops.h"
+#include "train/train.h"
+
+namespace fathom {
+
+class TrainModel {
+ public:
+  struct Options {
+    bool bf16 = false;                     ///< compute type; float32 otherwise
+    Trainable trainable = Trainable::all;  ///< `lora` is `adapters` here: with_lora has added them
+    double adapter_scale = 1;              ///< multiplies every pair's output (LoRA's alpha / rank)
+  };
+
+  TrainModel(const Checkpoint& checkpoint, const Options& options);
+
+  /// ids [batch, positions] (int64) to the hidden states after the final norm, [batch * positions, hidden].
+  at::Tensor forward(const at::Tensor& ids);
+
+  const ModelConfig& config() const { return config_; }
+  const Parameter& head() const { return *head_; }
+  /// By canonical name.
+  std::map<std::string, Parameter>& parameters() { return parameters_; }
+
+  /// The checkpoint with the trained values in it, frozen tensors as they were. Float32 tensors stay float32,
+  /// all others become bfloat16. Adapters' B are multiplied by adapter_scale.
+  Checkpoint trained(const Checkpoint& original) const;
+
+ private:
+  struct LowRank {
+    const Parameter *a = nullptr, *b = nullptr;
+  };
+  struct Map {
+    const Parameter *weight = nullptr, *bias = nullptr;
+    LowRank pair;
+  };
+  struct Block {
+    Map maps[std::size(all_linears)];
+    const Parameter *input_norm = nullptr, *q_norm = nullptr, *k_norm = nullptr;
+    const Parameter* attention_norm = nullptr;  ///< after attention (sandwich)
+    const Parameter *ffn_norm = nullptr, *ffn_out_norm = nullptr;
+    std::int64_t type = 0;
+  };
+  struct Angles {
+    at::Tensor cosines, sines;
+  };
+
+  const Parameter* parameter(const Checkpoint& checkpoint, const std::string& name);
+  Block block(const Checkpoint& checkpoint, const Visit& visit);
+  at::Tensor apply(const Block& block, Linear linear, const at::Tensor& x) const;
+  at::Tensor norm(const Parameter& gain, const at::Tensor& x) const;
+  at::Tensor attention(const Block& block, const at::Tensor& h, std::int64_t batch) const;
+  at::Tensor feed_forward(const Block& block, const at::Tensor& h) const;
+  void make_angles(std::int64_t positions);
+
+  ModelConfig config_;
+  Options options_;
+  at::ScalarType compute_;
+  std::map<std::string, Parameter> parameters_;
+  const Parameter *embedding_ = nullptr, *final_norm_ = nullptr, *head_ = nullptr;
+  std::vector<Block> blocks_;
+  std::vector<Angles> angles_;  ///< by attention type, for `positions_` positions
+  std::int64_t positions_ = 0;
+};
+
+}  // namespace fathom

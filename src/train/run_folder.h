@@ -1,0 +1,57 @@
+// The folder of a training run on disk:
+//   metrics.jsonl                        a line a step
+//   checkpoints/step-00000040/           weights and optimiser (state.safetensors), position and identity
+//   (state.json)
+// A checkpoint is written beside and renamed, so that it is there as a whole or not at all; the last two are
+// kept, so that one damaged afterwards costs only the steps since the one before.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "formats/safetensors.h"
+#include "train/train.h"
+
+namespace fathom {
+
+/// What a checkpoint holds besides tensors. The data position, the learning rate and the order of the
+/// sequences all follow from the step and the options.
+struct RunState {
+  std::int64_t step = 0;         ///< updates done
+  std::int64_t total_steps = 0;  ///< as decided so far
+  double seconds = 0;            ///< of training so far
+};
+
+class RunFolder {
+ public:
+  /// `identity` is everything that must be the same for a run to be the same run. Creates the folder.
+  RunFolder(std::filesystem::path folder, Json identity);
+
+  /// Forgets what an earlier run left: its checkpoints and metrics.
+  void clear();
+
+  /// Gives the newest whole checkpoint to `restore` and cuts the metrics back to its step. A damaged one (or
+  /// one that `restore` throws Error for) is passed over with a note on standard error for the one before.
+  /// False if there is none. Throws Error if a checkpoint is of another run.
+  bool resume(RunState& state, const std::function<void(const TensorMap& tensors, const RunState& state,
+                                                        const std::string& file)>& restore);
+
+  void save(const RunState& state, const std::vector<std::pair<std::string, Tensor>>& tensors);
+
+  void append(const TrainStep& step);
+  const std::vector<TrainStep>& steps() const { return steps_; }  ///< those in metrics.jsonl
+
+ private:
+  std::vector<std::filesystem::path> checkpoints() const;  ///< oldest first
+  void read_metrics(std::int64_t last_step);
+
+  std::filesystem::path folder_;
+  Json identity_;
+  std::vector<TrainStep> steps_;
+};
+
+}  // namespace fathom

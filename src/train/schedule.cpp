@@ -1,0 +1,112 @@
+#include "train/schedule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+const char* name(Trainable trainable) {
+  switch (trainable) {
+    case Trainable::all:
+      return "all";
+    case Trainable::adapters:
+      return "adapters";
+    case Trainable::lora:
+      break;
+  }
+  return "lora";
+}
+
+// Until then every step's measurement may also lengthen the run; the first is slowed by memory that is
+// touched for the first time.
+constexpr std::int64_t steps_of_measuring = 3;
+
+}  // namespace
+
+Json to_json(const TrainOptions& options) {
+  Json targets = Json::array();
+  for (const Linear linear : options.lora_targets) targets.push_back(linear_name(linear));
+  return {{"train", name(options.trainable)},
+          {"lora_targets", targets},
+          {"lora_rank", options.lora_rank},
+          {"lora_alpha", options.lora_alpha},
+          {"merge", options.merge},
+          {"ce_weight", options.ce_weight},
+          {"distil_weight", options.distil_weight},
+          {"temperature", options.temperature},
+          {"tokens", options.tokens},
+          {"tokens_per_step", options.tokens_per_step},
+          {"context", options.context},
+          {"micro_batch", options.micro_batch},
+          {"learning_rate", options.learning_rate},
+          {"min_learning_rate", options.min_learning_rate},
+          {"warmup", options.warmup},
+          {"beta1", options.beta1},
+          {"beta2", options.beta2},
+          {"epsilon", options.epsilon},
+          {"weight_decay", options.weight_decay},
+          {"clip", options.clip},
+          {"bf16", options.bf16},
+          {"seed", options.seed},
+          {"bos", options.bos},
+          {"checkpoint_every", options.checkpoint_every},
+          {"max_minutes", options.max_minutes}};
+}
+
+void check_options(const TrainOptions& options) {
+  const auto check = [](const char* what, double value, double least, double most) {
+    if (!(value >= least && value <= most)) {
+      fail_usage("training option {} is {}, expected {} to {}", what, value, least, most);
+    }
+  };
+  check("lora_rank", static_cast<double>(options.lora_rank), 1, 65536);
+  check("lora_alpha", options.lora_alpha, 1e-6, 1e6);
+  check("ce_weight", options.ce_weight, 0, 1e6);
+  check("distil_weight", options.distil_weight, 0, 1e6);
+  check("ce_weight + distil_weight", options.ce_weight + options.distil_weight, 1e-9, 2e6);
+  check("temperature", options.temperature, 0.01, 100);
+  check("tokens", static_cast<double>(options.tokens), 1, 1e15);
+  check("tokens_per_step", static_cast<double>(options.tokens_per_step), 1, 1e9);
+  check("context", static_cast<double>(options.context), 2, 1 << 20);
+  check("micro_batch", static_cast<double>(options.micro_batch), 1, 65536);
+  check("learning_rate", options.learning_rate, 0, 10);
+  check("min_learning_rate", options.min_learning_rate, 0, options.learning_rate);
+  check("warmup", options.warmup, 0, 1);
+  check("beta1", options.beta1, 0, 0.999999);
+  check("beta2", options.beta2, 0, 0.999999999);
+  check("epsilon", options.epsilon, 1e-30, 1);
+  check("weight_decay", options.weight_decay, 0, 10);
+  check("clip", options.clip, 0, 1e9);
+  check("checkpoint_every", static_cast<double>(options.checkpoint_every), 0, 1e9);
+  check("max_minutes", options.max_minutes, 0, 1e7);
+  if (options.trainable == Trainable::lora && options.lora_targets.empty()) {
+    fail_usage("LoRA without a target: name at least one of q, k, v, o, gate, up, down");
+  }
+}
+
+double learning_rate(const TrainOptions& options, std::int64_t step, std::int64_t total) {
+  const double position = static_cast<double>(step), end = static_cast<double>(total);
+  const double warm = std::ceil(options.warmup * end);
+  if (position < warm) return options.learning_rate * (position + 1) / warm;
+  const double fraction = end > warm ? (position - warm) / (end - warm) : 1;
+  return options.min_learning_rate + 0.5 * (options.learning_rate - options.min_learning_rate) *
+                                         (1 + std::cos(std::numbers::pi * fraction));
+}
+
+std::int64_t steps_in_time(const TrainOptions& options, std::int64_t step, double step_seconds,
+                           double seconds, std::int64_t total, std::int64_t most) {
+  if (options.max_minutes == 0) return total;
+  const double left = std::max(0.0, options.max_minutes * 60 - seconds) / step_seconds;
+  const auto fitting = step + static_cast<std::int64_t>(std::min(left, 1e12));
+  if (step <= steps_of_measuring) return std::min(fitting, most);
+  // A few per cent are the machine's noise; shortening for them would end the run early every time.
+  return static_cast<double>(total - step) > 1.05 * static_cast<double>(fitting - step)
+             ? std::min(fitting, total)
+             : total;
+}
+
+}  // namespace fathom
