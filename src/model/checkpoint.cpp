@@ -12,6 +12,14 @@ namespace {
 
 constexpr std::string_view adapter_prefix = "model.adapters.";
 
+/// The file that a message about tensors speaks of.
+std::string weights_file(const Checkpoint& checkpoint) {
+  const std::filesystem::path& source = checkpoint.source;
+  if (!std::filesystem::is_directory(source)) return source.string();
+  const std::filesystem::path index = source / "model.safetensors.index.json";
+  return (std::filesystem::exists(index) ? index : source / "model.safetensors").string();
+}
+
 /// Name and shape of every tensor that the configuration and the plan's layers need, adapters apart.
 std::map<std::string, Shape, std::less<>> expected_tensors(const Checkpoint& checkpoint) {
   const ModelConfig& config = checkpoint.config;
@@ -34,7 +42,7 @@ std::map<std::string, Shape, std::less<>> expected_tensors(const Checkpoint& che
 void check_shape(const Checkpoint& checkpoint, const std::string& name, const Tensor& tensor,
                  const Shape& expected) {
   if (tensor.shape != expected)
-    fail("{}: tensor '{}' has shape {}, expected {} by the configuration", checkpoint.source.string(), name,
+    fail("{}: tensor '{}' has shape {}, expected {} by the configuration", weights_file(checkpoint), name,
          to_string(tensor.shape), to_string(expected));
 }
 
@@ -47,7 +55,7 @@ void check_adapter(const Checkpoint& checkpoint, const std::string& name, const 
   const auto digits = static_cast<std::size_t>(end - rest.data());
   if (status != std::errc() || index < 0 || index >= checkpoint.plan.adapters() || digits >= rest.size() ||
       rest[digits] != '.')
-    fail("{}: tensor '{}' belongs to no adapter of the plan (which has {})", checkpoint.source.string(), name,
+    fail("{}: tensor '{}' belongs to no adapter of the plan (which has {})", weights_file(checkpoint), name,
          checkpoint.plan.adapters());
   const std::string_view part = rest.substr(digits + 1);
   for (const NormInfo& norm : layer_norms(checkpoint.config))
@@ -57,7 +65,7 @@ void check_adapter(const Checkpoint& checkpoint, const std::string& name, const 
     const bool down = part == base + ".lora_A.weight";
     if (!down && part != base + ".lora_B.weight") continue;
     if (tensor.shape.size() != 2)
-      fail("{}: tensor '{}' has shape {}, expected a matrix", checkpoint.source.string(), name,
+      fail("{}: tensor '{}' has shape {}, expected a matrix", weights_file(checkpoint), name,
            to_string(tensor.shape));
     const std::int64_t rank = tensor.shape[down ? 0 : 1];
     check_shape(checkpoint, name, tensor,
@@ -66,12 +74,11 @@ void check_adapter(const Checkpoint& checkpoint, const std::string& name, const 
     const Tensor* other =
         checkpoint.adapter_tensor(index, base + (down ? ".lora_B.weight" : ".lora_A.weight"));
     if (other == nullptr || other->shape.size() != 2 || other->shape[down ? 1 : 0] != rank || rank < 1)
-      fail("{}: tensor '{}' of rank {} has no partner of the same rank ({} is {})",
-           checkpoint.source.string(), name, rank, down ? "lora_B" : "lora_A",
-           other == nullptr ? "missing" : to_string(other->shape));
+      fail("{}: tensor '{}' of rank {} has no partner of the same rank ({} is {})", weights_file(checkpoint),
+           name, rank, down ? "lora_B" : "lora_A", other == nullptr ? "missing" : to_string(other->shape));
     return;
   }
-  fail("{}: tensor '{}' names no matrix or norm of a layer", checkpoint.source.string(), name);
+  fail("{}: tensor '{}' names no matrix or norm of a layer", weights_file(checkpoint), name);
 }
 
 }  // namespace
@@ -83,7 +90,7 @@ const Tensor* Checkpoint::find(const std::string& name) const {
 
 const Tensor& Checkpoint::tensor(const std::string& name) const {
   const Tensor* found = find(name);
-  if (found == nullptr) fail("{}: tensor '{}' is missing", source.string(), name);
+  if (found == nullptr) fail("{}: tensor '{}' is missing", weights_file(*this), name);
   return *found;
 }
 
@@ -118,7 +125,7 @@ void validate(const Checkpoint& checkpoint) {
           "{}: tensor '{}' is not part of a '{}' with {} layers as its configuration describes it; Fathom "
           "would "
           "leave it out and compute something else",
-          checkpoint.source.string(), name, checkpoint.config.architecture, checkpoint.plan.layers);
+          weights_file(checkpoint), name, checkpoint.config.architecture, checkpoint.plan.layers);
     }
   }
 }

@@ -47,7 +47,8 @@ std::string adapter_name(std::int64_t adapter, const std::string& name);  ///< "
 Checkpoint load_checkpoint(const std::filesystem::path& path);
 
 /// Only the configuration and the plan (for `inspect` on a config.json alone): no tensor is looked at. `path`
-/// may also be a config.json itself.
+/// may also be a config.json itself. Of GPT-NeoX it gives the sizes that relaxed_parameters needs, and no
+/// more: load_checkpoint refuses it.
 Checkpoint load_config(const std::filesystem::path& path);
 
 /// Checks tensors against configuration and plan, as load_checkpoint does. For checkpoints that were built in
@@ -76,6 +77,9 @@ struct ParameterCount {
   std::int64_t non_embedding() const { return layers + adapters; }
 };
 ParameterCount count_parameters(const Checkpoint& checkpoint);
+
+/// Parameters that run at one visit: its layer's and its adapter's.
+std::int64_t visit_parameters(const Checkpoint& checkpoint, const Visit& visit);
 
 /// Non-embedding parameters of the relaxed recursive model with `unique` layers of `depth` visits and LoRA of
 /// `rank` (clipped to each matrix) at each visit, without norms: the counts of METHODS 1.1 (arXiv 2410.20672,

@@ -52,6 +52,7 @@ struct ModelConfig {
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
+  bool gated = true;  ///< the feed-forward has a gate; without one (GPT-NeoX) a model is counted, not run
   double attention_scale = 0;    ///< multiplies q·k
   double attention_softcap = 0;  ///< s -> c tanh(s / c); 0: none
   double logit_softcap = 0;

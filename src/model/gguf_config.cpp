@@ -291,7 +291,8 @@ TensorMap canonical_tensors(const GgufFile& file, const ModelConfig& config) {
     if (interleaved && canonical->find("self_attn.k_proj.") != std::string::npos)
       view.interleaved_heads = config.kv_heads;
     if (config.norm_plus_one && canonical->ends_with("norm.weight")) view.decoded_offset = -1;
-    tensors.emplace(*canonical, std::move(view));
+    if (!tensors.emplace(*canonical, std::move(view)).second)
+      fail("{}: tensor '{}' is there twice, under two names", file.path().string(), name);
   }
   return tensors;
 }

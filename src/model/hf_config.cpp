@@ -176,7 +176,12 @@ Rope read_gemma3_rope(const JsonObject& json, const ModelConfig& config, bool lo
            json.field("rope_parameters"));
     if (const auto own = parameters->object_if(attention)) merged = own->raw();
   }
-  if (const auto scaling = json.object_if("rope_scaling"); scaling && !local) merged.update(scaling->raw());
+  if (const auto scaling = json.object_if("rope_scaling"); scaling && !local) {
+    if (scaling->has("type") && !scaling->has("rope_type"))
+      fail("{} is set: transformers 4 obeys it here and 5 does not; name the scaling by 'rope_type'",
+           scaling->field("type"));
+    merged.update(scaling->raw());
+  }
   const std::string where = json.field(std::string("rope_parameters.") + attention);
   return make_rope(JsonObject(merged, where), defaults, config.head_dim);
 }
@@ -312,6 +317,22 @@ std::vector<std::int64_t> read_end_tokens(const JsonObject& json) {
     tokens.push_back(token.get<std::int64_t>());
   }
   return tokens;
+}
+
+HfConfig parse_gpt_neox_sizes(const JsonObject& json) {
+  HfConfig result;
+  ModelConfig& config = result.config;
+  config.architecture = "gpt_neox";
+  config.gated = false;
+  config.vocab_size = json.integer_or("vocab_size", 50'432, 1, 1 << 24);
+  config.hidden_size = json.integer_or("hidden_size", 6144, 1, 1 << 17);
+  config.intermediate_size = json.integer_or("intermediate_size", 24'576, 1, 1 << 20);
+  config.heads = json.integer_or("num_attention_heads", 64, 1, 4096);
+  config.kv_heads = config.heads;
+  config.head_dim = config.hidden_size / config.heads;
+  config.attention_types.resize(1);
+  result.layer_types.assign(static_cast<std::size_t>(json.integer_or("num_hidden_layers", 44, 1, 4096)), 0);
+  return result;
 }
 
 HfConfig parse_hf_config(const JsonObject& json) {

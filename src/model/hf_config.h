@@ -26,8 +26,9 @@ struct HfConfig {
 /// layers are dropped. `end_tokens` holds eos_token_id. Throws Error naming the file and the field.
 HfConfig parse_hf_config(const JsonObject& json);
 
-/// Sizes of a configuration that can at least be counted: the above and GPT-NeoX (Pythia), which Fathom does
-/// not run. Only what `relaxed_parameters` needs is set.
+/// The sizes of GPT-NeoX's matrices (Pythia), for relaxed_parameters: Fathom counts such models but does not
+/// run them. Throws Error naming the file and the field.
+HfConfig parse_gpt_neox_sizes(const JsonObject& json);
 
 /// Class that transformers makes for it: "LlamaForCausalLM".
 std::string causal_lm_class(const std::string& architecture);

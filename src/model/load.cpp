@@ -161,7 +161,15 @@ Checkpoint load_config(const fs::path& path) {
   }
   const fs::path file = fs::is_directory(path) ? path / "config.json" : path;
   checkpoint.source = file.parent_path();
-  read_config(checkpoint, read_json(file), file.string());
+  Json json = read_json(file);
+  if (json.is_object() && json.value("model_type", Json()) == "gpt_neox") {
+    const HfConfig hf = parse_gpt_neox_sizes(JsonObject(json, file.string()));
+    checkpoint.config = hf.config;
+    checkpoint.plan = plain_plan(hf.layer_types);
+    checkpoint.hf_config = std::move(json);
+    return checkpoint;
+  }
+  read_config(checkpoint, std::move(json), file.string());
   return checkpoint;
 }
 
