@@ -6,6 +6,7 @@
 // unchecked.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -28,22 +29,42 @@ class PackedLinear {
   std::int64_t bytes = 0;  ///< memory held
 };
 
-/// Rows of one sequence at one visit in an attention call: queries at positions [first, first + count) see
-/// the cache's entries [0, first + count) under causality (and the window).
+/// Positions that one page of the KV cache holds.
+inline constexpr std::int64_t page_positions = 64;
+
+/// Keys and values are cached in pages of 64 consecutive positions of one sequence at one visit. A page
+/// holds, for each KV head, the keys transposed [padded_dim, 64], and after all keys the values [64,
+/// padded_dim] of each head, in `type`. Transposed, the scores of neighbouring keys are neighbours in memory,
+/// and neither q k nor p v needs a sum across a vector; padded_dim is head_dim rounded up to 16 (a 512-bit
+/// vector), so that neither needs a tail. In bf16, two neighbouring rows (of d in the keys, of positions in
+/// the values) are interleaved element by element, as the matrix units of CPUs read them.
+struct KvLayout {
+  std::int64_t kv_heads = 0, head_dim = 0;
+  Compute type = Compute::f32;
+
+  std::int64_t padded_dim() const { return (head_dim + 15) / 16 * 16; }
+  /// Elements of one head's keys, or of its values, in a page.
+  std::int64_t head_elements() const { return padded_dim() * page_positions; }
+  std::int64_t page_bytes() const { return 2 * kv_heads * head_elements() * (type == Compute::f32 ? 4 : 2); }
+};
+
+/// Rows of one sequence at one visit: their positions are [first, first + count), and under causality (and
+/// the window) they see the cache's entries [0, first + count).
 struct AttentionSpan {
-  std::int64_t row = 0;           ///< index of the first query row in the batch
-  std::int64_t count = 0;         ///< query rows
-  std::int64_t first = 0;         ///< position of the first query row
-  const float* keys = nullptr;    ///< [positions, kv_heads, head_dim]
-  const float* values = nullptr;  ///< [positions, kv_heads, head_dim]
+  std::int64_t row = 0;               ///< index of the first row in the batch
+  std::int64_t count = 0;             ///< rows
+  std::int64_t first = 0;             ///< position of the first row
+  std::byte* const* pages = nullptr;  ///< page i holds positions [64 i, 64 i + 64); zeroed when new
 };
 
 struct AttentionShape {
-  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
-  std::int64_t window = 0;  ///< 0: none
+  std::int64_t heads = 0;
+  KvLayout cache;
+  std::int64_t window = 0;  ///< a token sees itself and the window-1 before it; 0: all before it
   float scale = 1, softcap = 0;
 };
 
+/// Used by one thread at a time; inside it uses the pool of base/threads.h.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -63,11 +84,10 @@ class Backend {
   /// In place allowed.
   virtual void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
                         float* y) const = 0;
-  /// Rotates each head of each row by its position: pairs (i, i + head_dim/2); frequencies has head_dim/2
-  /// entries. In place.
+  /// Rotates each head of each row by its position: pairs (i, i + head_dim/2). Row p of `table`
+  /// [positions, head_dim] holds position p's head_dim/2 cosines, then its sines. In place.
   virtual void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim,
-                      const std::int64_t* positions, const float* frequencies, float attention_factor,
-                      float* x) const = 0;
+                      const std::int64_t* positions, const float* table, float* x) const = 0;
   /// gate = activation(gate) * up.
   virtual void gated_activation(std::int64_t rows, std::int64_t width, GateActivation activation, float* gate,
                                 const float* up) const = 0;
@@ -75,7 +95,11 @@ class Backend {
   virtual void add(std::int64_t count, const float* x, float* y) const = 0;
   /// x = c tanh(x / c).
   virtual void softcap(std::int64_t count, float c, float* x) const = 0;
-  /// out[rows, heads * head_dim] from queries of the same shape and each span's cache.
+  /// Writes each span's keys and values [rows, kv_heads * head_dim] into its pages.
+  virtual void store_kv(const KvLayout& layout, std::span<const AttentionSpan> spans, const float* keys,
+                        const float* values) const = 0;
+  /// out[rows, heads * head_dim] from queries of the same shape and each span's pages, which already hold the
+  /// span's own keys and values.
   virtual void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans,
                          const float* queries, float* out) const = 0;
 };

@@ -15,7 +15,8 @@
 
 namespace fathom {
 
-/// Where an Observer may look. Values are [rows, width]; rows are those of one forward call, in its order.
+/// Where an Observer may look. Values are [rows, width]; rows are those of one forward call, in its order
+/// (which is why a call with an observer is never split).
 enum class Tap {
   visit_input,       ///< the residual stream before a visit [hidden]
   attention_input,   ///< what q, k and v read [hidden]
@@ -38,7 +39,7 @@ class Observer {
 struct Feed {
   int sequence = 0;
   std::span<const Token> tokens;
-  std::int64_t keep = 1;  ///< of the last `keep` tokens the final hidden state is returned
+  std::int64_t keep = 1;  ///< of the last `keep` tokens the hidden state after the last visit is returned
 };
 
 struct EngineOptions {
@@ -60,7 +61,7 @@ class Engine {
   std::int64_t max_context() const;
   std::int64_t weight_bytes() const;  ///< memory of packed weights
 
-  /// A new, empty sequence. Its memory grows with its length and is freed by close.
+  /// A new, empty sequence. Its memory grows with its length, and close leaves it to other sequences.
   int open();
   void close(int sequence);
   std::int64_t length(int sequence) const;  ///< tokens it has
@@ -69,9 +70,18 @@ class Engine {
 
   /// Runs all feeds through the plan in one batch and returns the kept rows' hidden states after the last
   /// visit (before the final norm): [sum of keep, hidden], in the order of the feeds. Large feeds are split
-  /// inside. A sequence may appear once. Throws Error when a token is outside the vocabulary or a sequence
-  /// would exceed max_context.
+  /// inside. A sequence may appear once. Throws Error, before anything is changed, when a token is outside
+  /// the vocabulary or a sequence would exceed max_context. A row's result does not depend on the rows beside
+  /// it but for the order of sums: products of up to 8 rows and of more are added up differently, which moves
+  /// logits by about 1e-6 of their size in float32.
   std::vector<float> forward(std::span<const Feed> feeds, Observer* observer = nullptr);
+
+  /// The same in steps, so that feeds may join while others are on their way (continuous batching by depth):
+  /// submit queues a feed and returns its ticket; step runs one layer over all rows that wait for it and is
+  /// false when nothing is left; take returns (once) the kept rows of a feed that has gone through.
+  std::int64_t submit(const Feed& feed);
+  bool step(Observer* observer = nullptr);
+  std::vector<float> take(std::int64_t ticket);
 
   /// Final norm, head and soft cap: logits[rows, vocab] of hidden[rows, hidden].
   void head(std::int64_t rows, const float* hidden, float* logits) const;

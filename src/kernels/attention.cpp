@@ -1,0 +1,162 @@
+// Attention of a block of queries: softmax(q k) v over pages of 64 keys with a running maximum and sum
+// (Milakov and Gimelshein 2018; FlashAttention), so that no more than a page's scores exist at a time.
+#include <algorithm>
+#include <limits>
+
+#include "kernels/simd.h"
+#include "kernels/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/attention.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it.
+#include <hwy/contrib/math/math-inl.h>
+
+#include "kernels/product_tile-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom::simd::HWY_NAMESPACE {
+
+// Running state of one block; each row is one query head of one token.
+struct Rows {
+  std::size_t count, width;  // width: the padded head_dim
+  float* queries;            // [count, width], scaled
+  float* mixed;              // [count, width], not yet divided by the sums
+  float* scores;             // [count, 64]
+  float* largest;            // [count]
+  float* sums;               // [count]
+};
+
+void soft_cap(float cap, float* scores) {
+  const D d;
+  const auto factor = hn::Set(d, cap), inverse = hn::Set(d, 1 / cap);
+  for (std::size_t i = 0; i < page_positions; i += hn::Lanes(d))
+    hn::StoreU(hn::Mul(factor, hn::Tanh(d, hn::Mul(hn::LoadU(d, scores + i), inverse))), d, scores + i);
+}
+
+// Turns one row's scores into weights e^(s - max) for the keys [begin, end) of the page, zeros elsewhere, and
+// scales what the row has gathered so far when the maximum has grown.
+HWY_INLINE void soft_max(const Rows& rows, std::size_t row, std::int64_t begin, std::int64_t end) {
+  const D d;
+  const std::size_t lanes = hn::Lanes(d);
+  float* scores = rows.scores + row * page_positions;
+  const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const auto seen = [&](std::size_t i) {
+    const auto position = hn::Iota(d, static_cast<float>(i));
+    return hn::And(hn::Ge(position, hn::Set(d, static_cast<float>(begin))),
+                   hn::Lt(position, hn::Set(d, static_cast<float>(end))));
+  };
+  auto largest = hn::Set(d, rows.largest[row]);
+  for (std::size_t i = 0; i < page_positions; i += lanes)
+    largest = hn::Max(largest, hn::IfThenElse(seen(i), hn::LoadU(d, scores + i), lowest));
+  largest = hn::MaxOfLanes(d, largest);
+
+  auto sum = hn::Zero(d);
+  for (std::size_t i = 0; i < page_positions; i += lanes) {
+    const auto weight = hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), largest));
+    const auto kept = hn::IfThenElseZero(seen(i), weight);
+    hn::StoreU(kept, d, scores + i);
+    sum = hn::Add(sum, kept);
+  }
+  const float before = rows.largest[row], now = hn::GetLane(largest);
+  if (now != before) {
+    const auto shrink = hn::Exp(d, hn::Sub(hn::Set(d, before), largest));
+    rows.sums[row] *= hn::GetLane(shrink);
+    float* mixed = rows.mixed + row * rows.width;
+    for (std::size_t i = 0; i < rows.width; i += lanes)
+      hn::StoreU(hn::Mul(hn::LoadU(d, mixed + i), shrink), d, mixed + i);
+  }
+  rows.largest[row] = now;
+  rows.sums[row] += hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+template <class T>
+HWY_INLINE void attend_page(const AttentionShape& shape, const AttentionBlock& block, std::int64_t page,
+                            const Rows& rows) {
+  const auto elements = static_cast<std::size_t>(shape.cache.head_elements());
+  const T* keys = reinterpret_cast<const T*>(block.span->pages[page]) + block.kv_head * elements;
+  const T* values = keys + static_cast<std::size_t>(shape.cache.kv_heads) * elements;
+  product(rows.count, rows.width, rows.queries, rows.width, keys, page_positions, page_positions, rows.scores,
+          page_positions, false);
+
+  const auto group = static_cast<std::size_t>(shape.heads / shape.cache.kv_heads);
+  const std::int64_t first = block.span->first + block.begin - page * page_positions;
+  std::int64_t last_seen = 0;
+  for (std::size_t row = 0; row < rows.count; ++row) {
+    const std::int64_t position = first + static_cast<std::int64_t>(row / group);  // within the page
+    const std::int64_t end = std::min(position + 1, page_positions);
+    const std::int64_t begin = shape.window > 0 ? std::max<std::int64_t>(0, position - shape.window + 1) : 0;
+    float* scores = rows.scores + row * page_positions;
+    if (begin >= end) {
+      std::fill_n(scores, page_positions, 0.0F);
+      continue;
+    }
+    if (shape.softcap > 0) soft_cap(shape.softcap, scores);
+    soft_max(rows, row, begin, end);
+    last_seen = std::max(last_seen, end);
+  }
+  product(rows.count, static_cast<std::size_t>(last_seen), rows.scores, page_positions, values, rows.width,
+          rows.width, rows.mixed, rows.width, true);
+}
+
+void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries, float* out,
+               float* scratch) {
+  const auto group = static_cast<std::size_t>(shape.heads / shape.cache.kv_heads);
+  const auto head_dim = static_cast<std::size_t>(shape.cache.head_dim);
+  Rows rows = {};
+  rows.count = static_cast<std::size_t>(block.end - block.begin) * group;
+  rows.width = static_cast<std::size_t>(shape.cache.padded_dim());
+  rows.queries = scratch;
+  rows.mixed = rows.queries + rows.count * rows.width;
+  rows.scores = rows.mixed + rows.count * rows.width;
+  rows.largest = rows.scores + rows.count * page_positions;
+  rows.sums = rows.largest + rows.count;
+  const auto offset = [&](std::size_t row) {
+    const auto token = static_cast<std::size_t>(block.span->row + block.begin) + row / group;
+    return (token * static_cast<std::size_t>(shape.heads) + block.kv_head * group + row % group) * head_dim;
+  };
+  std::fill_n(rows.queries, 2 * rows.count * rows.width, 0.0F);
+  std::fill_n(rows.largest, rows.count, -std::numeric_limits<float>::infinity());
+  std::fill_n(rows.sums, rows.count, 0.0F);
+  for (std::size_t row = 0; row < rows.count; ++row)
+    for (std::size_t i = 0; i < head_dim; ++i)
+      rows.queries[row * rows.width + i] = queries[offset(row) + i] * shape.scale;
+
+  const std::int64_t first = block.span->first + block.begin, last = block.span->first + block.end - 1;
+  const std::int64_t oldest = shape.window > 0 ? std::max<std::int64_t>(0, first - shape.window + 1) : 0;
+  for (std::int64_t page = oldest / page_positions; page <= last / page_positions; ++page) {
+    if (shape.cache.type == Compute::f32)
+      attend_page<float>(shape, block, page, rows);
+    else
+      attend_page<std::uint16_t>(shape, block, page, rows);
+  }
+  for (std::size_t row = 0; row < rows.count; ++row)
+    for (std::size_t i = 0; i < head_dim; ++i)
+      out[offset(row) + i] = rows.mixed[row * rows.width + i] / rows.sums[row];
+}
+
+}  // namespace fathom::simd::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fathom::simd {
+
+HWY_EXPORT(attention);
+
+std::int64_t attention_block_tokens(const AttentionShape& shape) {
+  constexpr std::int64_t rows = 72;  // 12 tiles of 6; their scores are 18 KB
+  return std::max<std::int64_t>(1, rows / (shape.heads / shape.cache.kv_heads));
+}
+
+std::size_t attention_scratch(const AttentionShape& shape) {
+  const std::int64_t rows = attention_block_tokens(shape) * (shape.heads / shape.cache.kv_heads);
+  return static_cast<std::size_t>(rows * (2 * shape.cache.padded_dim() + page_positions + 2));
+}
+
+void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries, float* out,
+               float* scratch) {
+  HWY_DYNAMIC_DISPATCH(attention)(shape, block, queries, out, scratch);
+}
+
+}  // namespace fathom::simd
+#endif

@@ -1,0 +1,223 @@
+// What is done to each value or each row: bound by memory, so simple loops over vectors.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/simd.h"
+#include "kernels/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/elementwise.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it.
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom::simd::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+using D = hn::ScalableTag<float>;
+using D32 = hn::RebindToUnsigned<D>;
+using D16 = hn::Rebind<std::uint16_t, D32>;
+using Vector = hn::Vec<D>;
+
+// Calls body(i, lanes) for each whole vector of `count` elements and once for a shorter rest.
+template <class Body>
+HWY_INLINE void each_vector(std::size_t count, Body body) {
+  const std::size_t lanes = hn::Lanes(D());
+  std::size_t i = 0;
+  for (; i + lanes <= count; i += lanes) body(i, lanes);
+  if (i < count) body(i, count - i);
+}
+
+// Loads of a shorter rest are filled up with zeros.
+HWY_INLINE Vector load(const float* from, std::size_t lanes) {
+  const D d;
+  return HWY_LIKELY(lanes == hn::Lanes(d)) ? hn::LoadU(d, from)
+                                           : hn::MaskedLoad(hn::FirstN(d, lanes), d, from);
+}
+
+HWY_INLINE void store(Vector v, float* to, std::size_t lanes) {
+  const D d;
+  if (HWY_LIKELY(lanes == hn::Lanes(d)))
+    hn::StoreU(v, d, to);
+  else
+    hn::BlendedStore(v, hn::FirstN(d, lanes), d, to);
+}
+
+void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y) {
+  const D d;
+  for (std::size_t r = 0; r < rows; ++r, x += width, y += width) {
+    Vector squares = hn::Zero(d);
+    each_vector(width, [&](std::size_t i, std::size_t n) {
+      const Vector v = load(x + i, n);
+      squares = hn::MulAdd(v, v, squares);
+    });
+    const float mean = hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<float>(width);
+    const Vector factor = hn::Set(d, 1 / std::sqrt(mean + eps));
+    each_vector(width, [&](std::size_t i, std::size_t n) {
+      store(hn::Mul(hn::Mul(load(x + i, n), factor), load(gain + i, n)), y + i, n);
+    });
+  }
+}
+
+void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
+            const float* table, float* x) {
+  const std::size_t half = head_dim / 2;
+  for (std::size_t r = 0; r < rows; ++r) {
+    const float* cosines = table + static_cast<std::size_t>(positions[r]) * head_dim;
+    const float* sines = cosines + half;
+    for (std::size_t h = 0; h < heads; ++h, x += head_dim) {
+      each_vector(half, [&](std::size_t i, std::size_t n) {
+        const Vector a = load(x + i, n), b = load(x + half + i, n);
+        const Vector c = load(cosines + i, n), s = load(sines + i, n);
+        store(hn::NegMulAdd(b, s, hn::Mul(a, c)), x + i, n);
+        store(hn::MulAdd(a, s, hn::Mul(b, c)), x + half + i, n);
+      });
+    }
+  }
+}
+
+// 1 / (1 + e^-v). Beyond -88, e^-v leaves float32's range, and the quotient with it; x times that is 0 either
+// way.
+HWY_INLINE Vector sigmoid(Vector v) {
+  const D d;
+  const Vector one = hn::Set(d, 1.0F);
+  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(hn::Max(v, hn::Set(d, -88.0F))))));
+}
+
+// Abramowitz and Stegun 7.1.26, |error| < 1.5e-7.
+HWY_INLINE Vector erf(Vector v) {
+  const D d;
+  const Vector one = hn::Set(d, 1.0F);
+  const Vector a = hn::Abs(v);
+  const Vector t = hn::Div(one, hn::MulAdd(a, hn::Set(d, 0.3275911F), one));
+  Vector p = hn::Set(d, 1.061405429F);
+  for (const float coefficient : {-1.453152027F, 1.421413741F, -0.284496736F, 0.254829592F})
+    p = hn::MulAdd(p, t, hn::Set(d, coefficient));
+  return hn::CopySign(hn::NegMulAdd(hn::Mul(p, t), hn::Exp(d, hn::Neg(hn::Mul(a, a))), one), v);
+}
+
+struct Silu {
+  HWY_INLINE Vector operator()(Vector v) const { return hn::Mul(v, sigmoid(v)); }
+};
+struct Gelu {
+  HWY_INLINE Vector operator()(Vector v) const {
+    const D d;
+    const Vector half = hn::Set(d, 0.5F);
+    return hn::Mul(v, hn::MulAdd(half, erf(hn::Mul(v, hn::Set(d, 0.70710678F))), half));
+  }
+};
+// x (1 + tanh u) / 2 is x sigmoid(2 u), with u = sqrt(2 / pi) (x + 0.044715 x^3).
+struct GeluTanh {
+  HWY_INLINE Vector operator()(Vector v) const {
+    const D d;
+    const Vector cubic = hn::MulAdd(hn::Mul(hn::Set(d, 0.044715F), v), hn::Mul(v, v), v);
+    return hn::Mul(v, sigmoid(hn::Mul(hn::Set(d, 1.5957691F), cubic)));
+  }
+};
+struct Relu {
+  HWY_INLINE Vector operator()(Vector v) const { return hn::Max(v, hn::Zero(D())); }
+};
+
+template <class Function>
+HWY_INLINE void gated(std::size_t count, float* gate, const float* up) {
+  each_vector(count, [&](std::size_t i, std::size_t n) {
+    store(hn::Mul(Function()(load(gate + i, n)), load(up + i, n)), gate + i, n);
+  });
+}
+
+void gated_activation(std::size_t count, GateActivation activation, float* gate, const float* up) {
+  switch (activation) {
+    case GateActivation::silu:
+      return gated<Silu>(count, gate, up);
+    case GateActivation::gelu:
+      return gated<Gelu>(count, gate, up);
+    case GateActivation::gelu_tanh:
+      return gated<GeluTanh>(count, gate, up);
+    case GateActivation::relu:
+      return gated<Relu>(count, gate, up);
+  }
+}
+
+void add(std::size_t count, const float* x, float* y) {
+  each_vector(
+      count, [&](std::size_t i, std::size_t n) { store(hn::Add(load(y + i, n), load(x + i, n)), y + i, n); });
+}
+
+void softcap(std::size_t count, float c, float* x) {
+  const D d;
+  const Vector cap = hn::Set(d, c), inverse = hn::Set(d, 1 / c);
+  each_vector(count, [&](std::size_t i, std::size_t n) {
+    store(hn::Mul(cap, hn::Tanh(d, hn::Mul(load(x + i, n), inverse))), x + i, n);
+  });
+}
+
+// The bits of v rounded to bf16 in the upper halves, zeros below. A NaN stays one: adding to its bits could
+// make it an infinity.
+HWY_INLINE hn::Vec<D32> bf16_bits(Vector v) {
+  const D32 d32;
+  const auto bits = hn::BitCast(d32, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fff)));
+  const auto quiet = hn::Or(bits, hn::Set(d32, 0x400000));
+  const auto either = hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), quiet, rounded);
+  return hn::And(either, hn::Set(d32, 0xffff0000));
+}
+
+void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
+  const D16 d16;
+  each_vector(count, [&](std::size_t i, std::size_t n) {
+    const auto halves = hn::TruncateTo(d16, hn::ShiftRight<16>(bf16_bits(load(x + i, n))));
+    if (HWY_LIKELY(n == hn::Lanes(d16)))
+      hn::StoreU(halves, d16, y + i);
+    else
+      hn::BlendedStore(halves, hn::FirstN(d16, n), d16, y + i);
+  });
+}
+
+void round_to_bf16(std::size_t count, const float* x, float* y) {
+  each_vector(count, [&](std::size_t i, std::size_t n) {
+    store(hn::BitCast(D(), bf16_bits(load(x + i, n))), y + i, n);
+  });
+}
+
+const char* target() { return hwy::TargetName(HWY_TARGET); }
+
+}  // namespace fathom::simd::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fathom::simd {
+
+HWY_EXPORT(rms_norm);
+HWY_EXPORT(rotary);
+HWY_EXPORT(gated_activation);
+HWY_EXPORT(add);
+HWY_EXPORT(softcap);
+HWY_EXPORT(to_bf16);
+HWY_EXPORT(round_to_bf16);
+HWY_EXPORT(target);
+
+std::string target_name() { return HWY_DYNAMIC_DISPATCH(target)(); }
+
+void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y) {
+  HWY_DYNAMIC_DISPATCH(rms_norm)(rows, width, x, gain, eps, y);
+}
+void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
+            const float* table, float* x) {
+  HWY_DYNAMIC_DISPATCH(rotary)(rows, heads, head_dim, positions, table, x);
+}
+void gated_activation(std::size_t count, GateActivation activation, float* gate, const float* up) {
+  HWY_DYNAMIC_DISPATCH(gated_activation)(count, activation, gate, up);
+}
+void add(std::size_t count, const float* x, float* y) { HWY_DYNAMIC_DISPATCH(add)(count, x, y); }
+void softcap(std::size_t count, float c, float* x) { HWY_DYNAMIC_DISPATCH(softcap)(count, c, x); }
+void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
+  HWY_DYNAMIC_DISPATCH(to_bf16)(count, x, y);
+}
+void round_to_bf16(std::size_t count, const float* x, float* y) {
+  HWY_DYNAMIC_DISPATCH(round_to_bf16)(count, x, y);
+}
+
+}  // namespace fathom::simd
+#endif

@@ -1,0 +1,204 @@
+// Every operation as plain loops: what the other backends are tested against, and what one reads first.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/bf16.h"
+
+namespace fathom {
+namespace {
+
+struct ReferenceLinear : PackedLinear {
+  Compute compute = Compute::f32;
+  std::vector<float> weight;  // [out, in]
+  std::vector<float> bias;
+};
+
+double activate(GateActivation activation, double x) {
+  switch (activation) {
+    case GateActivation::silu:
+      return x / (1 + std::exp(-x));
+    case GateActivation::gelu:
+      return 0.5 * x * (1 + std::erf(x / std::numbers::sqrt2));
+    case GateActivation::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+    case GateActivation::relu:
+      break;
+  }
+  return std::max(x, 0.0);
+}
+
+// Element `index` of a page in the layout's type.
+float load(const KvLayout& layout, const std::byte* page, std::int64_t index) {
+  if (layout.type == Compute::f32) return reinterpret_cast<const float*>(page)[index];
+  return from_bf16(reinterpret_cast<const std::uint16_t*>(page)[index]);
+}
+
+void store(const KvLayout& layout, std::byte* page, std::int64_t index, float value) {
+  if (layout.type == Compute::f32)
+    reinterpret_cast<float*>(page)[index] = value;
+  else
+    reinterpret_cast<std::uint16_t*>(page)[index] = to_bf16(value);
+}
+
+// Where element (row, column) of a matrix of `columns` columns lies: bf16 interleaves rows 2i and 2i + 1.
+std::int64_t element(const KvLayout& layout, std::int64_t row, std::int64_t column, std::int64_t columns) {
+  if (layout.type == Compute::f32) return row * columns + column;
+  return (row / 2 * columns + column) * 2 + row % 2;
+}
+
+std::int64_t key_index(const KvLayout& layout, std::int64_t head, std::int64_t position, std::int64_t d) {
+  return head * layout.head_elements() + element(layout, d, position % page_positions, page_positions);
+}
+
+std::int64_t value_index(const KvLayout& layout, std::int64_t head, std::int64_t position, std::int64_t d) {
+  return (layout.kv_heads + head) * layout.head_elements() +
+         element(layout, position % page_positions, d, layout.padded_dim());
+}
+
+class ReferenceBackend : public Backend {
+ public:
+  std::string describe() const override { return "reference (plain loops, one thread)"; }
+  bool fast_bf16() const override { return false; }
+
+  std::unique_ptr<PackedLinear> pack(const Tensor& weight, const Tensor* bias,
+                                     Compute compute) const override {
+    auto packed = std::make_unique<ReferenceLinear>();
+    packed->out = weight.rows();
+    packed->in = weight.row_elements();
+    packed->compute = compute;
+    packed->weight = decode(weight);
+    if (compute == Compute::bf16)
+      for (float& w : packed->weight) w = from_bf16(to_bf16(w));
+    if (bias != nullptr) packed->bias = decode(*bias);
+    packed->bytes = static_cast<std::int64_t>((packed->weight.size() + packed->bias.size()) * sizeof(float));
+    return packed;
+  }
+
+  void linear(const PackedLinear& packed, std::int64_t rows, const float* x, float* y,
+              bool accumulate) const override {
+    const auto& weight = static_cast<const ReferenceLinear&>(packed);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t o = 0; o < weight.out; ++o) {
+        double sum = weight.bias.empty() ? 0.0 : weight.bias[static_cast<std::size_t>(o)];
+        for (std::int64_t i = 0; i < weight.in; ++i) {
+          const float value = x[r * weight.in + i];
+          sum += double{weight.weight[static_cast<std::size_t>(o * weight.in + i)]} *
+                 (weight.compute == Compute::bf16 ? from_bf16(to_bf16(value)) : value);
+        }
+        float& result = y[r * weight.out + o];
+        result = static_cast<float>(accumulate ? result + sum : sum);
+      }
+    }
+  }
+
+  void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
+                float* y) const override {
+    for (std::int64_t r = 0; r < rows; ++r) {
+      double squares = 0;
+      for (std::int64_t i = 0; i < width; ++i) squares += double{x[r * width + i]} * x[r * width + i];
+      const double factor = 1 / std::sqrt(squares / static_cast<double>(width) + eps);
+      for (std::int64_t i = 0; i < width; ++i)
+        y[r * width + i] = static_cast<float>(x[r * width + i] * factor * gain[i]);
+    }
+  }
+
+  void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim, const std::int64_t* positions,
+              const float* table, float* x) const override {
+    const std::int64_t half = head_dim / 2;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const float* cosines = table + positions[r] * head_dim;
+      const float* sines = cosines + half;
+      for (std::int64_t h = 0; h < heads; ++h) {
+        float* head = x + (r * heads + h) * head_dim;
+        for (std::int64_t i = 0; i < half; ++i) {
+          const double a = head[i], b = head[i + half];
+          head[i] = static_cast<float>(a * cosines[i] - b * sines[i]);
+          head[i + half] = static_cast<float>(b * cosines[i] + a * sines[i]);
+        }
+      }
+    }
+  }
+
+  void gated_activation(std::int64_t rows, std::int64_t width, GateActivation activation, float* gate,
+                        const float* up) const override {
+    for (std::int64_t i = 0; i < rows * width; ++i)
+      gate[i] = static_cast<float>(activate(activation, gate[i]) * up[i]);
+  }
+
+  void add(std::int64_t count, const float* x, float* y) const override {
+    for (std::int64_t i = 0; i < count; ++i) y[i] += x[i];
+  }
+
+  void softcap(std::int64_t count, float c, float* x) const override {
+    for (std::int64_t i = 0; i < count; ++i) x[i] = static_cast<float>(c * std::tanh(double{x[i]} / c));
+  }
+
+  void store_kv(const KvLayout& layout, std::span<const AttentionSpan> spans, const float* keys,
+                const float* values) const override {
+    for (const AttentionSpan& span : spans) {
+      for (std::int64_t t = 0; t < span.count; ++t) {
+        const std::int64_t position = span.first + t;
+        std::byte* page = span.pages[position / page_positions];
+        for (std::int64_t h = 0; h < layout.kv_heads; ++h) {
+          const std::int64_t source = ((span.row + t) * layout.kv_heads + h) * layout.head_dim;
+          for (std::int64_t d = 0; d < layout.head_dim; ++d) {
+            store(layout, page, key_index(layout, h, position, d), keys[source + d]);
+            store(layout, page, value_index(layout, h, position, d), values[source + d]);
+          }
+        }
+      }
+    }
+  }
+
+  void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
+                 float* out) const override {
+    for (const AttentionSpan& span : spans)
+      for (std::int64_t t = 0; t < span.count; ++t)
+        for (std::int64_t head = 0; head < shape.heads; ++head) {
+          const std::int64_t offset = ((span.row + t) * shape.heads + head) * shape.cache.head_dim;
+          attend(shape, span, span.first + t, head, queries + offset, out + offset);
+        }
+  }
+
+ private:
+  // One query head at one position: softmax(q k) v over the keys that it sees.
+  static void attend(const AttentionShape& shape, const AttentionSpan& span, std::int64_t position,
+                     std::int64_t head, const float* query, float* out) {
+    const KvLayout& layout = shape.cache;
+    const std::int64_t kv_head = head / (shape.heads / layout.kv_heads);
+    const std::int64_t begin = shape.window > 0 ? std::max<std::int64_t>(0, position - shape.window + 1) : 0;
+    std::vector<double> scores;
+    double largest = -std::numeric_limits<double>::infinity();
+    for (std::int64_t p = begin; p <= position; ++p) {
+      double dot = 0;
+      for (std::int64_t d = 0; d < layout.head_dim; ++d)
+        dot +=
+            double{query[d]} * load(layout, span.pages[p / page_positions], key_index(layout, kv_head, p, d));
+      dot *= shape.scale;
+      if (shape.softcap > 0) dot = shape.softcap * std::tanh(dot / shape.softcap);
+      scores.push_back(dot);
+      largest = std::max(largest, dot);
+    }
+    double sum = 0;
+    std::vector<double> mixed(static_cast<std::size_t>(layout.head_dim));
+    for (std::int64_t p = begin; p <= position; ++p) {
+      const double weight = std::exp(scores[static_cast<std::size_t>(p - begin)] - largest);
+      sum += weight;
+      for (std::int64_t d = 0; d < layout.head_dim; ++d)
+        mixed[static_cast<std::size_t>(d)] +=
+            weight * load(layout, span.pages[p / page_positions], value_index(layout, kv_head, p, d));
+    }
+    for (std::int64_t d = 0; d < layout.head_dim; ++d)
+      out[d] = static_cast<float>(mixed[static_cast<std::size_t>(d)] / sum);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+
+}  // namespace fathom

@@ -1,0 +1,55 @@
+// The CPU's own operations, each for one thread. Their sources are compiled once for each instruction set
+// (Highway's foreach_target) and the best that the machine has is chosen at run time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "kernels/backend.h"
+#include "kernels/panels.h"
+
+namespace fathom::simd {
+
+/// "AVX3", "AVX2", ...: what is chosen here.
+std::string target_name();
+
+// elementwise.cpp: as the operations of Backend, for a range of rows.
+void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y);
+void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
+            const float* table, float* x);
+void gated_activation(std::size_t count, GateActivation activation, float* gate, const float* up);
+void add(std::size_t count, const float* x, float* y);
+void softcap(std::size_t count, float c, float* x);
+/// Rounds to nearest even.
+void to_bf16(std::size_t count, const float* x, std::uint16_t* y);
+/// The same, widened again.
+void round_to_bf16(std::size_t count, const float* x, float* y);
+
+// panel_product.cpp
+/// y[rows, out] (+)= x[rows, in] Wᵀ for the outputs of panels [first, last). Rows of x are `x_stride` apart;
+/// for bf16 panels, x must be rounded already and have an even number of readable elements a row.
+void panel_product(const PanelMatrix& weight, std::size_t first, std::size_t last, std::size_t rows,
+                   const float* x, std::size_t x_stride, float* y, bool accumulate);
+
+// store_kv.cpp
+/// Writes one KV head's keys and values of a span into its pages; T is float or uint16_t (bf16).
+template <typename T>
+void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
+              const float* values);
+
+// attention.cpp
+/// One unit of attention: the query heads that share `kv_head`, at tokens [begin, end) of a span.
+struct AttentionBlock {
+  const AttentionSpan* span = nullptr;
+  std::size_t kv_head = 0;
+  std::int64_t begin = 0, end = 0;
+};
+/// Tokens in a block, so that its query rows fill the product's tiles and its scores stay in the L1 cache.
+std::int64_t attention_block_tokens(const AttentionShape& shape);
+/// Floats of scratch that a block needs.
+std::size_t attention_scratch(const AttentionShape& shape);
+void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries, float* out,
+               float* scratch);
+
+}  // namespace fathom::simd

@@ -1,0 +1,270 @@
+#include "runtime/engine.h"
+
+#include <algorithm>
+#include <deque>
+#include <limits>
+#include <map>
+#include <set>
+#include <string>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "runtime/kv_cache.h"
+#include "runtime/layer.h"
+#include "runtime/row_pool.h"
+#include "runtime/weights.h"
+
+namespace fathom {
+namespace {
+
+// Rows in one step. Beyond about 500 rows a product is bound by arithmetic, not by reading its weights, and a
+// batch's intermediate values would leave the cache (512 rows of 1536 floats are 3 MB).
+constexpr std::int64_t batch_rows = 512;
+
+std::int64_t context_limit(const Checkpoint& checkpoint, const EngineOptions& options) {
+  const std::int64_t own = checkpoint.config.max_positions;
+  if (options.max_context == 0) return own > 0 ? own : std::numeric_limits<std::int32_t>::max();
+  if (options.max_context < 0 || (own > 0 && options.max_context > own))
+    fail("a context of {} tokens was asked for, but {} has at most {}", options.max_context,
+         checkpoint.source.string(), own);
+  return options.max_context;
+}
+
+// A feed on its way: tokens that have not begun yet, and what its end will return.
+struct Ticket {
+  int sequence = 0;
+  std::vector<Token> tokens;
+  std::int64_t first = 0;      // position of tokens[0]
+  std::int64_t begun = 0;      // tokens that are in the pool or through
+  std::int64_t done = 0;       // tokens that are through
+  std::int64_t keep_from = 0;  // position
+  std::vector<float> kept;
+
+  std::int64_t count() const { return static_cast<std::int64_t>(tokens.size()); }
+};
+
+}  // namespace
+
+struct Engine::State {
+  State(const Checkpoint& checkpoint, const EngineOptions& options)
+      : config(checkpoint.config),
+        plan(checkpoint.plan),
+        max_context(context_limit(checkpoint, options)),
+        backend(make_cpu_backend()),
+        weights(pack_weights(checkpoint, *backend, options.compute)),
+        cache(kv_layout(config, options.compute), plan.depth()),
+        pool(config.hidden_size),
+        runner(config, plan, weights, *backend, options.compute) {
+    if (plan.visits.empty()) fail("{}: the depth plan has no visits", checkpoint.source.string());
+  }
+
+  void check(const Feed& feed) const;
+  void admit(std::int64_t most_rows);
+  void embed(std::span<const Token> tokens, float* hidden) const;
+  void run_picked(std::span<const Run> runs, Observer* observer);
+  void collect();
+  void check_idle(int sequence) const;
+
+  ModelConfig config;
+  DepthPlan plan;
+  std::int64_t max_context;
+  std::unique_ptr<Backend> backend;
+  Weights weights;
+  KvCache cache;
+  RowPool pool;
+  LayerRunner runner;
+
+  std::int64_t next_ticket = 0;
+  std::map<std::int64_t, Ticket> tickets;
+  std::deque<std::int64_t> queue;  // tickets with tokens that have not begun
+  std::vector<std::int64_t> positions;
+  std::vector<AttentionSpan> spans;
+  std::vector<VisitRows> visits;
+  std::vector<float> normed;  // of the head
+};
+
+void Engine::State::check(const Feed& feed) const {
+  const auto count = static_cast<std::int64_t>(feed.tokens.size());
+  const std::int64_t length = cache.length(feed.sequence);
+  for (const Token token : feed.tokens)
+    if (token < 0 || token >= config.vocab_size)
+      fail("token id {} is outside the vocabulary of {} tokens", token, config.vocab_size);
+  if (count > max_context - length)
+    fail("{} tokens after {} exceed the context of {}", count, length, max_context);
+  if (feed.keep < 0 || feed.keep > count)
+    fail("hidden states of {} tokens were asked for, but {} are fed", feed.keep, count);
+}
+
+// Lets queued tokens begin, in the order in which they came, as long as there is room for their rows.
+void Engine::State::admit(std::int64_t most_rows) {
+  while (!queue.empty() && pool.rows() < most_rows) {
+    const std::int64_t number = queue.front();
+    Ticket& ticket = tickets.at(number);
+    const std::int64_t count = std::min(ticket.count() - ticket.begun, most_rows - pool.rows());
+    float* hidden = pool.add(
+        {.feed = number, .sequence = ticket.sequence, .first = ticket.first + ticket.begun, .count = count});
+    embed(std::span(ticket.tokens)
+              .subspan(static_cast<std::size_t>(ticket.begun), static_cast<std::size_t>(count)),
+          hidden);
+    ticket.begun += count;
+    if (ticket.begun == ticket.count()) queue.pop_front();
+  }
+}
+
+void Engine::State::embed(std::span<const Token> tokens, float* hidden) const {
+  const auto width = static_cast<std::size_t>(config.hidden_size);
+  const auto scale = static_cast<float>(config.embedding_scale);
+  parallel_for(static_cast<std::int64_t>(tokens.size()), [&](std::int64_t i) {
+    const std::span row(hidden + static_cast<std::size_t>(i) * width, width);
+    decode_rows(weights.embedding, tokens[static_cast<std::size_t>(i)], 1, row);
+    if (scale != 1)
+      for (float& h : row) h *= scale;
+  });
+}
+
+void Engine::State::run_picked(std::span<const Run> runs, Observer* observer) {
+  positions.clear();
+  spans.clear();
+  visits.clear();
+  spans.reserve(runs.size());  // visits refer to them
+  for (const Run& run : runs) {
+    const auto row = static_cast<std::int64_t>(positions.size());
+    for (std::int64_t i = 0; i < run.count; ++i) positions.push_back(run.first + i);
+    spans.push_back(
+        {.row = row, .count = run.count, .first = run.first, .pages = cache.pages(run.sequence, run.visit)});
+    if (visits.empty() || visits.back().visit != run.visit)
+      visits.push_back({.visit = run.visit, .row = row, .count = 0, .spans = {&spans.back(), 0}});
+    VisitRows& group = visits.back();
+    group.count += run.count;
+    group.spans = std::span(group.spans.data(), group.spans.size() + 1);
+  }
+  const Batch batch = {.rows = static_cast<std::int64_t>(positions.size()),
+                       .hidden = pool.gather(),
+                       .positions = positions,
+                       .visits = visits};
+  runner.run(batch, observer);
+  pool.advance();
+}
+
+void Engine::State::collect() {
+  pool.finish(plan.depth(), [this](const Run& run, const float* hidden) {
+    Ticket& ticket = tickets.at(run.feed);
+    ticket.done += run.count;
+    const std::int64_t skipped = std::clamp<std::int64_t>(ticket.keep_from - run.first, 0, run.count);
+    ticket.kept.insert(ticket.kept.end(), hidden + skipped * config.hidden_size,
+                       hidden + run.count * config.hidden_size);
+  });
+}
+
+void Engine::State::check_idle(int sequence) const {
+  for (const auto& [number, ticket] : tickets)
+    if (ticket.sequence == sequence && ticket.done < ticket.count())
+      fail("sequence {} still has tokens on their way", sequence);
+}
+
+Engine::Engine(const Checkpoint& checkpoint, const EngineOptions& options)
+    : state_(std::make_unique<State>(checkpoint, options)) {}
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+
+const ModelConfig& Engine::config() const { return state_->config; }
+const DepthPlan& Engine::plan() const { return state_->plan; }
+const Backend& Engine::backend() const { return *state_->backend; }
+std::int64_t Engine::max_context() const { return state_->max_context; }
+std::int64_t Engine::weight_bytes() const { return state_->weights.bytes(); }
+
+int Engine::open() { return state_->cache.open(); }
+
+void Engine::close(int sequence) {
+  state_->check_idle(sequence);
+  state_->cache.close(sequence);
+}
+
+std::int64_t Engine::length(int sequence) const { return state_->cache.length(sequence); }
+
+void Engine::truncate(int sequence, std::int64_t length) {
+  state_->check_idle(sequence);
+  state_->cache.truncate(sequence, length);
+}
+
+std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observer) {
+  std::set<int> sequences;
+  for (const Feed& feed : feeds) {
+    state_->check(feed);
+    if (!sequences.insert(feed.sequence).second)
+      fail("sequence {} appears twice in one forward call", feed.sequence);
+  }
+  std::vector<std::int64_t> numbers;
+  for (const Feed& feed : feeds) numbers.push_back(submit(feed));
+  try {
+    while (step(observer)) {
+    }
+  } catch (...) {  // an observer's, for instance: nothing of this call may run on in the next
+    state_->pool.clear();
+    state_->queue.clear();
+    state_->tickets.clear();
+    throw;
+  }
+  std::vector<float> kept;
+  for (const std::int64_t number : numbers) {
+    const std::vector<float> own = take(number);
+    kept.insert(kept.end(), own.begin(), own.end());
+  }
+  return kept;
+}
+
+std::int64_t Engine::submit(const Feed& feed) {
+  state_->check(feed);
+  const std::int64_t first = state_->cache.length(feed.sequence);
+  state_->cache.grow(feed.sequence, static_cast<std::int64_t>(feed.tokens.size()));
+  const std::int64_t number = state_->next_ticket++;
+  Ticket ticket;
+  ticket.sequence = feed.sequence;
+  ticket.tokens.assign(feed.tokens.begin(), feed.tokens.end());
+  ticket.first = first;
+  ticket.keep_from = first + ticket.count() - feed.keep;
+  if (ticket.count() > 0) state_->queue.push_back(number);
+  state_->tickets.emplace(number, std::move(ticket));
+  return number;
+}
+
+bool Engine::step(Observer* observer) {
+  state_->admit(observer != nullptr ? std::numeric_limits<std::int64_t>::max() : batch_rows);
+  if (state_->pool.rows() == 0) return false;
+  state_->run_picked(state_->pool.pick(state_->plan), observer);
+  state_->collect();
+  return true;
+}
+
+std::vector<float> Engine::take(std::int64_t ticket) {
+  const auto found = state_->tickets.find(ticket);
+  if (found == state_->tickets.end()) fail("there is no ticket {}", ticket);
+  if (found->second.done < found->second.count()) fail("ticket {} still has tokens on their way", ticket);
+  std::vector<float> kept = std::move(found->second.kept);
+  state_->tickets.erase(found);
+  return kept;
+}
+
+void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
+  const ModelConfig& config = state_->config;
+  state_->normed.resize(static_cast<std::size_t>(rows * config.hidden_size));
+  state_->backend->rms_norm(rows, config.hidden_size, hidden, state_->weights.final_norm.data(),
+                            static_cast<float>(config.norm_eps), state_->normed.data());
+  state_->backend->linear(*state_->weights.head, rows, state_->normed.data(), logits, false);
+  if (config.logit_softcap > 0)
+    state_->backend->softcap(rows * config.vocab_size, static_cast<float>(config.logit_softcap), logits);
+}
+
+Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint) {
+  if (dtype == "f32") return Compute::f32;
+  if (dtype == "bf16") return Compute::bf16;
+  if (dtype != "auto") fail_usage("--dtype is '{}', expected auto, f32 or bf16", dtype);
+  if (!make_cpu_backend()->fast_bf16()) return Compute::f32;
+  for (std::int64_t layer = 0; layer < checkpoint.plan.layers; ++layer)
+    for (const Linear linear : all_linears)
+      if (checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight").dtype == DType::f32)
+        return Compute::f32;
+  return Compute::bf16;
+}
+
+}  // namespace fathom

@@ -1,0 +1,70 @@
+#include "runtime/kv_cache.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace fathom {
+
+const KvCache::Sequence& KvCache::at(int sequence) const {
+  if (sequence < 0 || static_cast<std::size_t>(sequence) >= sequences_.size() ||
+      !sequences_[static_cast<std::size_t>(sequence)].open)
+    fail("there is no open sequence {}", sequence);
+  return sequences_[static_cast<std::size_t>(sequence)];
+}
+
+KvCache::Sequence& KvCache::at(int sequence) {
+  return const_cast<Sequence&>(std::as_const(*this).at(sequence));
+}
+
+int KvCache::open() {
+  std::size_t index = 0;
+  while (index < sequences_.size() && sequences_[index].open) ++index;
+  if (index == sequences_.size()) sequences_.emplace_back().pages.resize(static_cast<std::size_t>(visits_));
+  sequences_[index].open = true;
+  return static_cast<int>(index);
+}
+
+void KvCache::close(int sequence) {
+  truncate(sequence, 0);
+  at(sequence).open = false;
+}
+
+void KvCache::grow(int sequence, std::int64_t count) {
+  Sequence& grown = at(sequence);
+  const auto needed = static_cast<std::size_t>((grown.length + count + page_positions - 1) / page_positions);
+  for (auto& pages : grown.pages)
+    while (pages.size() < needed) pages.push_back(take_page());
+  grown.length += count;
+}
+
+void KvCache::truncate(int sequence, std::int64_t length) {
+  Sequence& cut = at(sequence);
+  if (length < 0 || length > cut.length)
+    fail("sequence {} has {} tokens and cannot be truncated to {}", sequence, cut.length, length);
+  cut.length = length;
+  const auto needed = static_cast<std::size_t>((length + page_positions - 1) / page_positions);
+  for (auto& pages : cut.pages) {
+    free_.insert(free_.end(), pages.begin() + static_cast<std::ptrdiff_t>(std::min(needed, pages.size())),
+                 pages.end());
+    pages.resize(std::min(needed, pages.size()));
+  }
+}
+
+std::byte* const* KvCache::pages(int sequence, std::int64_t visit) const {
+  return at(sequence).pages[static_cast<std::size_t>(visit)].data();
+}
+
+std::byte* KvCache::take_page() {
+  if (free_.empty()) {
+    memory_.emplace_back(static_cast<std::size_t>(layout_.page_bytes()));
+    return memory_.back().as<std::byte>();
+  }
+  std::byte* page = free_.back();
+  free_.pop_back();
+  std::fill_n(page, layout_.page_bytes(), std::byte{0});
+  return page;
+}
+
+}  // namespace fathom

@@ -1,0 +1,45 @@
+// Keys and values of every sequence at every visit, in pages of 64 positions that a free list recycles.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/aligned.h"
+#include "kernels/backend.h"
+
+namespace fathom {
+
+class KvCache {
+ public:
+  KvCache(const KvLayout& layout, std::int64_t visits) : layout_(layout), visits_(visits) {}
+
+  /// A new, empty sequence; numbers of closed ones are used again.
+  int open();
+  void close(int sequence);
+  /// Positions that the sequence holds. Throws Error when there is no such sequence, as all functions do.
+  std::int64_t length(int sequence) const { return at(sequence).length; }
+  /// Makes room for `count` more positions at every visit.
+  void grow(int sequence, std::int64_t count);
+  /// Forgets the positions from `length` on; pages that are empty then are free for others.
+  void truncate(int sequence, std::int64_t length);
+  /// The pages of one visit, as AttentionSpan wants them; valid until the sequence grows.
+  std::byte* const* pages(int sequence, std::int64_t visit) const;
+
+ private:
+  struct Sequence {
+    bool open = false;
+    std::int64_t length = 0;
+    std::vector<std::vector<std::byte*>> pages;  // [visit][page]
+  };
+  const Sequence& at(int sequence) const;
+  Sequence& at(int sequence);
+  std::byte* take_page();
+
+  KvLayout layout_;
+  std::int64_t visits_;
+  std::vector<Sequence> sequences_;
+  std::vector<AlignedBuffer> memory_;
+  std::vector<std::byte*> free_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,61 @@
+// One layer over a batch of rows, whatever their sequences and visits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/depth_plan.h"
+#include "runtime/engine.h"
+#include "runtime/rotary_table.h"
+#include "runtime/weights.h"
+
+namespace fathom {
+
+/// Neighbouring rows of a batch that are at the same visit.
+struct VisitRows {
+  std::int64_t visit = 0;
+  std::int64_t row = 0, count = 0;
+  std::span<const AttentionSpan> spans;  ///< their sequences; each span's `row` counts from the batch's begin
+};
+
+struct Batch {
+  std::int64_t rows = 0;
+  float* hidden = nullptr;  ///< [rows, hidden_size], updated in place
+  std::span<const std::int64_t> positions;
+  std::span<const VisitRows> visits;  ///< all of the same layer
+};
+
+/// Runs layers; owns the intermediate values, which grow to the largest batch seen.
+class LayerRunner {
+ public:
+  /// All that is passed must outlive it.
+  LayerRunner(const ModelConfig& config, const DepthPlan& plan, const Weights& weights,
+              const Backend& backend, Compute compute);
+
+  void run(const Batch& batch, Observer* observer);
+
+ private:
+  void attention(const LayerWeights& layer, const Batch& batch, Observer* observer);
+  void feed_forward(const LayerWeights& layer, const Batch& batch, Observer* observer);
+  void apply(const LayerWeights& layer, Linear linear, const Batch& batch, const float* x, float* y);
+  void normalise(const LayerWeights& layer, Norm norm, const Batch& batch, std::int64_t heads,
+                 std::int64_t width, const float* x, float* y) const;
+  void reserve(std::int64_t rows);
+  const AdapterWeights* adapter(const VisitRows& rows) const;
+
+  const ModelConfig& config_;
+  const DepthPlan& plan_;
+  const Weights& weights_;
+  const Backend& backend_;
+  KvLayout layout_;
+  std::vector<RotaryTable> rotary_;  // by attention type
+  std::int64_t widest_rank_ = 0;
+  std::int64_t reserved_rows_ = 0;
+  std::vector<float> normed_, q_, k_, v_, mixed_, update_, gate_, up_, low_rank_;
+};
+
+/// How keys and values are cached for this model: as float32 or bf16, like the products.
+KvLayout kv_layout(const ModelConfig& config, Compute compute);
+
+}  // namespace fathom

@@ -1,0 +1,94 @@
+#include "runtime/weights.h"
+
+#include <string>
+
+namespace fathom {
+namespace {
+
+struct NormName {
+  Norm norm;
+  const char* name;
+};
+
+std::vector<NormName> norm_names(const ModelConfig& config) {
+  std::vector<NormName> names = {{Norm::attention, "input_layernorm.weight"}};
+  if (config.sandwich_norms) {
+    names.push_back({Norm::attention_post, "post_attention_layernorm.weight"});
+    names.push_back({Norm::ffn, "pre_feedforward_layernorm.weight"});
+    names.push_back({Norm::ffn_post, "post_feedforward_layernorm.weight"});
+  } else {
+    names.push_back({Norm::ffn, "post_attention_layernorm.weight"});
+  }
+  if (config.qk_norm) {
+    names.push_back({Norm::q, "self_attn.q_norm.weight"});
+    names.push_back({Norm::k, "self_attn.k_norm.weight"});
+  }
+  return names;
+}
+
+std::vector<float> norm_gain(const ModelConfig& config, const Tensor& tensor) {
+  std::vector<float> gain = decode(tensor);
+  if (config.norm_plus_one)
+    for (float& g : gain) g += 1.0F;
+  return gain;
+}
+
+LayerWeights pack_layer(const Checkpoint& checkpoint, std::int64_t layer, const Backend& backend,
+                        Compute compute) {
+  LayerWeights weights;
+  for (const Linear linear : all_linears) {
+    const std::string name = linear_name(linear);
+    const Tensor* bias =
+        has_bias(checkpoint.config, linear) ? &checkpoint.layer_tensor(layer, name + ".bias") : nullptr;
+    weights.linears[static_cast<std::size_t>(linear)] =
+        backend.pack(checkpoint.layer_tensor(layer, name + ".weight"), bias, compute);
+  }
+  for (const auto& [norm, name] : norm_names(checkpoint.config))
+    weights.norms[static_cast<std::size_t>(norm)] =
+        norm_gain(checkpoint.config, checkpoint.layer_tensor(layer, name));
+  return weights;
+}
+
+AdapterWeights pack_adapter(const Checkpoint& checkpoint, std::int64_t adapter, const Backend& backend,
+                            Compute compute) {
+  AdapterWeights weights;
+  for (const Linear linear : all_linears) {
+    const std::string name = linear_name(linear);
+    const Tensor* a = checkpoint.adapter_tensor(adapter, name + ".lora_A.weight");
+    const Tensor* b = checkpoint.adapter_tensor(adapter, name + ".lora_B.weight");
+    if (a == nullptr || b == nullptr) continue;
+    weights.pairs[static_cast<std::size_t>(linear)] = {backend.pack(*a, nullptr, compute),
+                                                       backend.pack(*b, nullptr, compute)};
+  }
+  for (const auto& [norm, name] : norm_names(checkpoint.config))
+    if (const Tensor* tensor = checkpoint.adapter_tensor(adapter, name))
+      weights.norms[static_cast<std::size_t>(norm)] = norm_gain(checkpoint.config, *tensor);
+  return weights;
+}
+
+}  // namespace
+
+Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute) {
+  Weights weights;
+  weights.layers.reserve(static_cast<std::size_t>(checkpoint.plan.layers));
+  for (std::int64_t layer = 0; layer < checkpoint.plan.layers; ++layer)
+    weights.layers.push_back(pack_layer(checkpoint, layer, backend, compute));
+  for (std::int64_t adapter = 0; adapter < checkpoint.plan.adapters(); ++adapter)
+    weights.adapters.push_back(pack_adapter(checkpoint, adapter, backend, compute));
+  weights.embedding = checkpoint.tensor("model.embed_tokens.weight");
+  weights.final_norm = norm_gain(checkpoint.config, checkpoint.tensor("model.norm.weight"));
+  weights.head = backend.pack(checkpoint.head(), nullptr, compute);
+  return weights;
+}
+
+std::int64_t Weights::bytes() const {
+  std::int64_t total = head->bytes;
+  for (const LayerWeights& layer : layers)
+    for (const auto& linear : layer.linears) total += linear->bytes;
+  for (const AdapterWeights& adapter : adapters)
+    for (const auto& [a, b] : adapter.pairs)
+      if (a != nullptr) total += a->bytes + b->bytes;
+  return total;
+}
+
+}  // namespace fathom

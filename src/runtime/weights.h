@@ -1,0 +1,49 @@
+// A checkpoint's tensors as the backend wants them: packed once, when an engine is made.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/checkpoint.h"
+
+namespace fathom {
+
+/// The norms of a layer by what they do. Checkpoints name them by where they stood in the first model that
+/// had them: without sandwich norms, "post_attention_layernorm" is the one before the feed-forward.
+enum class Norm { attention, q, k, attention_post, ffn, ffn_post };
+inline constexpr std::size_t norm_count = 6;
+inline constexpr std::size_t linear_count = std::size(all_linears);
+
+/// Gains with the model's 1 + w applied; empty where the layer has no such norm.
+using Norms = std::array<std::vector<float>, norm_count>;
+
+struct LayerWeights {
+  std::array<std::unique_ptr<PackedLinear>, linear_count> linears;
+  Norms norms;
+};
+
+/// A visit's own part: low-rank pairs, y += B (A x), and norms in place of the layer's.
+struct AdapterWeights {
+  struct Pair {
+    std::unique_ptr<PackedLinear> a, b;  ///< [rank, in], [out, rank]; both null where nothing is added
+  };
+  std::array<Pair, linear_count> pairs;
+  Norms norms;
+};
+
+struct Weights {
+  std::vector<LayerWeights> layers;
+  std::vector<AdapterWeights> adapters;
+  Tensor embedding;  ///< stays where it is: a token needs one row of it
+  std::vector<float> final_norm;
+  std::unique_ptr<PackedLinear> head;
+
+  std::int64_t bytes() const;  ///< memory of what is packed
+};
+
+Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute);
+
+}  // namespace fathom
