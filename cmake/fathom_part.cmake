@@ -2,6 +2,10 @@
 #
 # One static library a folder of src/. Its headers are reached as "NAME/header.h" through a link in the build tree that
 # only its users get, so an include that the list of parts does not allow does not compile.
+#
+# The links lie beside the build folders, not in them, so that a compiler cache serves all of them.
+set(FATHOM_INCLUDE ${CMAKE_SOURCE_DIR}/build/include)
+
 function(fathom_part name)
   cmake_parse_arguments(PART "" "" "USES;PRIVATE" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cpp)
@@ -13,9 +17,9 @@ function(fathom_part name)
     add_library(fathom_${name} INTERFACE)
     set(scope INTERFACE)
   endif()
-  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/include/${name})
-  file(CREATE_LINK ${CMAKE_SOURCE_DIR}/src/${name} ${CMAKE_BINARY_DIR}/include/${name}/${name} SYMBOLIC)
-  target_include_directories(fathom_${name} ${scope} ${CMAKE_BINARY_DIR}/include/${name})
+  file(MAKE_DIRECTORY ${FATHOM_INCLUDE}/${name})
+  file(CREATE_LINK ${CMAKE_SOURCE_DIR}/src/${name} ${FATHOM_INCLUDE}/${name}/${name} SYMBOLIC)
+  target_include_directories(fathom_${name} ${scope} ${FATHOM_INCLUDE}/${name})
   foreach(use IN LISTS PART_USES)
     if(TARGET fathom_${use})
       target_link_libraries(fathom_${name} ${scope} fathom_${use})
