@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "eval/likelihood.h"
+#include "runtime/likelihood.h"
 
 namespace fathom {
 namespace {

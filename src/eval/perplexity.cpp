@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
-#include "eval/likelihood.h"
+#include "runtime/likelihood.h"
 
 namespace fathom {
 namespace {

@@ -1,4 +1,4 @@
-// Log-probabilities of tokens from hidden states: the one place where evaluation meets the head.
+// Log-probabilities of tokens from hidden states.
 #pragma once
 
 #include <cstdint>

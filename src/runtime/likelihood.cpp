@@ -1,4 +1,4 @@
-#include "eval/likelihood.h"
+#include "runtime/likelihood.h"
 
 #include <algorithm>
 #include <cmath>
