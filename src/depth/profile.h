@@ -34,9 +34,14 @@ struct Profile {
 struct ProfileOptions {
   std::int64_t context = 512;  ///< tokens a window; a last short one is left out
   std::int64_t max_tokens = 32'768;
+  Token bos = -1;  ///< put before each window and not counted, if not negative
   bool last_token_only =
       false;  ///< angular distance at each window's last token alone, as in the paper; else at all
 };
+
+/// arccos(cosine) / pi: 0 same direction, 0.5 orthogonal, 1 opposite. A cosine that rounding has put outside
+/// [-1, 1] counts as the nearest end.
+double angular_distance(double cosine);
 
 /// Throws Error when the text is shorter than one window. Shows a progress bar.
 Profile profile_depth(const Checkpoint& checkpoint, std::span<const Token> ids,

@@ -24,7 +24,7 @@ enum class Sharing {
 enum class SharedInit {
   average,    ///< mean of the tied weights
   stepwise,   ///< layers at regular intervals, first and last kept
-  lower,      ///< the first of the tied depths under cycle: the first K layers
+  lower,      ///< the first of the tied depths; under cycle that is the first K layers
   calibrated  ///< shared and own parts fitted together to activations of a text (METHODS 8)
 };
 
@@ -42,6 +42,7 @@ struct RecurOptions {
   std::int64_t rounds = 8;  ///< alternations of the calibrated fit
   std::int64_t calibration_tokens = 16'384;
   std::int64_t context = 512;
+  Token bos = -1;  ///< put before each window of the calibration text, if not negative
   std::uint64_t seed = 0;
 };
 
@@ -49,6 +50,9 @@ Sharing sharing_from_name(
     const std::string& name);  ///< "cycle", "middle-sequence", ...; throws UsageError listing the names
 SharedInit shared_init_from_name(const std::string& name);
 LoraInit lora_init_from_name(const std::string& name);
+const char* name_of(Sharing sharing);
+const char* name_of(SharedInit init);
+const char* name_of(LoraInit lora);
 
 /// The layer that each of `depth` visits runs. Throws UsageError when the tied depths are not a multiple of
 /// `loops`.
