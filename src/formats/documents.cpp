@@ -51,7 +51,8 @@ class ByteStream {
       const std::size_t left = ZSTD_decompressStream(decompressor_.get(), &out, &in_);
       if (ZSTD_isError(left) != 0) fail("{}: not valid zstd: {}", where_, ZSTD_getErrorName(left));
       frame_open_ = left != 0;
-      buffered_ = out.pos == out.size;  // a full buffer: the decompressor may hold back more
+      // A full buffer within a frame: the decompressor may hold back more of it.
+      buffered_ = out.pos == out.size && frame_open_;
     }
     return {buffer_.data(), out.pos};
   }
@@ -111,8 +112,8 @@ class FieldReader : public nlohmann::json_sax<nlohmann::json> {
     if (depth_ == 1) wanted_ = name == field_;
     return true;
   }
-  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception& e) override {
-    problem = fmt::format("not valid JSON: {}", e.what());
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) override {
+    problem = fmt::format("not valid JSON from its byte {} on", position);
     return false;
   }
 
@@ -130,11 +131,12 @@ class FieldReader : public nlohmann::json_sax<nlohmann::json> {
 };
 
 std::string read_line_document(std::string_view line, const std::string& field, const std::string& where) {
+  if (const auto bad = find_invalid_utf8(line)) fail("{}: its byte {} is not valid UTF-8", where, *bad);
   FieldReader reader(field);
   nlohmann::json::sax_parse(line, &reader);
   if (!reader.problem.empty()) fail("{}: {}", where, reader.problem);
   if (!reader.is_object) fail("{}: expected an object with field '{}'", where, field);
-  if (!reader.found) fail("{}: field '{}' is missing; --field names another", where, field);
+  if (!reader.found) fail("{}: field '{}' is missing", where, field);
   return std::move(reader.text);
 }
 

@@ -42,41 +42,56 @@ std::string shown(const json& value) {
   return text.size() > 60 ? text.substr(0, 57) + "..." : text;
 }
 
-/// Parses an object of objects of short lists, and refuses on the way what the DOM would lose (a key that
-/// occurs twice) or would be swamped by (deep nesting, long lists).
-json parse_flat(std::string_view text, const std::string& where) {
-  constexpr int deepest = 2;
-  std::set<std::string> seen[deepest + 2];  // by the depth at which the key stands
-  int list_length = 0;
-  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    switch (event) {
-      case json::parse_event_t::object_start:
-      case json::parse_event_t::array_start:
-        if (depth > deepest) fail("{}: nested deeper than such a file is", where);
-        seen[depth + 1].clear();
-        break;
-      case json::parse_event_t::key:
-        list_length = 0;
-        if (!seen[depth].insert(parsed.get<std::string>()).second) {
-          fail("{}: {} occurs twice", where, shown(parsed));
-        }
-        break;
-      case json::parse_event_t::value:
-        if (++list_length > most_dimensions) {
-          fail("{}: a list of more than {} values", where, most_dimensions);
-        }
-        break;
-      default:
-        break;
-    }
+/// A first pass over a header or an index, which are objects of objects of short lists. It refuses what a
+/// parsed document would lose (a key that occurs twice) or be swamped by (deep nesting, long lists).
+class FlatnessCheck : public nlohmann::json_sax<json> {
+ public:
+  explicit FlatnessCheck(const std::string& where) : where_(where) {}
+
+  bool null() override { return value(); }
+  bool boolean(bool) override { return value(); }
+  bool number_integer(number_integer_t) override { return value(); }
+  bool number_unsigned(number_unsigned_t) override { return value(); }
+  bool number_float(number_float_t, const string_t&) override { return value(); }
+  bool string(string_t&) override { return value(); }
+  bool binary(binary_t&) override { return value(); }
+  bool start_object(std::size_t) override { return open(); }
+  bool start_array(std::size_t) override { return open(); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override {
+    values_ = 0;
+    if (!keys_[depth_ - 1].insert(name).second) fail("{}: {} occurs twice", where_, shown(name));
     return true;
-  };
-  json parsed;
-  try {
-    parsed = json::parse(text, check);
-  } catch (const json::exception& e) {
-    fail("{}: not valid JSON: {}", where, e.what());
   }
+  bool parse_error(std::size_t position, const std::string&, const json::exception&) override {
+    fail("{}: not valid JSON from byte {} on", where_, position);
+  }
+
+ private:
+  static constexpr std::size_t deepest = 3;
+
+  bool open() {
+    if (depth_ == deepest) fail("{}: nested deeper than {} levels", where_, deepest);
+    keys_[depth_++].clear();
+    return true;
+  }
+  bool close() { return depth_-- > 0; }
+  bool value() {
+    if (++values_ > most_dimensions) fail("{}: a list of more than {} values", where_, most_dimensions);
+    return true;
+  }
+
+  const std::string& where_;
+  std::size_t depth_ = 0;
+  int values_ = 0;                       // since the last key
+  std::set<std::string> keys_[deepest];  // of the objects that are open
+};
+
+json parse_flat(std::string_view text, const std::string& where) {
+  FlatnessCheck check(where);
+  json::sax_parse(text, &check);
+  json parsed = json::parse(text);
   if (!parsed.is_object()) fail("{}: {}, expected an object", where, shown(parsed));
   return parsed;
 }
@@ -212,14 +227,15 @@ TensorMap read_shards(const std::filesystem::path& index_path) {
     }
     const auto& shard_name = shard.get_ref<const std::string&>();
     // A name only, so that an index cannot reach outside its directory.
-    if (shard_name.empty() || shard_name == ".." ||
-        shard_name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
-      fail("{}: field 'weight_map': {} is in {}, expected the name of a file beside the index", where,
-           shown(name), shown(shard));
+    const auto shard_path = index_path.parent_path() / shard_name;
+    if (shard_name.find_first_of(std::string_view("/\0", 2)) != std::string::npos ||
+        !std::filesystem::is_regular_file(shard_path)) {
+      fail("{}: field 'weight_map': {} is in {}, which is no file beside the index", where, shown(name),
+           shown(shard));
     }
     auto found = shards.find(shard_name);
     if (found == shards.end()) {
-      found = shards.emplace(shard_name, read_content(index_path.parent_path() / shard_name)).first;
+      found = shards.emplace(shard_name, read_content(shard_path)).first;
     }
     const Content& content = found->second;
     if (const auto tensor = content.tensors.find(name); tensor != content.tensors.end()) {
