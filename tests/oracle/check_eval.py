@@ -1,0 +1,120 @@
+"""The figures of `fathom eval` on a real model, by Hugging Face transformers.
+
+    python tests/oracle/check_eval.py MODEL [--tokenizer DIR] [--text FILE --context 512 --windows N]
+                                      [--tasks a,b --data DIR --limit N --samples FILE]
+
+MODEL is a directory or a GGUF file. With --samples, the file that `fathom eval --samples` wrote for the same tasks and
+limit, the largest difference of a log-likelihood is printed too.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def load(path, **options):
+    """Arguments of from_pretrained for a directory or a GGUF file."""
+    path = Path(path)
+    return dict(pretrained_model_name_or_path=path.parent, gguf_file=path.name, **options) if path.is_file() else dict(
+        pretrained_model_name_or_path=path, **options)
+
+
+@torch.no_grad()
+def perplexity(model, tokenizer, text, context, windows):
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    bos = tokenizer("").input_ids[:1]
+    nll = tokens = 0
+    for start in range(0, min(len(ids) // context, windows or len(ids)) * context, context):
+        window = torch.tensor([bos + ids[start:start + context]])
+        logits = model(window).logits[0, :-1].float()
+        nll += torch.nn.functional.cross_entropy(logits, window[0, 1:], reduction="sum").item()
+        tokens += len(logits)
+    print(f"perplexity {math.exp(nll / tokens):.4f} nll {nll / tokens:.6f} tokens {tokens}")
+
+
+@torch.no_grad()
+def log_likelihood(model, tokenizer, context, continuation):
+    """lm-eval's loglikelihood for causal models."""
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, continuation = context[:-spaces], context[-spaces:] + continuation
+    before = tokenizer(context).input_ids
+    target = tokenizer(context + continuation).input_ids[len(before):]
+    logits = model(torch.tensor([(before + target)[:-1]])).logits[0, -len(target):].float()
+    scores = torch.log_softmax(logits, -1)
+    target = torch.tensor(target)
+    return scores.gather(-1, target[:, None]).sum().item(), bool((scores.argmax(-1) == target).all())
+
+
+def mmlu_question(row):
+    options = "".join(f"\n{letter}. {choice}" for letter, choice in zip("ABCD", row["choices"]))
+    return row["question"].strip() + options + "\nAnswer:"
+
+
+def requests(task, data, limit):
+    """For each example: (context, continuation) pairs, gold, and the choices' bytes (None: no acc_norm)."""
+    def rows(name):
+        return [json.loads(line) for line in open(Path(data) / f"{name}.jsonl", encoding="utf-8")]
+    if task == "mmlu":
+        shots = {}
+        for row in rows("mmlu_dev"):
+            shots.setdefault(row["subject"], []).append(f"{mmlu_question(row)} {'ABCD'[row['gold']]}\n\n")
+        for row in rows("mmlu_test")[:limit]:
+            head = f"The following are multiple choice questions (with answers) about {row['subject'].replace('_', ' ')}."
+            context = head + "\n\n" + "".join(shots[row["subject"]]) + mmlu_question(row)
+            yield [(context, " " + letter) for letter in "ABCD"], row["gold"], [1] * 4
+        return
+    for row in rows(task)[:limit]:
+        if "contexts" in row:
+            yield [(context, " " + row["continuation"]) for context in row["contexts"]], row["gold"], None
+        elif "continuation" in row:
+            yield [(row["context"], " " + row["continuation"])], None, None
+        else:
+            yield ([(row["query"], " " + choice) for choice in row["choices"]], row["gold"],
+                   [len(choice.encode()) for choice in row["choices"]])
+
+
+def run_task(model, tokenizer, task, data, limit, samples):
+    acc, acc_norm, worst, total, count = 0, 0, 0, 0, 0
+    for pairs, gold, sizes in requests(task, data, limit):
+        scores = [log_likelihood(model, tokenizer, *pair) for pair in pairs]
+        values = [score for score, _ in scores]
+        right = scores[0][1] if gold is None else values.index(max(values)) == gold
+        by_byte = [value / size for value, size in zip(values, sizes)] if sizes else None
+        acc += right
+        acc_norm += by_byte.index(max(by_byte)) == gold if sizes else right
+        total += values[0]
+        count += 1
+        if samples:
+            worst = max(worst, *(abs(a - b) for a, b in zip(values, next(samples)["log_likelihoods"], strict=True)), 0)
+    extra = f" perplexity {math.exp(-total / count):.3f}" if task == "lambada_openai" else ""
+    extra += f" largest difference {worst:.2e}" if samples else ""
+    print(f"{task} acc {acc / count:.4f} acc_norm {acc_norm / count:.4f}{extra}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    for name in ("--tokenizer", "--text", "--tasks", "--data", "--samples"):
+        parser.add_argument(name)
+    for name, value in (("--context", 512), ("--windows", 0), ("--limit", None)):
+        parser.add_argument(name, type=int, default=value)
+    arguments = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(**load(arguments.tokenizer or arguments.model))
+    model = AutoModelForCausalLM.from_pretrained(**load(arguments.model, dtype=torch.float32)).eval()
+    if arguments.text:
+        text = Path(arguments.text).read_bytes().decode()
+        perplexity(model, tokenizer, text, arguments.context, arguments.windows)
+    samples = iter([json.loads(line) for line in open(arguments.samples)]) if arguments.samples else None
+    for task in arguments.tasks.split(",") if arguments.tasks else []:
+        run_task(model, tokenizer, task, arguments.data, arguments.limit, samples)
+
+
+if __name__ == "__main__":
+    main()
