@@ -116,4 +116,12 @@ const Json& JsonObject::array(const std::string& key, std::size_t most) const {
   return value;
 }
 
+std::vector<JsonObject> JsonObject::objects(const std::string& key) const {
+  const Json& values = array(key);
+  std::vector<JsonObject> elements;
+  for (std::size_t i = 0; i < values.size(); ++i)
+    elements.emplace_back(values[i], where_, fmt::format("{}{}{}[{}]", prefix_, prefix_.empty() ? "" : ".", key, i));
+  return elements;
+}
+
 }  // namespace fathom

@@ -44,6 +44,9 @@ class JsonObject {
   /// An array, checked to have at most `most` elements.
   const Json& array(const std::string& key, std::size_t most = std::numeric_limits<std::size_t>::max()) const;
 
+  /// The elements of an array of objects, each with its own way ("key[3]").
+  std::vector<JsonObject> objects(const std::string& key) const;
+
   /// "FILE: field 'prefix.key'": the start of a message about that field.
   std::string field(const std::string& key) const;
 

@@ -28,6 +28,7 @@ class Tokenizer {
   /// recognised
   /// ("<|im_start|>"). `special` adds what the tokenizer's post-processor puts around a text (BOS for Llama 2
   /// and Gemma, nothing for SmolLM).
+  /// Throws Error when the text has more than 2^30 bytes.
   std::vector<Token> encode(std::string_view text, bool special = true) const;
 
   /// Text of ids; ids outside the vocabulary give nothing. `skip_special` leaves out special tokens.
@@ -61,26 +62,32 @@ class Tokenizer {
   std::unique_ptr<Data> data_;
 };
 
-/// The tokenizer of a model directory or a GGUF file. Throws Error naming file and field; a tokenizer or
-/// pre-tokenizer that is not supported is refused by name.
+/// The tokenizer of a model directory, a tokenizer.json or a GGUF file. Throws Error naming file and field; a
+/// tokenizer or pre-tokenizer that is not supported is refused by name.
 Tokenizer load_tokenizer(const std::filesystem::path& model);
 
 /// True if there is one beside the model (a directory of only weights is fine for `logits --ids`).
 bool has_tokenizer(const std::filesystem::path& model);
 
+class RunningDecoder;
+
 /// Decodes a stream of tokens; never gives out part of a UTF-8 character, and the pieces joined equal
-/// decode() of all.
+/// decode() of all. The tokenizer must outlive it.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
+  ~StreamDecoder();
+  StreamDecoder(StreamDecoder&&) noexcept;
+  StreamDecoder& operator=(StreamDecoder&&) noexcept;
+
+  /// The text that is certain after one more token; empty while a character is incomplete.
   std::string push(Token id);
   std::string finish();  ///< what was held back, as U+FFFD where it is no character
 
  private:
   const Tokenizer* tokenizer_;
   bool skip_special_;
-  std::vector<Token> pending_;
-  std::string held_;
+  std::unique_ptr<RunningDecoder> running_;
 };
 
 }  // namespace fathom

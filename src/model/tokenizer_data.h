@@ -1,0 +1,42 @@
+// What a Tokenizer consists of: the stages of encoding and decoding, and which token is which.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/added_tokens.h"
+#include "model/bpe.h"
+#include "model/normalizer.h"
+#include "model/pretokenizer.h"
+#include "model/token_decoder.h"
+#include "model/tokenizer.h"
+#include "model/tokenizer_spec.h"
+
+namespace fathom {
+
+struct Tokenizer::Data {
+  /// Throws Error naming file and field.
+  Data(TokenizerSpec spec, TokenizerConfig companions, std::filesystem::path source);
+
+  /// Of an added token or a vocabulary entry.
+  std::optional<Token> find(std::string_view piece) const;
+  /// Tokens of a part without added tokens that are looked for in raw text.
+  void encode_part(std::string_view part, bool at_start, std::vector<Token>& out, Bpe::Cache& cache) const;
+  /// Appends what is certain after one more token.
+  void decode_one(Token id, bool skip_special, RunningDecoder& running, std::string& out) const;
+
+  std::filesystem::path path;  ///< as given to load_tokenizer
+  TokenizerConfig config;
+  Normalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  TokenDecoder decoder;
+  Bpe bpe;
+  AddedTokens added_tokens;
+  std::vector<Token> before, after;  ///< what the post-processor puts around a text
+  std::optional<Token> eos;
+  std::vector<Token> end_tokens;
+};
+
+}  // namespace fathom
