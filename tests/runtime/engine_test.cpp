@@ -1,0 +1,256 @@
+// What must hold for every model: batches, plans, adapters, errors.
+#include "runtime/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "oracle.h"
+
+namespace fathom {
+namespace {
+
+constexpr float tolerance = 2e-5F;
+
+Checkpoint load(const std::string& name) { return load_checkpoint(load_oracle(name).model); }
+
+std::vector<Token> some_tokens(const Checkpoint& checkpoint, std::size_t count, std::uint64_t seed = 0) {
+  Random random(seed);
+  std::vector<Token> tokens(count);
+  for (Token& token : tokens)
+    token = static_cast<Token>(random.below(static_cast<std::uint64_t>(checkpoint.config.vocab_size)));
+  return tokens;
+}
+
+Feed all_of(int sequence, std::span<const Token> tokens) {
+  return {.sequence = sequence, .tokens = tokens, .keep = static_cast<std::int64_t>(tokens.size())};
+}
+
+std::vector<float> hidden_alone(Engine& engine, std::span<const Token> tokens) {
+  const int sequence = engine.open();
+  const Feed feed = all_of(sequence, tokens);
+  auto hidden = engine.forward({&feed, 1});
+  engine.close(sequence);
+  return hidden;
+}
+
+// The model's own layers in the order in which the plan visits them, each with its adapter merged: a plain
+// model that does the same.
+Checkpoint unrolled(const Checkpoint& model) {
+  Checkpoint plain = model;
+  plain.tensors.clear();
+  std::vector<std::int64_t> types;
+  for (const auto& [name, tensor] : model.tensors)
+    if (!name.starts_with("model.layers.") && !name.starts_with("model.adapters."))
+      plain.tensors[name] = tensor;
+  for (std::int64_t v = 0; v < model.plan.depth(); ++v) {
+    const Visit& visit = model.plan.visits[static_cast<std::size_t>(v)];
+    types.push_back(visit.type);
+    const std::string prefix = layer_name(visit.layer, "");
+    for (const auto& [name, tensor] : model.tensors) {
+      if (!name.starts_with(prefix)) continue;
+      const std::string own = name.substr(prefix.size());
+      const Tensor* replacement = visit.adapter < 0 ? nullptr : model.adapter_tensor(visit.adapter, own);
+      plain.tensors[layer_name(v, own)] = replacement != nullptr ? *replacement : tensor;
+      if (visit.adapter < 0 || !own.ends_with(".weight")) continue;
+      const std::string base = own.substr(0, own.size() - 7);
+      const Tensor* a = model.adapter_tensor(visit.adapter, base + ".lora_A.weight");
+      const Tensor* b = model.adapter_tensor(visit.adapter, base + ".lora_B.weight");
+      if (a == nullptr) continue;
+      auto merged = decode(tensor);
+      const auto wa = decode(*a), wb = decode(*b);
+      const auto rank = static_cast<std::size_t>(a->rows()), in = static_cast<std::size_t>(a->row_elements());
+      for (std::size_t o = 0; o < wb.size() / rank; ++o)
+        for (std::size_t i = 0; i < in; ++i)
+          for (std::size_t r = 0; r < rank; ++r) merged[o * in + i] += wb[o * rank + r] * wa[r * in + i];
+      plain.tensors[layer_name(v, own)] = make_tensor(DType::f32, tensor.shape, merged);
+    }
+  }
+  plain.plan = plain_plan(types);
+  return plain;
+}
+
+// Layers 0 and 1 visited in turn, `loops` times, with low-rank pairs and a norm of their own on some visits.
+Checkpoint recursive(const std::string& name, std::int64_t loops) {
+  Checkpoint model = load(name);
+  const auto types = model.plan.visits;
+  model.plan.visits.clear();
+  Random random(3);
+  for (std::int64_t v = 0; v < 2 * loops; ++v) {
+    Visit visit = types[static_cast<std::size_t>(v) % types.size()];
+    visit.layer = v % 2;
+    visit.adapter = v % 3 == 1 ? -1 : model.plan.adapters();
+    model.plan.visits.push_back(visit);
+    if (visit.adapter < 0) continue;
+    for (const Linear linear : all_linears) {
+      if ((v + static_cast<std::int64_t>(linear)) % 4 == 0) continue;
+      const std::int64_t rank = 1 + v, out = out_features(model.config, linear);
+      const std::int64_t in = in_features(model.config, linear);
+      const auto values = [&](std::int64_t count) {
+        std::vector<float> some(static_cast<std::size_t>(count));
+        for (float& value : some) value = static_cast<float>(random.normal() * 0.05);
+        return some;
+      };
+      const std::string base = adapter_name(visit.adapter, linear_name(linear));
+      model.tensors[base + ".lora_A.weight"] = make_tensor(DType::f32, {rank, in}, values(rank * in));
+      model.tensors[base + ".lora_B.weight"] = make_tensor(DType::f32, {out, rank}, values(out * rank));
+    }
+    std::vector<float> gain(static_cast<std::size_t>(model.config.hidden_size), 0.7F);
+    model.tensors[adapter_name(visit.adapter, "input_layernorm.weight")] =
+        make_tensor(DType::f32, {model.config.hidden_size}, gain);
+  }
+  return model;
+}
+
+TEST(Engine, ARecursivePlanWithAdaptersEqualsTheUnrolledModelWithMergedWeights) {
+  for (const std::string name : {"llama", "gemma2", "qwen3"}) {
+    const Checkpoint model = recursive(name, 3);
+    Engine looped(model), plain(unrolled(model));
+    const auto tokens = some_tokens(model, 40);
+    EXPECT_LT(largest_difference(hidden_alone(looped, tokens), hidden_alone(plain, tokens)), tolerance)
+        << name;
+  }
+}
+
+TEST(Engine, SequencesOfOneBatchDoNotDisturbEachOther) {
+  const Checkpoint model = load("gemma3");
+  Engine engine(model);
+  std::vector<std::vector<Token>> texts;
+  std::vector<std::vector<float>> alone;
+  for (const std::size_t count : {1, 30, 7, 70}) {
+    texts.push_back(some_tokens(model, count, count));
+    alone.push_back(hidden_alone(engine, texts.back()));
+  }
+  std::vector<Feed> feeds;
+  feeds.reserve(texts.size());
+  for (const auto& text : texts) feeds.push_back(all_of(engine.open(), text));
+  const auto together = engine.forward(feeds);
+  std::size_t begin = 0;
+  for (const auto& expected : alone) {
+    EXPECT_LT(largest_difference(std::span(together).subspan(begin, expected.size()), expected), tolerance);
+    begin += expected.size();
+  }
+  EXPECT_EQ(begin, together.size());
+}
+
+TEST(Engine, FeedsThatJoinOnTheWayAreBatchedByLayerAndStayExact) {
+  const Checkpoint model = recursive("llama", 3);
+  Engine engine(model);
+  const auto first = some_tokens(model, 12, 1), second = some_tokens(model, 20, 2),
+             third = some_tokens(model, 5, 3);
+  const auto alone_first = hidden_alone(engine, first), alone_second = hidden_alone(engine, second);
+  const auto alone_third = hidden_alone(engine, third);
+  const int a = engine.open(), b = engine.open(), c = engine.open();
+  const auto ticket_a = engine.submit(all_of(a, first));
+  EXPECT_TRUE(engine.step());
+  EXPECT_TRUE(engine.step());
+  const auto ticket_b =
+      engine.submit(all_of(b, second));  // visit 0 of the layer of which `a` waits for visit 2
+  EXPECT_TRUE(engine.step());
+  const auto ticket_c = engine.submit(all_of(c, third));
+  EXPECT_THROW(engine.take(ticket_c), Error);
+  EXPECT_THROW(engine.truncate(c, 0), Error);
+  int steps = 3;
+  while (engine.step()) ++steps;
+  EXPECT_LT(steps, 3 * 6);  // less than one after the other
+  EXPECT_LT(largest_difference(engine.take(ticket_a), alone_first), tolerance);
+  EXPECT_LT(largest_difference(engine.take(ticket_b), alone_second), tolerance);
+  EXPECT_LT(largest_difference(engine.take(ticket_c), alone_third), tolerance);
+  EXPECT_THROW(engine.take(ticket_a), Error);
+}
+
+TEST(Engine, ALongFeedIsSplitWithoutATrace) {
+  Checkpoint model = load("mistral-window");
+  model.config.max_positions = 2000;
+  Engine engine(model);
+  const auto tokens = some_tokens(model, 1300);
+  const auto whole = hidden_alone(engine, tokens);
+  class Count : public Observer {
+   public:
+    void observe(Tap, std::int64_t, std::int64_t rows, std::span<const float>) override {
+      all &= rows == 1300;
+    }
+    bool all = true;
+  } count;
+  const int sequence = engine.open();
+  const Feed feed = all_of(sequence, tokens);
+  EXPECT_LT(largest_difference(engine.forward({&feed, 1}, &count), whole), tolerance);
+  EXPECT_TRUE(count.all);
+  const Feed last = {.sequence = engine.open(), .tokens = tokens, .keep = 2};
+  const auto kept = engine.forward({&last, 1});
+  EXPECT_LT(largest_difference(kept, std::span(whole).last(kept.size())), tolerance);
+  EXPECT_EQ(kept.size(), 2U * static_cast<std::size_t>(model.config.hidden_size));
+}
+
+TEST(Engine, ClosedSequencesLeaveTheirPagesToNewOnes) {
+  const Checkpoint model = load("llama");
+  Engine engine(model);
+  const auto tokens = some_tokens(model, 100);
+  const auto before = hidden_alone(engine, tokens);
+  EXPECT_EQ(hidden_alone(engine, tokens), before);
+  const int sequence = engine.open();
+  EXPECT_EQ(engine.length(sequence), 0);
+  const Feed feed = all_of(sequence, tokens);
+  engine.forward({&feed, 1});
+  EXPECT_EQ(engine.length(sequence), 100);
+  engine.truncate(sequence, 64);
+  EXPECT_EQ(engine.length(sequence), 64);
+}
+
+TEST(Engine, WrongCallsAreRefusedBeforeAnythingChanges) {
+  const Checkpoint model = load("llama");
+  Engine engine(model, {.max_context = 20});
+  const int sequence = engine.open();
+  const std::vector<Token> good = some_tokens(model, 10), long_text = some_tokens(model, 21);
+  const std::vector<Token> bad = {1, static_cast<Token>(model.config.vocab_size)}, negative = {-1};
+  for (const auto& tokens : {long_text, bad, negative}) {
+    const Feed feed = all_of(sequence, tokens);
+    EXPECT_THROW(engine.forward({&feed, 1}), Error);
+  }
+  const Feed twice[] = {all_of(sequence, good), all_of(sequence, good)};
+  EXPECT_THROW(engine.forward(twice), Error);
+  const Feed keeps_more = {.sequence = sequence, .tokens = good, .keep = 11};
+  EXPECT_THROW(engine.forward({&keeps_more, 1}), Error);
+  const Feed closed = all_of(sequence + 1, good);
+  EXPECT_THROW(engine.forward({&closed, 1}), Error);
+  EXPECT_THROW(engine.truncate(sequence, 1), Error);
+  EXPECT_EQ(engine.length(sequence), 0);
+  EXPECT_THROW(Engine(model, {.max_context = model.config.max_positions + 1}), Error);
+  const Feed right = all_of(sequence, good);
+  EXPECT_EQ(engine.forward({&right, 1}).size(), 10U * static_cast<std::size_t>(model.config.hidden_size));
+}
+
+TEST(Engine, AnObserverThatThrowsLeavesAWorkingEngine) {
+  const Checkpoint model = load("llama");
+  Engine engine(model);
+  const auto tokens = some_tokens(model, 10);
+  const auto expected = hidden_alone(engine, tokens);
+  class Stop : public Observer {
+   public:
+    void observe(Tap, std::int64_t visit, std::int64_t, std::span<const float>) override {
+      if (visit == 1) throw Interrupted();
+    }
+  } stop;
+  const int sequence = engine.open();
+  const Feed feed = all_of(sequence, tokens);
+  EXPECT_THROW(engine.forward({&feed, 1}, &stop), Interrupted);
+  engine.truncate(sequence, 0);
+  EXPECT_EQ(engine.forward({&feed, 1}), expected);
+}
+
+TEST(Engine, TheComputeTypeFollowsTheWeights) {
+  EXPECT_EQ(choose_compute("f32", load("llama-bf16")), Compute::f32);
+  EXPECT_EQ(choose_compute("bf16", load("llama")), Compute::bf16);
+  EXPECT_EQ(choose_compute("auto", load("llama")), Compute::f32);
+  EXPECT_EQ(choose_compute("auto", load("llama-bf16")),
+            make_cpu_backend()->fast_bf16() ? Compute::bf16 : Compute::f32);
+  EXPECT_THROW(choose_compute("int8", load("llama")), UsageError);
+}
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,106 @@
+// The engine against Hugging Face transformers, on every tiny model of tests/data/models.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "oracle.h"
+#include "runtime/engine.h"
+
+namespace fathom {
+namespace {
+
+constexpr float tolerance = 1e-4F;  // float32 sums of another order; logits and states are of size 1 to 10
+
+std::vector<float> logits_of(const Engine& engine, const std::vector<float>& hidden) {
+  const auto rows = static_cast<std::int64_t>(hidden.size()) / engine.config().hidden_size;
+  std::vector<float> logits(static_cast<std::size_t>(rows * engine.config().vocab_size));
+  engine.head(rows, hidden.data(), logits.data());
+  return logits;
+}
+
+// Feeds `tokens` in parts of `part` tokens and returns the logits of all.
+std::vector<float> logits_in_parts(Engine& engine, int sequence, std::span<const Token> tokens,
+                                   std::size_t part) {
+  std::vector<float> hidden;
+  for (std::size_t i = 0; i < tokens.size(); i += part) {
+    const auto some = tokens.subspan(i, std::min(part, tokens.size() - i));
+    const Feed feed = {.sequence = sequence, .tokens = some, .keep = static_cast<std::int64_t>(some.size())};
+    const auto states = engine.forward({&feed, 1});
+    hidden.insert(hidden.end(), states.begin(), states.end());
+  }
+  return logits_of(engine, hidden);
+}
+
+// The residual stream before each visit and after the last.
+class Stream : public Observer {
+ public:
+  void observe(Tap tap, std::int64_t visit, std::int64_t, std::span<const float> values) override {
+    if (tap == Tap::visit_input) states[visit].assign(values.begin(), values.end());
+    if (tap == Tap::visit_output) states[visit + 1].assign(values.begin(), values.end());
+  }
+  std::map<std::int64_t, std::vector<float>> states;
+};
+
+class Parity : public testing::TestWithParam<std::string> {
+ protected:
+  Oracle oracle_ = load_oracle(GetParam());
+  Engine engine_{load_checkpoint(oracle_.model)};
+};
+
+INSTANTIATE_TEST_SUITE_P(Models, Parity, testing::ValuesIn(oracle_names()), [](const auto& test) {
+  std::string name = test.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+TEST_P(Parity, Prefill) {
+  EXPECT_LT(largest_difference(logits_in_parts(engine_, engine_.open(), oracle_.ids, oracle_.ids.size()),
+                               oracle_.logits),
+            tolerance);
+}
+
+TEST_P(Parity, TokenByToken) {
+  EXPECT_LT(largest_difference(logits_in_parts(engine_, engine_.open(), oracle_.ids, 1), oracle_.logits),
+            tolerance);
+}
+
+TEST_P(Parity, InPartsAndAgainAfterTruncation) {
+  const int sequence = engine_.open();
+  EXPECT_LT(largest_difference(logits_in_parts(engine_, sequence, oracle_.ids, 5), oracle_.logits),
+            tolerance);
+  const std::size_t kept = 9;
+  engine_.truncate(sequence, static_cast<std::int64_t>(kept));
+  const auto again = logits_in_parts(engine_, sequence, std::span(oracle_.ids).subspan(kept), 3);
+  const auto vocab = static_cast<std::size_t>(engine_.config().vocab_size);
+  EXPECT_LT(largest_difference(again, std::span(oracle_.logits).subspan(kept * vocab)), tolerance);
+}
+
+TEST_P(Parity, HiddenStatesOfEachLayer) {
+  Stream stream;
+  const Feed feed = {.sequence = engine_.open(),
+                     .tokens = oracle_.ids,
+                     .keep = static_cast<std::int64_t>(oracle_.ids.size())};
+  const auto last = engine_.forward({&feed, 1}, &stream);
+  ASSERT_EQ(stream.states.size(), oracle_.hidden.size());
+  for (std::size_t i = 0; i < oracle_.hidden.size(); ++i)
+    EXPECT_LT(largest_difference(stream.states[static_cast<std::int64_t>(i)], oracle_.hidden[i]), tolerance)
+        << "layer " << i;
+  EXPECT_LT(largest_difference(last, oracle_.hidden.back()), tolerance);
+}
+
+TEST_P(Parity, Bf16IsNear) {
+  Engine engine(load_checkpoint(oracle_.model), {.compute = Compute::bf16});
+  const auto logits = logits_in_parts(engine, engine.open(), oracle_.ids, oracle_.ids.size());
+  ASSERT_EQ(logits.size(), oracle_.logits.size());
+  double error = 0, norm = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    error += std::pow(double{logits[i]} - oracle_.logits[i], 2);
+    norm += std::pow(double{oracle_.logits[i]}, 2);
+  }
+  EXPECT_LT(std::sqrt(error / norm), 0.05);  // 8 bits, some dozens of roundings
+}
+
+}  // namespace
+}  // namespace fathom
