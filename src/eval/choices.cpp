@@ -122,7 +122,8 @@ EncodedQuery encode_query(const Tokenizer& tokenizer, const Query& query, std::i
     longest = std::max(longest, whole.size() - before);
   }
   if (encoded.context.empty()) {
-    const auto start = tokenizer.bos() ? tokenizer.bos() : tokenizer.eos();
+    const auto bos = tokenizer.id(tokenizer.special_text("bos_token"));
+    const auto start = bos ? bos : tokenizer.eos();
     if (!start) fail("an empty context needs a tokenizer with a BOS or end-of-text token");
     encoded.context.push_back(*start);
   }

@@ -40,6 +40,7 @@ svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 svg .cell { stroke: var(--card); stroke-width: .5; }
 svg .dot { fill: #ffffff; pointer-events: none; }
+svg .key { fill: #ffffff; stroke: var(--soft); }
 svg .fill:hover, svg .cell:hover { opacity: .75; }
 .fill.s0 { fill: var(--s0); } .fill.s1 { fill: var(--s1); } .fill.s2 { fill: var(--s2); }
 .fill.s3 { fill: var(--s3); } .fill.s4 { fill: var(--s4); } .fill.s5 { fill: var(--s5); }

@@ -127,10 +127,13 @@ std::string svg_heat_map(const std::string& title, const std::string& x_label, c
   const Axis y({first - 0.5, first + row_count - 0.5, false}, plot.bottom, plot.top);
   canvas.x_axis(x, whole_ticks(0, last_column, 20), x_label);
   canvas.y_axis(y, whole_ticks(first, first + row_count - 1, plot.height() / 18), y_label, false);
-  if (values.empty)
+  if (values.empty) {
     canvas.no_data();
-  else
+  } else {
     draw_colour_scale(canvas, values);
+    canvas.dot(plot.right - 128, 14, 3.5, "key");
+    canvas.text(plot.right - 118, 18, "smallest of its row", "tick", "start");
+  }
   return canvas.str();
 }
 
@@ -186,7 +189,7 @@ std::string svg_lines(const std::string& title, const std::string& x_label, cons
   Canvas canvas(title, chart_height, chart_plot);
   const Box& plot = canvas.plot();
   const Axis x(x_range, plot.left, plot.right), y(y_range, plot.bottom, plot.top, logarithm);
-  canvas.y_axis(y, y.ticks(5), y_label, true);
+  canvas.y_axis(y, y.ticks(5), logarithm ? y_label + " (log scale)" : y_label, true);
   canvas.x_axis(x, x.ticks(8), x_label);
   for (std::size_t s = 0; s < series.size(); ++s) {
     // Points get dots and tooltips while they are far enough apart to be met with a mouse.

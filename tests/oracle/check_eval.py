@@ -1,10 +1,14 @@
 """The figures of `fathom eval` on a real model, by Hugging Face transformers.
 
     python tests/oracle/check_eval.py MODEL [--tokenizer DIR] [--text FILE --context 512 --windows N]
-                                      [--tasks a,b --data DIR --limit N --samples FILE]
+                                      [--tasks a,b --data DIR --limit N --samples FILE --write FILE]
 
 MODEL is a directory or a GGUF file. With --samples, the file that `fathom eval --samples` wrote for the same tasks and
-limit, the largest difference of a log-likelihood is printed too.
+limit, the largest difference of a log-likelihood is printed too; --write writes down all that was computed on tasks:
+tests/data/eval/expected.json is
+
+    python tests/oracle/check_eval.py tests/data/models/llama-text --tasks piqa,winogrande,lambada_openai,mmlu \\
+        --data tests/data/eval --write tests/data/eval/expected.json
 """
 
 import argparse
@@ -45,6 +49,7 @@ def log_likelihood(model, tokenizer, context, continuation):
         context, continuation = context[:-spaces], context[-spaces:] + continuation
     before = tokenizer(context).input_ids
     target = tokenizer(context + continuation).input_ids[len(before):]
+    before = before or [tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
     logits = model(torch.tensor([(before + target)[:-1]])).logits[0, -len(target):].float()
     scores = torch.log_softmax(logits, -1)
     target = torch.tensor(target)
@@ -65,7 +70,8 @@ def requests(task, data, limit):
         for row in rows("mmlu_dev"):
             shots.setdefault(row["subject"], []).append(f"{mmlu_question(row)} {'ABCD'[row['gold']]}\n\n")
         for row in rows("mmlu_test")[:limit]:
-            head = f"The following are multiple choice questions (with answers) about {row['subject'].replace('_', ' ')}."
+            subject = row["subject"].replace("_", " ")
+            head = f"The following are multiple choice questions (with answers) about {subject}."
             context = head + "\n\n" + "".join(shots[row["subject"]]) + mmlu_question(row)
             yield [(context, " " + letter) for letter in "ABCD"], row["gold"], [1] * 4
         return
@@ -79,8 +85,8 @@ def requests(task, data, limit):
                    [len(choice.encode()) for choice in row["choices"]])
 
 
-def run_task(model, tokenizer, task, data, limit, samples):
-    acc, acc_norm, worst, total, count = 0, 0, 0, 0, 0
+def run_task(model, tokenizer, task, data, limit):
+    acc, acc_norm, log_likelihoods = 0, 0, []
     for pairs, gold, sizes in requests(task, data, limit):
         scores = [log_likelihood(model, tokenizer, *pair) for pair in pairs]
         values = [score for score, _ in scores]
@@ -88,19 +94,23 @@ def run_task(model, tokenizer, task, data, limit, samples):
         by_byte = [value / size for value, size in zip(values, sizes)] if sizes else None
         acc += right
         acc_norm += by_byte.index(max(by_byte)) == gold if sizes else right
-        total += values[0]
-        count += 1
-        if samples:
-            worst = max(worst, *(abs(a - b) for a, b in zip(values, next(samples)["log_likelihoods"], strict=True)), 0)
-    extra = f" perplexity {math.exp(-total / count):.3f}" if task == "lambada_openai" else ""
-    extra += f" largest difference {worst:.2e}" if samples else ""
-    print(f"{task} acc {acc / count:.4f} acc_norm {acc_norm / count:.4f}{extra}", flush=True)
+        log_likelihoods.append(values)
+    count = len(log_likelihoods)
+    result = {"acc": acc / count, "acc_norm": acc_norm / count, "log_likelihoods": log_likelihoods}
+    if task == "lambada_openai":
+        result["perplexity"] = math.exp(-sum(values[0] for values in log_likelihoods) / count)
+    return result
+
+
+def largest_difference(log_likelihoods, samples):
+    return max(abs(a - b) for ours, theirs in zip(log_likelihoods, samples, strict=True)
+               for a, b in zip(ours, theirs, strict=True))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    for name in ("--tokenizer", "--text", "--tasks", "--data", "--samples"):
+    for name in ("--tokenizer", "--text", "--tasks", "--data", "--samples", "--write"):
         parser.add_argument(name)
     for name, value in (("--context", 512), ("--windows", 0), ("--limit", None)):
         parser.add_argument(name, type=int, default=value)
@@ -111,9 +121,17 @@ def main():
     if arguments.text:
         text = Path(arguments.text).read_bytes().decode()
         perplexity(model, tokenizer, text, arguments.context, arguments.windows)
-    samples = iter([json.loads(line) for line in open(arguments.samples)]) if arguments.samples else None
+    results = {}
     for task in arguments.tasks.split(",") if arguments.tasks else []:
-        run_task(model, tokenizer, task, arguments.data, arguments.limit, samples)
+        results[task] = run_task(model, tokenizer, task, arguments.data, arguments.limit)
+        print(task, {key: value for key, value in results[task].items() if key != "log_likelihoods"}, flush=True)
+    if arguments.samples:
+        samples = [json.loads(line) for line in open(arguments.samples)]
+        for task, result in results.items():
+            theirs = [sample["log_likelihoods"] for sample in samples if sample["task"] == task]
+            print(task, f"largest difference {largest_difference(result['log_likelihoods'], theirs):.2e}")
+    if arguments.write:
+        Path(arguments.write).write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+#include "eval/perplexity.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "eval/speed.h"
+#include "model/checkpoint.h"
+#include "oracle.h"
+
+namespace fathom {
+namespace {
+
+class PerplexityOf : public testing::TestWithParam<std::string> {
+ protected:
+  PerplexityOf() : oracle_(load_oracle(GetParam())), engine_(load_checkpoint(oracle_.model)) {
+    set_quiet(true);
+  }
+  std::int64_t length() const { return static_cast<std::int64_t>(oracle_.ids.size()); }
+
+  Oracle oracle_;
+  Engine engine_;
+};
+
+TEST_P(PerplexityOf, WithoutBosTheFirstTokenOfAWindowIsNotScored) {
+  const auto result = perplexity(engine_, oracle_.ids, length(), -1);
+  EXPECT_EQ(result.tokens, length() - 1);
+  EXPECT_NEAR(result.nll, oracle_.loss, 1e-4);
+  EXPECT_NEAR(result.perplexity(), std::exp(oracle_.loss), 1e-4 * std::exp(oracle_.loss));
+}
+
+TEST_P(PerplexityOf, WithBosItIs) {
+  // The oracle's first token as BOS before a window of the others: the same loss.
+  const auto result = perplexity(engine_, std::span(oracle_.ids).subspan(1), length() - 1, oracle_.ids[0]);
+  EXPECT_EQ(result.tokens, length() - 1);
+  EXPECT_NEAR(result.nll, oracle_.loss, 1e-4);
+}
+
+TEST_P(PerplexityOf, WindowsAreIndependentAndALastShortOneIsLeftOut) {
+  auto text = oracle_.ids;
+  for (int i = 0; i < 2; ++i) text.insert(text.end(), oracle_.ids.begin(), oracle_.ids.end());
+  text.pop_back();
+  const auto result = perplexity(engine_, text, length(), -1);
+  EXPECT_EQ(result.tokens, 2 * (length() - 1));
+  EXPECT_NEAR(result.nll, oracle_.loss, 1e-4);
+  EXPECT_EQ(perplexity(engine_, text, length(), -1, 1).tokens, length() - 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, PerplexityOf, testing::Values("llama", "gemma2", "gemma3-gguf"));
+
+TEST(Perplexity, SaysWhatIsWrong) {
+  const Oracle oracle = load_oracle("llama");
+  Engine engine(load_checkpoint(oracle.model));
+  EXPECT_THROW(perplexity(engine, oracle.ids, 29, -1), Error);        // shorter than one window
+  EXPECT_THROW(perplexity(engine, oracle.ids, 1, -1), UsageError);    // nothing to score
+  EXPECT_THROW(perplexity(engine, oracle.ids, 257, -1), UsageError);  // longer than the model's context
+  auto outside = oracle.ids;
+  outside.back() = 80;
+  EXPECT_THROW(perplexity(engine, outside, 28, -1), Error);
+}
+
+TEST(Speed, MeasuresBothPhasesWithinTheContext) {
+  Engine engine(load_checkpoint(load_oracle("llama").model));
+  const Speed speed = measure_speed(engine);  // 512 and 64 tokens; the model's context is 256
+  EXPECT_EQ(speed.prompt_tokens, 128);
+  EXPECT_EQ(speed.generated_tokens, 64);
+  EXPECT_GT(speed.prompt, 0);
+  EXPECT_GT(speed.generate, 0);
+  EXPECT_EQ(to_json(speed)["prompt_tokens"], 128);
+}
+
+}  // namespace
+}  // namespace fathom
