@@ -1,5 +1,6 @@
-// Chat templates: the subset of Jinja that models' templates use, with the whitespace rules of transformers
-// (trim_blocks, lstrip_blocks).
+// Chat templates: the subset of Jinja that models' templates use, rendered as transformers does it (jinja2's
+// immutable sandbox with trim_blocks, lstrip_blocks and loop controls; raise_exception, strftime_now and a
+// tojson that does not escape HTML).
 #pragma once
 
 #include <memory>
@@ -10,23 +11,27 @@
 
 namespace fathom {
 
+namespace jinja {
+struct Node;
+}
+
 class ChatTemplate {
  public:
-  /// Parses the source. Throws Error naming what is not supported and the line.
+  /// Parses the source, which is not trusted. Throws Error naming the line and the tag or syntax that is not
+  /// supported (extends, include, import, block, recursive loops).
   explicit ChatTemplate(std::string_view source);
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
   /// Renders with the variables of `context` ({"messages": [{"role", "content"}], "add_generation_prompt":
-  /// true, "bos_token": ...}). raise_exception in the template, unknown names in use and endless output
-  /// become Error.
+  /// true, "bos_token": ...}). Throws Error naming the line when the template raises an exception, uses what
+  /// is undefined, calls a filter, test or method that is not supported, or does too much: rendering ends
+  /// within about a second and a quarter of a gigabyte, whatever the template is.
   std::string render(const Json& context) const;
 
-  struct Node;
-
  private:
-  std::unique_ptr<Node> root_;
+  std::unique_ptr<const jinja::Node> root_;
 };
 
 }  // namespace fathom

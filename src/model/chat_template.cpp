@@ -1,0 +1,31 @@
+#include "model/chat_template.h"
+
+#include "base/error.h"
+#include "model/jinja_interpreter.h"
+#include "model/jinja_parser.h"
+
+namespace fathom {
+namespace {
+
+constexpr std::size_t most_source = std::size_t{1} << 20;  // the longest of real models have some 30 KB
+
+}  // namespace
+
+ChatTemplate::ChatTemplate(std::string_view source) {
+  if (source.size() > most_source)
+    fail("chat template: {} bytes, expected at most {}", source.size(), most_source);
+  try {
+    root_ = jinja::parse(source);
+  } catch (const Error& e) {
+    fail("chat template, {}", e.what());
+  }
+}
+ChatTemplate::~ChatTemplate() = default;
+ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
+ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
+
+std::string ChatTemplate::render(const Json& context) const {
+  return jinja::Interpreter().render(*root_, context);
+}
+
+}  // namespace fathom
