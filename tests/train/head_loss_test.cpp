@@ -1,0 +1,77 @@
+// The fused head and losses against torch's own log-softmax and autograd.
+#include "train/head_loss.h"
+
+#include <gtest/gtest.h>
+
+namespace fathom {
+namespace {
+
+struct Case {
+  const char* name;
+  LossWeights weights;
+  double tolerance = 2e-5;
+  at::ScalarType type = at::kFloat;
+};
+
+class HeadLoss : public testing::TestWithParam<Case> {};
+
+double relative(const at::Tensor& found, const at::Tensor& expected) {
+  return ((found - expected).abs().max() / expected.abs().max()).item<double>();
+}
+
+TEST_P(HeadLoss, ValuesAndGradientsAreTorchs) {
+  const LossWeights& weights = GetParam().weights;
+  const at::ScalarType type = GetParam().type;
+  // 30,011 entries make chunks of 419 rows: two, the second one short; no multiple of any vector's length.
+  const std::int64_t rows = 500, width = 24, vocab = 30'011;
+  at::manual_seed(3);
+  at::Tensor hidden = at::randn({rows, width}).to(type), matrix = at::randn({vocab, width}).to(type);
+  const at::Tensor teacher = at::randn({rows, vocab}) * 3;
+  std::vector<std::int32_t> labels(rows);
+  for (std::int64_t i = 0; i < rows; ++i) labels[i] = static_cast<std::int32_t>(i * 7919 % vocab);
+  labels[5] = -1;
+
+  Parameter head{.master = matrix, .compute = matrix, .gradient = at::zeros({vocab, width})};
+  at::Tensor hidden_gradient;
+  const LossSums sums = head_loss(
+      hidden, head, labels, weights,
+      [&](std::int64_t first, std::int64_t count, float* logits) {
+        const at::Tensor part = teacher.narrow(0, first, count).contiguous();
+        std::copy_n(part.data_ptr<float>(), part.numel(), logits);
+      },
+      hidden_gradient);
+
+  at::Tensor x = hidden.to(at::kFloat).set_requires_grad(true),
+             w = matrix.to(at::kFloat).set_requires_grad(true);
+  at::Tensor logits = at::linear(x, w);
+  if (weights.softcap != 0) logits = (logits / weights.softcap).tanh() * weights.softcap;
+  const at::Tensor targets = at::tensor(at::ArrayRef<std::int32_t>(labels), at::kLong);
+  const at::Tensor ce =
+      at::nll_loss(logits.log_softmax(1), targets, {}, at::Reduction::Sum, /*ignore_index=*/-1);
+  const double t = weights.temperature;
+  const at::Tensor kl =
+      at::kl_div((logits / t).log_softmax(1), (teacher / t).log_softmax(1), at::Reduction::Sum, true) *
+      (t * t);
+  ((ce * weights.cross_entropy + kl * weights.divergence) * weights.scale).backward();
+
+  const double tolerance = GetParam().tolerance;
+  EXPECT_NEAR(sums.cross_entropy / ce.item<double>(), 1, tolerance);
+  if (weights.divergence != 0) {
+    EXPECT_NEAR(sums.divergence / kl.item<double>(), 1, tolerance);
+  }
+  EXPECT_LT(relative(hidden_gradient, x.grad()), tolerance);
+  EXPECT_LT(relative(head.gradient, w.grad()), tolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Losses, HeadLoss,
+    testing::Values(Case{"CrossEntropy", {.scale = 0.01F}},
+                    Case{"Divergence", {.cross_entropy = 0, .divergence = 1}},
+                    Case{"Both", {.cross_entropy = 0.3F, .divergence = 0.7F, .scale = 0.1F}},
+                    Case{"Temperature", {.cross_entropy = 0.5F, .divergence = 2, .temperature = 3}},
+                    Case{"SoftCap", {.cross_entropy = 1, .divergence = 1, .temperature = 2, .softcap = 5}},
+                    Case{"Bfloat16", {.cross_entropy = 1, .divergence = 1}, 2e-2, at::kBFloat16}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace fathom
