@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -25,7 +25,7 @@ constexpr std::size_t longest_line = std::size_t{1} << 28;
 class ByteStream {
  public:
   explicit ByteStream(const std::filesystem::path& path)
-      : where_(path.string()), file_(std::fopen(path.c_str(), "rb")) {
+      : where_(path.string()), file_(path, std::ios::binary) {
     if (!file_) fail("{}: cannot open: {}", where_, std::strerror(errno));
     if (std::filesystem::is_directory(path)) fail("{}: a directory, expected a file of text", where_);
     if (path.extension() == ".zst") {
@@ -59,19 +59,18 @@ class ByteStream {
 
  private:
   std::string_view read(std::string& into) {
-    const std::size_t got = std::fread(into.data(), 1, into.size(), file_.get());
-    if (got == 0 && std::ferror(file_.get()) != 0) fail("{}: cannot read: {}", where_, std::strerror(errno));
-    return {into.data(), got};
+    file_.read(into.data(), static_cast<std::streamsize>(into.size()));
+    if (file_.bad()) fail("{}: cannot read: {}", where_, std::strerror(errno));
+    return {into.data(), static_cast<std::size_t>(file_.gcount())};
   }
 
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
+  struct Free {
     void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
   };
 
   std::string where_;
-  std::unique_ptr<std::FILE, Close> file_;
-  std::unique_ptr<ZSTD_DCtx, Close> decompressor_;  // null: the file is plain
+  std::ifstream file_;
+  std::unique_ptr<ZSTD_DCtx, Free> decompressor_;  // null: the file is plain
   std::string buffer_ = std::string(ZSTD_DStreamOutSize(), '\0');
   std::string compressed_;
   ZSTD_inBuffer in_{nullptr, 0, 0};

@@ -64,7 +64,7 @@ void decode_rows(const Tensor& tensor, std::int64_t first, std::int64_t count, s
   const std::int64_t rows = tensor.rows(), width = tensor.row_elements();
   const std::int64_t block = block_elements(tensor.dtype);
   if (first < 0 || count < 0 || first > rows || count > rows - first || std::ssize(out) != count * width) {
-    fail("rows {} to {} of a tensor {} do not fit {} values", first, first + count, to_string(tensor.shape),
+    fail("{} rows from {} on of a tensor {} do not fit {} values", count, first, to_string(tensor.shape),
          out.size());
   }
   if (width % block != 0) {
