@@ -91,10 +91,11 @@ RecurOptions recursion_within(const Checkpoint& original, double target) {
              static_cast<double>(smallest) / full);
 }
 
-Candidate recur_to(const Checkpoint& original, std::span<const Token> ids, double target,
+Candidate recur_to(const Checkpoint& original, std::span<const Token> ids, double target, Token bos,
                    std::uint64_t seed) {
   RecurOptions options = recursion_within(original, target);
   options.seed = seed;
+  options.bos = bos;
   options.calibration_tokens = std::min(options.calibration_tokens, static_cast<std::int64_t>(ids.size()));
   Candidate candidate{.method = "recur",
                       .what = {},

@@ -29,7 +29,8 @@ Candidate prune_to(const Checkpoint& original, const Profile& profile, double ta
 /// Ties neighbouring layers (all but the first and last, where the depth allows it) into as few loops as the
 /// target needs and relaxes them with the largest rank, a multiple of 8, that it leaves room for; the
 /// calibrated fit on `ids`.
-Candidate recur_to(const Checkpoint& original, std::span<const Token> ids, double target, std::uint64_t seed);
+Candidate recur_to(const Checkpoint& original, std::span<const Token> ids, double target, Token bos,
+                   std::uint64_t seed);
 
 /// The shape that recur_to chooses, from the configuration alone. Throws UsageError with the smallest target
 /// that is possible.

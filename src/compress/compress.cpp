@@ -47,11 +47,12 @@ void say(const std::string& text) { fmt::print(stderr, "{}\n", text); }
 /// Everything that is compared before and after: the figures of one model.
 class Judge {
  public:
-  Judge(const Tokenizer& tokenizer, std::span<const Token> text, std::int64_t context)
-      : tokenizer_(tokenizer), text_(text), context_(context) {}
+  /// `compute` is the same for all of them, so that speeds and losses compare.
+  Judge(const Tokenizer& tokenizer, std::span<const Token> text, std::int64_t context, Compute compute)
+      : tokenizer_(tokenizer), text_(text), context_(context), compute_(compute) {}
 
   Json measure(const Checkpoint& model) const {
-    Engine engine(model, {.compute = choose_compute("auto", model)});
+    Engine engine(model, {.compute = compute_});
     const ParameterCount count = count_parameters(model);
     const Perplexity quality =
         perplexity(engine, text_, context_, tokenizer_.bos().value_or(-1), eval_windows);
@@ -84,6 +85,7 @@ class Judge {
   const Tokenizer& tokenizer_;
   std::span<const Token> text_;
   std::int64_t context_;
+  Compute compute_;
 };
 
 void check(const CompressOptions& options) {
@@ -124,6 +126,7 @@ Json compress(const CompressOptions& options) {
   const Checkpoint original = load_checkpoint(options.model);
   const Tokenizer tokenizer = load_tokenizer(options.model);
   const std::int64_t context = std::min<std::int64_t>(512, original.config.max_positions);
+  const Token bos = tokenizer.bos().value_or(-1);
   if (options.method != "prune")
     recursion_within(original, options.target);  // an impossible target shows before any work
   fs::path work = options.out;
@@ -134,17 +137,17 @@ Json compress(const CompressOptions& options) {
                   options.model.string(), original.plan.describe(),
                   format_count(count_parameters(original).non_embedding()), options.target * 100));
   const Data data = gather_data(original, tokenizer, options, context, work);
-  const Judge judge(tokenizer, data.eval, context);
+  const Judge judge(tokenizer, data.eval, context, choose_compute("auto", original));
   const double before_judged = clock.minutes();
   const Json before = judge.measure(original);
   const double judging_minutes = clock.minutes() - before_judged;
-  const Profile profile =
-      profile_depth(original, data.calibration, {.context = context, .max_tokens = profile_tokens});
+  const Profile profile = profile_depth(original, data.calibration,
+                                        {.context = context, .max_tokens = profile_tokens, .bos = bos});
 
   std::vector<Candidate> candidates;
   if (options.method != "recur") candidates.push_back(prune_to(original, profile, options.target));
   if (options.method != "prune")
-    candidates.push_back(recur_to(original, data.calibration, options.target, options.seed));
+    candidates.push_back(recur_to(original, data.calibration, options.target, bos, options.seed));
 
   Json account = {
       {"version", FATHOM_VERSION},
@@ -172,6 +175,7 @@ Json compress(const CompressOptions& options) {
     training.context = context;
     training.learning_rate = candidate.learning_rate;
     training.seed = options.seed;
+    training.bos = bos;
     // What is left is shared by the runs still to come, after setting aside the judging that each needs.
     const auto runs = static_cast<double>(candidates.size() - i);
     training.max_minutes = (options.minutes - clock.minutes() - judging_minutes * (2 * runs - 1)) / runs;

@@ -7,7 +7,7 @@
 #include "base/progress.h"
 #include "formats/documents.h"
 #include "runtime/engine.h"
-#include "runtime/generate.h"
+#include "runtime/self_corpus.h"
 
 namespace fathom {
 namespace {
