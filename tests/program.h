@@ -1,0 +1,34 @@
+// Runs the program as its users do.
+#pragma once
+
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "scratch.h"
+
+namespace fathom::test {
+
+struct Run {
+  int code = -1;
+  std::string out, err;
+};
+
+/// Runs `fathom ARGUMENTS` in a shell (arguments with spaces need their quotes).
+inline Run run_program(const std::string& arguments) {
+  const Scratch scratch;
+  const auto out = scratch / "out", err = scratch / "err";
+  const std::string command =
+      std::string(FATHOM_PROGRAM) + " " + arguments + " >" + out.string() + " 2>" + err.string();
+  const int status = std::system(command.c_str());
+  const auto content = [](const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(out), content(err)};
+}
+
+}  // namespace fathom::test
