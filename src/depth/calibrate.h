@@ -28,13 +28,17 @@ class SecondMoments : public Observer {
   explicit SecondMoments(std::span<const std::int64_t> visits);
   void observe(Tap tap, std::int64_t visit, std::int64_t rows, std::span<const float> values) override;
 
-  /// E[x xᵀ] plus 1e-3 of its mean diagonal on the diagonal, so that directions that the text never used
-  /// count a little; scaled to a mean diagonal of 1, as the fit does not ask for the scale. Gives the memory
+  /// E[x xᵀ] of the inputs before their norm's `gain` (none where it is empty), plus 1e-3 of its mean
+  /// diagonal on the diagonal, so that directions that the text never used count a little. Gives the memory
   /// away. Throws Error when nothing was seen or a value is not finite.
-  Matrix take(Tap tap, std::int64_t visit);
+  Matrix take(Tap tap, std::int64_t visit, std::span<const float> gain);
 
  private:
-  std::map<std::pair<Tap, std::int64_t>, Matrix> sums_;
+  struct Sum {
+    Matrix products;  ///< the lower triangle
+    std::int64_t rows = 0;
+  };
+  std::map<std::pair<Tap, std::int64_t>, Sum> sums_;
 };
 
 /// Bytes that SecondMoments holds for one visit.

@@ -1,7 +1,7 @@
 #include "depth/fold_norms.h"
 
-#include <utility>
-#include <vector>
+#include <algorithm>
+#include <functional>
 
 namespace fathom {
 namespace {
@@ -29,20 +29,26 @@ bool is_foldable(const ModelConfig& config, const std::string& norm) {
   return norm == norm_before(config, Linear::q) || norm == norm_before(config, Linear::gate);
 }
 
+std::vector<float> gain_before(const Checkpoint& checkpoint, std::int64_t layer, Linear linear) {
+  const std::string norm = norm_before(checkpoint.config, linear);
+  if (norm.empty()) return {};
+  std::vector<float> gain = decode(checkpoint.layer_tensor(layer, norm + ".weight"));
+  if (checkpoint.config.norm_plus_one) {
+    for (float& value : gain) value += 1;
+  }
+  return gain;
+}
+
 Matrix folded_weight(const Checkpoint& checkpoint, std::int64_t layer, Linear linear) {
   const Tensor& tensor = checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight");
   Matrix weight;
   weight.rows = tensor.rows();
   weight.cols = tensor.row_elements();
   weight.values = decode(tensor);
-  const std::string norm = norm_before(checkpoint.config, linear);
-  if (norm.empty()) return weight;
-  const std::vector<float> gain = decode(checkpoint.layer_tensor(layer, norm + ".weight"));
-  const float offset = checkpoint.config.norm_plus_one ? 1.0F : 0.0F;
+  const std::vector<float> gain = gain_before(checkpoint, layer, linear);
+  if (gain.empty()) return weight;
   for (std::int64_t i = 0; i < weight.rows; ++i) {
-    for (std::int64_t j = 0; j < weight.cols; ++j) {
-      weight.row(i)[j] *= gain[static_cast<std::size_t>(j)] + offset;
-    }
+    std::transform(gain.begin(), gain.end(), weight.row(i), weight.row(i), std::multiplies<>());
   }
   return weight;
 }

@@ -1,6 +1,7 @@
 #include "depth/recur.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <mutex>
 #include <utility>
@@ -112,7 +113,8 @@ void Recursion::copy_untied(const Group& group) {
 }
 
 /// Norms and biases. Gains before linear maps are in the matrices already. Other norms are the visit's own in
-/// a relaxed model and tied like matrices in a plain recursive one; biases are always tied.
+/// a relaxed model and tied like matrices in a plain recursive one. Biases are tied, and what a depth misses
+/// goes into a bias of its pair (PEFT's lora_bias).
 void Recursion::tie_vectors(const Group& group) {
   const ModelConfig& config = checkpoint_.config;
   const bool picks = options_.init == SharedInit::stepwise || options_.init == SharedInit::lower;
@@ -146,7 +148,19 @@ void Recursion::tie_vectors(const Group& group) {
     }
   }
   for (const Linear linear : all_linears) {
-    if (has_bias(config, linear)) tie(std::string(linear_name(linear)) + ".bias");
+    if (!has_bias(config, linear)) continue;
+    const std::string name = linear_name(linear);
+    tie(name + ".bias");
+    if (options_.lora == LoraInit::zero) continue;
+    const Tensor& shared = result_.tensors.at(layer_name(group.layer, name + ".bias"));
+    for (const std::int64_t l : group.visits) {
+      if (adapter(l) < 0) continue;
+      std::vector<float> own = decode(checkpoint_.layer_tensor(source_layer(l), name + ".bias"));
+      const std::vector<float> common = decode(shared);
+      std::transform(own.begin(), own.end(), common.begin(), own.begin(), std::minus<>());
+      result_.tensors.emplace(adapter_name(adapter(l), name + ".lora_B.bias"),
+                              make_tensor(shared.dtype, shared.shape, own));
+    }
   }
 }
 
@@ -199,7 +213,10 @@ void Recursion::tie_matrices(std::span<const Group> groups, SecondMoments* momen
     InputStatistics statistics;
     if (moments != nullptr) {
       std::vector<Matrix> of_depths;
-      for (const std::int64_t l : group.visits) of_depths.push_back(moments->take(input.tap, l));
+      for (const std::int64_t l : group.visits) {
+        const auto gain = gain_before(checkpoint_, source_layer(l), input.readers.front());
+        of_depths.push_back(moments->take(input.tap, l, gain));
+      }
       statistics = input_statistics(std::move(of_depths));
     }
     for (const Linear linear : input.readers) {

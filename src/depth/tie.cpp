@@ -116,7 +116,7 @@ TiedMatrix tie_calibrated(std::span<const Matrix> weights, const InputStatistics
   const std::int64_t width = std::min(full, rank + std::max<std::int64_t>(8, rank / 8));
   std::vector<Matrix> bases;
   for (std::size_t l = 0; l < weights.size(); ++l) bases.push_back(gaussian(out, width, random));
-  constexpr int first_steps = 4;
+  constexpr int first_steps = 4, later_steps = 2;
   for (std::int64_t round = 0; round <= rounds; ++round) {
     if (round > 0) {
       tied.shared = mean;
@@ -127,7 +127,7 @@ TiedMatrix tie_calibrated(std::span<const Matrix> weights, const InputStatistics
     }
     for (std::size_t l = 0; l < weights.size(); ++l) {
       tied.own[l] = weighted_pair(difference(weights[l], tied.shared), inputs.moments[l], rank,
-                                  round == 0 ? first_steps : 1, bases[l]);
+                                  round == 0 ? first_steps : later_steps, bases[l]);
     }
   }
   for (LowRank& pair : tied.own) normalise(pair);

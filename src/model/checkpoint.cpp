@@ -62,6 +62,8 @@ void check_adapter(const Checkpoint& checkpoint, const std::string& name, const 
     if (part == norm.name + ".weight") return check_shape(checkpoint, name, tensor, {norm.width});
   for (const Linear linear : all_linears) {
     const std::string base = linear_name(linear);
+    if (part == base + ".lora_B.bias" && checkpoint.adapter_tensor(index, base + ".lora_B.weight") != nullptr)
+      return check_shape(checkpoint, name, tensor, {out_features(checkpoint.config, linear)});
     const bool down = part == base + ".lora_A.weight";
     if (!down && part != base + ".lora_B.weight") continue;
     if (tensor.shape.size() != 2)

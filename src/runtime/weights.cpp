@@ -57,8 +57,9 @@ AdapterWeights pack_adapter(const Checkpoint& checkpoint, std::int64_t adapter, 
     const Tensor* a = checkpoint.adapter_tensor(adapter, name + ".lora_A.weight");
     const Tensor* b = checkpoint.adapter_tensor(adapter, name + ".lora_B.weight");
     if (a == nullptr || b == nullptr) continue;
-    weights.pairs[static_cast<std::size_t>(linear)] = {backend.pack(*a, nullptr, compute),
-                                                       backend.pack(*b, nullptr, compute)};
+    weights.pairs[static_cast<std::size_t>(linear)] = {
+        backend.pack(*a, nullptr, compute),
+        backend.pack(*b, checkpoint.adapter_tensor(adapter, name + ".lora_B.bias"), compute)};
   }
   for (const auto& [norm, name] : norm_names(checkpoint.config))
     if (const Tensor* tensor = checkpoint.adapter_tensor(adapter, name))

@@ -70,7 +70,8 @@ TrainModel::Block TrainModel::block(const Checkpoint& checkpoint, const Visit& v
     Map& map = result.maps[static_cast<int>(linear)];
     map.weight = parameter(checkpoint, layer_name(visit.layer, name + ".weight"));
     if (has_bias(config_, linear)) map.bias = parameter(checkpoint, layer_name(visit.layer, name + ".bias"));
-    map.pair = {optional_adapter(name + ".lora_A.weight"), optional_adapter(name + ".lora_B.weight")};
+    map.pair = {optional_adapter(name + ".lora_A.weight"), optional_adapter(name + ".lora_B.weight"),
+                optional_adapter(name + ".lora_B.bias")};
   }
   const auto norm = [&](const char* name) {
     const Parameter* own = optional_adapter(std::string(name) + ".weight");
@@ -98,7 +99,7 @@ at::Tensor TrainModel::apply(const Block& block, Linear which, const at::Tensor&
   if (map.pair.a != nullptr) {
     at::Tensor low = linear(x, *map.pair.a, nullptr);
     if (options_.adapter_scale != 1) low = low * options_.adapter_scale;
-    y = y + linear(low, *map.pair.b, nullptr);
+    y = y + linear(low, *map.pair.b, map.pair.bias);
   }
   return y;
 }

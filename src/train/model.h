@@ -38,7 +38,7 @@ class TrainModel {
 
  private:
   struct LowRank {
-    const Parameter *a = nullptr, *b = nullptr;
+    const Parameter *a = nullptr, *b = nullptr, *bias = nullptr;
   };
   struct Map {
     const Parameter *weight = nullptr, *bias = nullptr;
