@@ -185,7 +185,7 @@ Json post_processor(const GgufFile& file, const std::vector<std::string>& pieces
     if (!id || !flag_or(file, "tokenizer.ggml.add_" + name + "_token", by_default)) return;
     const std::string& piece = pieces[*id];
     single.push_back({{"SpecialToken", {{"id", piece}, {"type_id", 0}}}});
-    tokens[piece] = {{"id", piece}, {"ids", {*id}}, {"tokens", {piece}}};
+    tokens[piece] = {{"id", piece}, {"ids", Json::array({*id})}, {"tokens", Json::array({piece})}};
   };
   const auto text = [](const char* id, int type) {
     return Json{{"Sequence", {{"id", id}, {"type_id", type}}}};
