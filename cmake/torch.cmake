@@ -11,7 +11,14 @@ else()
     message(FATAL_ERROR "libtorch not found: run `make deps`, or pass -DCMAKE_PREFIX_PATH=/path/to/libtorch, or -DFATHOM_TRAIN=OFF")
   endif()
   cmake_path(GET torch_root PARENT_PATH torch_site)
-  target_include_directories(torch SYSTEM INTERFACE ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)
+  # The wheel's include folder also holds other libraries' headers (another fmt, another oneDNN), which would hide the
+  # system's: only torch's own are linked to.
+  set(torch_headers ${CMAKE_SOURCE_DIR}/build/include/libtorch)
+  file(MAKE_DIRECTORY ${torch_headers})
+  foreach(folder ATen c10 caffe2 torch)
+    file(CREATE_LINK ${torch_root}/include/${folder} ${torch_headers}/${folder} SYMBOLIC)
+  endforeach()
+  target_include_directories(torch SYSTEM INTERFACE ${torch_headers})
   target_link_libraries(torch INTERFACE ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so)
   # The CPU library names two small CUDA libraries; they lie in the wheels beside it and are found at run time.
   file(GLOB cuda_dirs ${torch_site}/nvidia/*/lib)

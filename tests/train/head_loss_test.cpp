@@ -71,7 +71,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"Temperature", {.cross_entropy = 0.5F, .divergence = 2, .temperature = 3}},
                     Case{"SoftCap", {.cross_entropy = 1, .divergence = 1, .temperature = 2, .softcap = 5}},
                     Case{"Bfloat16", {.cross_entropy = 1, .divergence = 1}, 2e-2, at::kBFloat16}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& instance) { return instance.param.name; });
 
 }  // namespace
 }  // namespace fathom

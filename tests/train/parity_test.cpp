@@ -33,8 +33,8 @@ TEST_P(TrainParity, LogitsLossAndGradientsAreTransformers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, TrainParity, testing::ValuesIn(oracle_names()), [](const auto& info) {
-  std::string name = info.param;
+INSTANTIATE_TEST_SUITE_P(Models, TrainParity, testing::ValuesIn(oracle_names()), [](const auto& instance) {
+  std::string name = instance.param;
   std::ranges::replace(name, '-', '_');
   return name;
 });

@@ -143,7 +143,9 @@ TEST_P(Resume, GoesOnToTheLastBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(What, Resume, testing::Values(Trainable::all, Trainable::lora),
-                         [](const auto& info) { return info.param == Trainable::all ? "All" : "Lora"; });
+                         [](const auto& instance) {
+                           return instance.param == Trainable::all ? "All" : "Lora";
+                         });
 
 TEST(Train, ACheckpointOfAnotherRunIsRefused) {
   const test::Scratch scratch;
