@@ -9,8 +9,7 @@ namespace {
 
 bool ends_with_word(std::string_view text) {
   if (text.empty()) return false;
-  std::size_t at = text.size() - 1;
-  while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
+  std::size_t at = last_character(text);
   return is_word(next_code_point(text, at));
 }
 
@@ -29,15 +28,13 @@ std::size_t end_of_leading_space(std::string_view text, std::size_t at) {
 }
 
 std::size_t start_of_trailing_space(std::string_view text, std::size_t least) {
-  std::size_t end = text.size();
-  while (end > least) {
-    std::size_t at = end - 1;
-    while (at > least && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
-    std::size_t next = at;
-    if (!is_white_space(next_code_point(text, next))) break;
-    end = at;
+  while (text.size() > least) {
+    const std::size_t last = last_character(text);
+    std::size_t at = last;
+    if (!is_white_space(next_code_point(text, at))) break;
+    text = text.substr(0, last);
   }
-  return end;
+  return text.size();
 }
 
 }  // namespace

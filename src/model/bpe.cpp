@@ -10,7 +10,8 @@ namespace fathom {
 namespace {
 
 constexpr Token kNone = -1;
-constexpr std::int32_t kEnd = -1;  // no neighbour
+constexpr std::int32_t kEnd = -1;              // no neighbour
+constexpr std::string_view kSpace = "\u2581";  // SentencePiece's visible space
 // Ids may have gaps, but a lone id of two thousand million must not cost that much memory.
 constexpr std::size_t kMostGaps = 1 << 20;
 // Longer pieces hardly come twice; a cache of this many words holds nearly all of a natural text.
@@ -92,7 +93,12 @@ Bpe::Bpe(Vocabulary vocabulary, const Merges& merges, BpeOptions options, const 
     };
     const std::uint64_t key = pair_key(known(left), known(right));
     merges_[key] = {static_cast<std::uint32_t>(i), known(whole)};
+    if (right.starts_with(kSpace) && !left.empty()) {
+      std::size_t last = last_character(left);
+      before_words_.insert(next_code_point(left, last));
+    }
   }
+  has_words_ = vocabulary_.find(kSpace).has_value();
   if (options_.unknown) {
     unknown_ = vocabulary_.find(*options_.unknown);
     if (!unknown_) fail("{}: the unknown token '{}' is not in the vocabulary", where, *options_.unknown);
@@ -183,21 +189,42 @@ void Bpe::merge_all(std::vector<Symbol>& symbols) const {
   }
 }
 
+/// Where the word that begins at `begin` ends. No merge reaches from one word into the next, so each can be
+/// merged alone and remembered: SentencePiece's models give a whole document as one piece, and this makes it
+/// ten times faster.
+std::size_t Bpe::end_of_word(std::string_view piece, std::size_t begin) const {
+  for (std::size_t at = begin; has_words_;) {
+    at = piece.find(kSpace, at + 1);
+    if (at == std::string_view::npos) break;
+    std::size_t last = last_character(piece.substr(0, at));
+    if (!before_words_.contains(next_code_point(piece, last))) return at;
+  }
+  return piece.size();
+}
+
 void Bpe::encode(std::string_view piece, std::vector<Token>& out, Cache& cache) const {
-  if (const auto known = cache.find(piece)) {
+  if (const auto whole = options_.ignore_merges ? vocabulary_.find(piece) : std::nullopt) {
+    out.push_back(*whole);
+    return;
+  }
+  for (std::size_t begin = 0; begin < piece.size();) {
+    const std::size_t end = end_of_word(piece, begin);
+    encode_word(piece.substr(begin, end - begin), out, cache);
+    begin = end;
+  }
+}
+
+void Bpe::encode_word(std::string_view word, std::vector<Token>& out, Cache& cache) const {
+  if (const auto known = cache.find(word)) {
     out.insert(out.end(), known->begin(), known->end());
     return;
   }
   const std::size_t begin = out.size();
-  if (const auto whole = options_.ignore_merges ? vocabulary_.find(piece) : std::nullopt) {
-    out.push_back(*whole);
-  } else {
-    std::vector<Symbol> symbols = characters(piece);
-    merge_all(symbols);
-    for (const Symbol& symbol : symbols)
-      if (!symbol.gone) out.push_back(symbol.token);
-  }
-  cache.insert(piece, std::span(out).subspan(begin));
+  std::vector<Symbol> symbols = characters(word);
+  merge_all(symbols);
+  for (const Symbol& symbol : symbols)
+    if (!symbol.gone) out.push_back(symbol.token);
+  cache.insert(word, std::span(out).subspan(begin));
 }
 
 }  // namespace fathom

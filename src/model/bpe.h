@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -62,6 +63,8 @@ class Bpe {
     Token merged;
   };
   struct Symbol;
+  void encode_word(std::string_view word, std::vector<Token>& out, Cache& cache) const;
+  std::size_t end_of_word(std::string_view piece, std::size_t begin) const;
   const Merge* find_merge(Token left, Token right) const;
   void merge_all(std::vector<Symbol>& symbols) const;
   std::vector<Symbol> characters(std::string_view piece) const;
@@ -72,6 +75,9 @@ class Bpe {
   std::array<Token, 0x180> frequent_{};  // ids of characters below U+0180, which has the byte-level alphabet
   std::array<Token, 256> bytes_{};       // ids of "<0x00>" ...; -1 where absent
   std::unordered_map<std::uint64_t, Merge> merges_;
+  bool has_words_ = false;  // SentencePiece's visible space is in the vocabulary
+  std::unordered_set<char32_t>
+      before_words_;  // characters that some merge joins to a following visible space
 };
 
 class Bpe::Cache {

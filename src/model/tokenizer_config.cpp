@@ -43,17 +43,10 @@ void read_end_ids(const fs::path& file, TokenizerConfig& config) {
   const Json json = read_json(file);
   const JsonObject object(json, file.string());
   if (!object.has("eos_token_id")) return;
-  const auto check = [&](const Json& value) {
-    if (!value.is_number_integer() || value < 0 || value > std::numeric_limits<Token>::max())
-      fail("{} is {}, expected token ids", object.field("eos_token_id"), value.dump());
-    config.end_ids.push_back(value.get<Token>());
-  };
   const Json& ids = object.at("eos_token_id");
-  if (ids.is_array()) {
-    for (const Json& id : ids) check(id);
-  } else {
-    check(ids);
-  }
+  const std::string field = object.field("eos_token_id");
+  if (!ids.is_array()) return config.end_ids.push_back(read_token_id(ids, field));
+  for (const Json& id : ids) config.end_ids.push_back(read_token_id(id, field));
 }
 
 }  // namespace

@@ -109,13 +109,20 @@ std::vector<PieceType> read_types(const GgufFile& file, std::size_t count) {
   return types;
 }
 
+/// llama.cpp's converter writes user-defined pieces of SentencePiece, runs of spaces for instance, with plain
+/// spaces and with a score that keeps them from being merged. SentencePiece has visible spaces and score 0.
+void restore_user_defined(std::vector<std::string>& pieces, const std::vector<PieceType>& types) {
+  for (std::size_t id = 0; id < pieces.size(); ++id)
+    if (types[id] == PieceType::user_defined) pieces[id] = TextPattern(" ").replace_all(pieces[id], kSpace);
+}
+
 /// The merges that a SentencePiece vocabulary implies: every way to put a piece together from two others, the
 /// best scores first. Ties as transformers' convert_slow_tokenizer.generate_merges breaks them: the longer
 /// left part, then the longer right part, then the order of ids.
 Bpe::Merges merges_from_scores(const GgufFile& file, const std::vector<std::string>& pieces,
                                const std::vector<PieceType>& types) {
   const std::string key = "tokenizer.ggml.scores";
-  const std::vector<double> scores = file.numbers(key);
+  std::vector<double> scores = file.numbers(key);
   if (scores.size() != pieces.size())
     fail("{}: key '{}' has {} entries, expected {}, as many as '{}'", file.path().string(), key,
          scores.size(), pieces.size(), kTokens);
@@ -135,6 +142,7 @@ Bpe::Merges merges_from_scores(const GgufFile& file, const std::vector<std::stri
   std::vector<Merge> found;
   for (std::size_t id = 0; id < pieces.size(); ++id) {
     if (!merges(id)) continue;
+    if (types[id] == PieceType::user_defined) scores[id] = 0;
     const std::string_view piece = pieces[id];
     if (piece.size() > kLongestPiece)
       fail("{}: key '{}'[{}] has {} bytes, expected at most {}", file.path().string(), kTokens, id,
@@ -224,8 +232,9 @@ TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file) {
         "llama (SentencePiece BPE)",
         file.path().string(), model);
   const bool sentencepiece = model == "llama";
-  const std::vector<std::string>& pieces = read_pieces(file);
+  std::vector<std::string> pieces = read_pieces(file);
   const std::vector<PieceType> types = read_types(file, pieces.size());
+  if (sentencepiece) restore_user_defined(pieces, types);
 
   TokenizerSpec spec;
   spec.source = file.path().string();

@@ -167,6 +167,14 @@ class SpecReader : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
+Token read_token_id(const Json& value, const std::string& field) {
+  constexpr auto kMost = std::numeric_limits<Token>::max();
+  if (!value.is_number_integer() || value < 0 || value > kMost)
+    fail("{} has {}, expected token ids from 0 to {}", field,
+         value.dump(-1, ' ', true, Json::error_handler_t::replace), kMost);
+  return value.get<Token>();
+}
+
 TokenizerSpec read_tokenizer_json(const std::filesystem::path& file) {
   TokenizerSpec spec;
   spec.source = file.string();

@@ -82,11 +82,8 @@ void add_template(const JsonObject& processor, Frame& frame) {
     const std::string name = part.object("SpecialToken").string("id");
     const JsonObject token = processor.object("special_tokens").object(name);
     const Json& ids = token.array("ids", 1000);
-    for (const Json& id : ids) {
-      if (!id.is_number_unsigned() || id > std::numeric_limits<Token>::max())
-        fail("{} has {}, expected token ids", token.field("ids"), id.dump());
-      (text_seen ? added.after : added.before).push_back(id.get<Token>());
-    }
+    for (const Json& id : ids)
+      (text_seen ? added.after : added.before).push_back(read_token_id(id, token.field("ids")));
   }
   if (!text_seen) fail("{}: expected the text, \"A\", once", processor.field("single"));
   frame.before.insert(frame.before.begin(), added.before.begin(), added.before.end());

@@ -21,6 +21,9 @@ struct TokenizerSpec {
   Bpe::Merges merges;
 };
 
+/// A token's id, from JSON. `field` ("FILE: field 'x'") begins the message of the Error.
+Token read_token_id(const Json& value, const std::string& field);
+
 /// Reads tokenizer.json. Throws Error naming file and field.
 TokenizerSpec read_tokenizer_json(const std::filesystem::path& file);
 

@@ -75,6 +75,12 @@ char32_t next_code_point(std::string_view text, std::size_t& at) {
   return code_point;
 }
 
+std::size_t last_character(std::string_view text) {
+  std::size_t at = text.size() - 1;
+  while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
+  return at;
+}
+
 void append_utf8(std::string& out, char32_t code_point) {
   std::array<utf8proc_uint8_t, 4> bytes{};
   const auto count = utf8proc_encode_char(static_cast<utf8proc_int32_t>(code_point), bytes.data());

@@ -16,6 +16,8 @@ bool is_valid_utf8(std::string_view bytes);
 
 /// The code point at `at` of valid UTF-8; moves `at` behind it.
 char32_t next_code_point(std::string_view text, std::size_t& at);
+/// Where the last code point of valid, not empty UTF-8 begins.
+std::size_t last_character(std::string_view text);
 void append_utf8(std::string& out, char32_t code_point);
 
 /// Bytes of the UTF-8 character that begins with `first` (of valid UTF-8).
