@@ -1,0 +1,31 @@
+// The text that `profile`, `prune` and `recur` measure a model on, and how they say what became of it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "model/checkpoint.h"
+#include "model/tokenizer.h"
+
+namespace fathom {
+
+struct MeasuringText {
+  std::vector<Token> ids;
+  Token bos = -1;      ///< what the tokenizer puts before a text; -1: nothing
+  std::string origin;  ///< the file's name, or "the model's own samples"
+};
+
+/// The first `tokens` tokens of `file`; where that is empty, as many sampled from the model itself. Throws
+/// Error.
+MeasuringText measuring_text(const Checkpoint& checkpoint, const std::filesystem::path& file,
+                             std::int64_t tokens, std::uint64_t seed);
+
+/// "106.2M → 92.0M non-embedding parameters".
+std::string parameter_change(const Checkpoint& before, const Checkpoint& after);
+
+/// "3, 12-15".
+std::string layer_ranges(const std::vector<std::int64_t>& layers);
+
+}  // namespace fathom
