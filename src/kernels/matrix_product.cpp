@@ -24,6 +24,12 @@ bool has_isa(dnnl::cpu_isa least) {
   return (have & static_cast<unsigned>(least)) == static_cast<unsigned>(least);
 }
 
+Type source_type(const PanelMatrix& weight) { return weight.type == Compute::f32 ? Type::f32 : Type::bf16; }
+
+Format panel_format(const PanelMatrix& weight) {
+  return weight.type == Compute::f32 ? Format::BA16a64b : Format::BA16a64b2a;
+}
+
 }  // namespace
 
 struct MatrixProduct::State {
@@ -39,13 +45,6 @@ struct MatrixProduct::State {
   dnnl::stream stream{engine};
   std::map<Key, dnnl::matmul> primitives;
 };
-
-namespace {
-Type source_type(const PanelMatrix& weight) { return weight.type == Compute::f32 ? Type::f32 : Type::bf16; }
-Format panel_format(const PanelMatrix& weight) {
-  return weight.type == Compute::f32 ? Format::BA16a64b : Format::BA16a64b2a;
-}
-}  // namespace
 
 const dnnl::matmul& MatrixProduct::State::primitive(const PanelMatrix& weight, std::int64_t rows, bool bias,
                                                     bool accumulate) {

@@ -1,0 +1,208 @@
+// bench_kernels: each operation on the shapes of SmolLM2-135M beside what this machine reaches, measured in
+// the same minute: GFLOP/s and GB/s (best of several runs), and the share of the ceiling that binds. Weights
+// are kept in so many copies that they come from memory, as they do in a model.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "base/threads.h"
+#include "kernels/backend.h"
+#include "kernels/matrix_product.h"
+#include "kernels/panels.h"
+#include "kernels/simd.h"
+
+namespace fathom {
+namespace {
+
+// The best of up to 7 runs, or of 2 where they take long.
+double best_seconds(const std::function<void()>& body) {
+  double best = 1e9;
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 7; ++i) {
+    if (i >= 2 && std::chrono::steady_clock::now() - start > std::chrono::milliseconds(200)) break;
+    const auto begin = std::chrono::steady_clock::now();
+    body();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  return best;
+}
+
+std::vector<float> normals(std::int64_t count) {
+  Random random(1);
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& v : values) v = static_cast<float>(random.normal());
+  return values;
+}
+
+struct Ceilings {
+  double bytes = 0;          // a second, read from memory by all threads, four streams each
+  double f32 = 0, bf16 = 0;  // operations a second of the largest product
+};
+
+// The own product of one row is little else than reading; the library's of many rows little else than
+// arithmetic.
+Ceilings measure_ceilings(MatrixProduct& library) {
+  Ceilings ceilings;
+  const std::int64_t size = 2048;
+  const Tensor weight = make_tensor(DType::f32, {size, size}, normals(size * size));
+  const auto x = normals(size * size);
+  std::vector<std::uint16_t> narrow(x.size());
+  simd::to_bf16(x.size(), x.data(), narrow.data());
+  std::vector<float> y(x.size());
+  const double operations = 2.0 * size * size * size;
+  if (library.supports(Compute::f32)) {
+    const PanelMatrix panels = pack_panels(weight, Compute::f32);
+    ceilings.f32 =
+        operations / best_seconds([&] { library.run(panels, nullptr, size, x.data(), y.data(), false); });
+  }
+  if (library.supports(Compute::bf16)) {
+    const PanelMatrix panels = pack_panels(weight, Compute::bf16);
+    ceilings.bf16 = operations /
+                    best_seconds([&] { library.run(panels, nullptr, size, narrow.data(), y.data(), false); });
+  }
+  const std::size_t count = std::size_t{1} << 26;  // 256 MB
+  const std::vector<float> memory(count, 1.0F);
+  const std::size_t threads = static_cast<std::size_t>(thread_count()), part = count / threads / 4;
+  std::vector<float> sums(threads * 16);
+  ceilings.bytes = count * sizeof(float) / best_seconds([&] {
+                     parallel_for(static_cast<std::int64_t>(threads), [&](std::int64_t thread) {
+                       const float* from = memory.data() + static_cast<std::size_t>(thread) * 4 * part;
+                       float sum[64] = {};
+                       for (std::size_t i = 0; i + 16 <= part; i += 16)
+                         for (std::size_t s = 0; s < 4; ++s)
+                           for (std::size_t j = 0; j < 16; ++j) sum[s * 16 + j] += from[s * part + i + j];
+                       for (const float s : sum) sums[static_cast<std::size_t>(thread) * 16] += s;
+                     });
+                   });
+  return ceilings;
+}
+
+void bench_linear(MatrixProduct& library, const Ceilings& ceilings, std::int64_t out, std::int64_t in,
+                  Compute type) {
+  const std::int64_t element = type == Compute::f32 ? 4 : 2, bytes = out * in * element;
+  const std::int64_t copies = std::max<std::int64_t>(1, (std::int64_t{96} << 20) / bytes);
+  const Tensor weight = make_tensor(DType::f32, {out, in}, normals(out * in));
+  std::vector<PanelMatrix> panels;
+  for (std::int64_t i = 0; i < copies; ++i) panels.push_back(pack_panels(weight, type));
+  for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 512}) {
+    if (rows * out > (std::int64_t{1} << 23)) continue;
+    const auto x = normals(rows * in);
+    std::vector<std::uint16_t> narrow(x.size());
+    simd::to_bf16(x.size(), x.data(), narrow.data());
+    std::vector<float> y(static_cast<std::size_t>(rows * out));
+    const auto own = [&](const PanelMatrix& matrix) {
+      const std::int64_t threads = thread_count();
+      parallel_for(threads, [&](std::int64_t t) {
+        simd::panel_product(matrix, static_cast<std::size_t>(matrix.panels() * t / threads),
+                            static_cast<std::size_t>(matrix.panels() * (t + 1) / threads),
+                            static_cast<std::size_t>(rows), x.data(), static_cast<std::size_t>(in), y.data(),
+                            false);
+      });
+    };
+    const auto other = [&](const PanelMatrix& matrix) {
+      const void* from = type == Compute::f32 ? static_cast<const void*>(x.data()) : narrow.data();
+      library.run(matrix, nullptr, rows, from, y.data(), false);
+    };
+    const auto line = [&](const char* name, const std::function<void(const PanelMatrix&)>& product) {
+      const double seconds = best_seconds([&] {
+                               for (const auto& matrix : panels) product(matrix);
+                             }) /
+                             static_cast<double>(copies);
+      const double operations = 2.0 * static_cast<double>(rows * out * in);
+      const double peak = type == Compute::f32 ? ceilings.f32 : ceilings.bf16;
+      const double least =
+          std::max(static_cast<double>(bytes) / ceilings.bytes, peak > 0 ? operations / peak : 0);
+      fmt::print("{:>4} x {:>5} x {:>4} {:4} {:8} {:9.1f} us {:7.1f} GFLOP/s {:6.1f} GB/s {:4.0f} %\n", rows,
+                 out, in, type == Compute::f32 ? "f32" : "bf16", name, seconds * 1e6,
+                 operations / seconds * 1e-9, static_cast<double>(bytes) / seconds * 1e-9,
+                 100 * least / seconds);
+    };
+    if (rows <= 64) line("own", own);
+    if (library.supports(type)) line("oneDNN", other);
+  }
+}
+
+void bench_attention(const Backend& backend, const Ceilings& ceilings, Compute type, std::int64_t sequences,
+                     std::int64_t first, std::int64_t count) {
+  const KvLayout layout = {.kv_heads = 3, .head_dim = 64, .type = type};
+  const AttentionShape shape = {.heads = 9, .cache = layout, .window = 0, .scale = 0.125F, .softcap = 0};
+  std::vector<AlignedBuffer> memory;
+  std::vector<std::vector<std::byte*>> pages(static_cast<std::size_t>(sequences));
+  std::vector<AttentionSpan> spans;
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    auto& own = pages[static_cast<std::size_t>(s)];
+    for (std::int64_t p = 0; p < first + count; p += page_positions) {
+      memory.emplace_back(static_cast<std::size_t>(layout.page_bytes()));
+      own.push_back(memory.back().as<std::byte>());
+    }
+    spans.push_back({.row = s * count, .count = count, .first = first, .pages = own.data()});
+  }
+  const auto queries = normals(sequences * count * shape.heads * layout.head_dim);
+  std::vector<float> out(queries.size());
+  const double seconds = best_seconds([&] { backend.attention(shape, spans, queries.data(), out.data()); });
+  const double pairs =
+      static_cast<double>(count) * (static_cast<double>(first) + (static_cast<double>(count) + 1) / 2);
+  const double operations = 4.0 * static_cast<double>(sequences * shape.heads * layout.head_dim) * pairs;
+  const double bytes = static_cast<double>(sequences * (first + count) * 2 * layout.kv_heads *
+                                           layout.head_dim * (type == Compute::f32 ? 4 : 2));
+  const double least = std::max(bytes / ceilings.bytes, ceilings.f32 > 0 ? operations / ceilings.f32 : 0);
+  fmt::print(
+      "attention {:3} x {:4} tokens after {:4} {:4} {:9.1f} us {:7.1f} GFLOP/s {:6.1f} GB/s {:4.0f} %\n",
+      sequences, count, first, type == Compute::f32 ? "f32" : "bf16", seconds * 1e6,
+      operations / seconds * 1e-9, bytes / seconds * 1e-9, 100 * least / seconds);
+}
+
+void bench_elementwise(const Backend& backend, const Ceilings& ceilings) {
+  const std::int64_t rows = 512, width = 1536;
+  auto x = normals(rows * width);
+  const auto other = normals(rows * width);
+  const auto line = [&](const char* name, int passes, const std::function<void()>& body) {
+    const double bytes = static_cast<double>(rows * width * 4 * passes), seconds = best_seconds(body);
+    fmt::print("{:<18} 512 x 1536 {:9.1f} us {:6.1f} GB/s {:4.0f} %\n", name, seconds * 1e6,
+               bytes / seconds * 1e-9, 100 * bytes / ceilings.bytes / seconds);
+  };
+  line("rms_norm", 2, [&] { backend.rms_norm(rows, width, x.data(), other.data(), 1e-5F, x.data()); });
+  line("gated silu", 3,
+       [&] { backend.gated_activation(rows, width, GateActivation::silu, x.data(), other.data()); });
+  line("gated gelu_tanh", 3,
+       [&] { backend.gated_activation(rows, width, GateActivation::gelu_tanh, x.data(), other.data()); });
+  line("add", 3, [&] { backend.add(rows * width, other.data(), x.data()); });
+  line("softcap", 2, [&] { backend.softcap(rows * width, 30, x.data()); });
+}
+
+void run() {
+  MatrixProduct library;
+  const auto backend = make_cpu_backend();
+  const Ceilings ceilings = measure_ceilings(library);
+  fmt::print("{}\nceilings: {:.1f} GB/s read, {:.0f} GFLOP/s f32, {:.0f} GFLOP/s bf16 (0: no such kernels)\n",
+             backend->describe(), ceilings.bytes * 1e-9, ceilings.f32 * 1e-9, ceilings.bf16 * 1e-9);
+  for (const Compute type : {Compute::f32, Compute::bf16}) {
+    bench_linear(library, ceilings, 576, 576, type);
+    bench_linear(library, ceilings, 192, 576, type);
+    bench_linear(library, ceilings, 1536, 576, type);
+    bench_linear(library, ceilings, 576, 1536, type);
+    bench_linear(library, ceilings, 49152, 576, type);
+    bench_attention(*backend, ceilings, type, 1, 0, 512);
+    bench_attention(*backend, ceilings, type, 1, 3584, 512);
+    bench_attention(*backend, ceilings, type, 1, 4095, 1);
+    bench_attention(*backend, ceilings, type, 32, 200, 1);
+  }
+  bench_elementwise(*backend, ceilings);
+}
+
+}  // namespace
+}  // namespace fathom
+
+int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  fathom::set_threads(argc > 1 ? std::atoi(argv[1]) : 0);
+  fathom::run();
+  return 0;
+}
