@@ -94,12 +94,12 @@ std::optional<std::string> canonical_name(std::string_view name) {
   return std::string(name);
 }
 
-TensorMap canonical_tensors(TensorMap tensors, const fs::path& directory) {
+TensorMap canonical_tensors(const TensorMap& tensors, const fs::path& directory) {
   TensorMap result;
-  for (auto& [name, tensor] : tensors) {
-    auto canonical = canonical_name(name);
+  for (const auto& [name, tensor] : tensors) {
+    const auto canonical = canonical_name(name);
     if (!canonical) continue;
-    if (!result.emplace(*canonical, std::move(tensor)).second)
+    if (!result.emplace(*canonical, tensor).second)
       fail("{}: tensor '{}' is there twice, under two names", directory.string(), *canonical);
   }
   return result;
