@@ -23,6 +23,11 @@ void install_interrupt_handler() {
 
 bool interrupted() { return signalled != 0; }
 
+void clear_interrupt() {
+  signalled = 0;
+  install_interrupt_handler();
+}
+
 void check_interrupt() {
   if (interrupted()) throw Interrupted();
 }

@@ -10,6 +10,9 @@ void install_interrupt_handler();
 /// True once a signal came.
 bool interrupted();
 
+/// Forgets the signal and catches the next one again: a chat goes on after Ctrl-C has ended an answer.
+void clear_interrupt();
+
 /// Throws Interrupted once a signal came. Long loops call it every fraction of a second.
 void check_interrupt();
 

@@ -1,7 +1,76 @@
+#include "runtime/generate.h"
+
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "cli/generation.h"
 #include "cli/verbs.h"
 
 namespace fathom {
+namespace {
 
-void add_generate(CLI::App&) {}
+struct Options : CommonOptions, GenerationOptions {
+  std::optional<std::string> prompt;
+  std::filesystem::path file;
+  bool chat = false;
+};
+
+std::vector<Token> prompt_tokens(const Options& options, const LoadedModel& model) {
+  const std::string text = options.prompt ? *options.prompt : read_file(options.file);
+  if (!options.chat) return model.tokenizer.encode(text);
+  const Json messages = Json::array({{{"role", "user"}, {"content", text}}});
+  const ChatTemplate chat = chat_template_of(model);
+  return model.tokenizer.encode(chat.render(chat_context(model.tokenizer, messages)), false);
+}
+
+Json figures_of(const Options& options, const Generated& generated) {
+  return {{"model", options.model.string()},
+          {"text", generated.text},
+          {"tokens", generated.tokens},
+          {"stopped_by", to_string(generated.reason)},
+          {"prompt_tokens", generated.prompt_tokens},
+          {"prompt_seconds", generated.prompt_seconds},
+          {"generate_seconds", generated.generate_seconds}};
+}
+
+void run(Options& options) {
+  if (options.prompt.has_value() == !options.file.empty()) fail_usage("give either --prompt or --file");
+  options.generate.sampler.seed = options.seed;
+  LoadedModel model = load_model(options);
+  const bool to_stdout = options.json != "-";
+  const Generated generated =
+      generate(model.engine, model.tokenizer, model.engine.open(), prompt_tokens(options, model),
+               options.generate, [&](std::string_view text) {
+                 if (to_stdout) print_text(text);
+               });
+  if (to_stdout) print_text("\n");
+  if (!options.quiet) fmt::print(stderr, "{}\n", speed_line(generated));
+  emit_json(options, figures_of(options, generated));
+  if (generated.reason == StopReason::interrupted) throw Interrupted();
+}
+
+}  // namespace
+
+void add_generate(CLI::App& program) {
+  auto options = std::make_shared<Options>();
+  CLI::App* verb = program.add_subcommand("generate", "Continue a text; it is streamed as it is written");
+  add_generation_options(*verb, *options);
+  verb->add_option("--prompt", options->prompt, "The text to continue")->type_name("TEXT");
+  verb->add_option("--file", options->file, "A file with the text to continue")->check(CLI::ExistingFile);
+  verb->add_flag("--chat", options->chat,
+                 "The prompt is a user's message: wrap it by the model's chat template");
+  verb->add_flag("--ignore-eos", options->generate.ignore_end, "Go on after the model's end of text");
+  add_common(*verb, *options, true);
+  verb->footer(
+      "The text goes to standard output, speed and the reason of the stop to standard error.\n\n"
+      "Example: fathom generate models/smollm2-135m-instruct.gguf --chat --prompt \"Why is the sky blue?\"");
+  verb->callback([options] {
+    apply_common(*options);
+    run(*options);
+  });
+}
 
 }  // namespace fathom

@@ -28,4 +28,16 @@ std::string ChatTemplate::render(const Json& context) const {
   return jinja::Interpreter().render(*root_, context);
 }
 
+Json chat_context(const Tokenizer& tokenizer, Json messages, bool add_generation_prompt) {
+  Json context = {{"messages", std::move(messages)},
+                  {"add_generation_prompt", add_generation_prompt},
+                  {"tools", nullptr},
+                  {"documents", nullptr}};
+  for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
+    const std::string text = tokenizer.special_text(name);
+    if (!text.empty()) context[name] = text;
+  }
+  return context;
+}
+
 }  // namespace fathom

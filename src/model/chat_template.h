@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/json.h"
+#include "model/tokenizer.h"
 
 namespace fathom {
 
@@ -33,5 +34,9 @@ class ChatTemplate {
  private:
   std::unique_ptr<const jinja::Node> root_;
 };
+
+/// The variables that transformers gives a template: `messages`, `add_generation_prompt`, the texts of the
+/// tokenizer's special tokens, and no tools or documents.
+Json chat_context(const Tokenizer& tokenizer, Json messages, bool add_generation_prompt = true);
 
 }  // namespace fathom

@@ -73,13 +73,14 @@ Value repeated(const Value& value, std::int64_t times, Work& work) {
   const std::size_t size = text != nullptr ? text->size() : value.sequence()->items.size();
   if (size > 0 && count > (std::size_t{1} << 40) / size)
     fail("repeating something {} times is too much", times);
-  work.spend(size * count);
   if (text != nullptr) {
+    work.spend(size * count);
     std::string result;
     result.reserve(size * count);
     for (std::size_t i = 0; i < count && size > 0; i++) result += *text;
     return result;
   }
+  work.spend_elements(size * count);
   Sequence result({}, value.sequence()->kind);
   for (std::size_t i = 0; i < count && size > 0; i++)
     result.items.insert(result.items.end(), value.sequence()->items.begin(), value.sequence()->items.end());
@@ -233,7 +234,7 @@ Value arithmetic(const std::string& symbol, const Value& left, const Value& righ
     return *left.string() + *right.string();
   }
   if (symbol == "+" && is_list(a) && is_list(b) && a->kind == b->kind) {
-    work.spend(a->items.size() + b->items.size());
+    work.spend_elements(a->items.size() + b->items.size());
     Sequence joined(a->items, a->kind);
     joined.items.insert(joined.items.end(), b->items.begin(), b->items.end());
     return joined;

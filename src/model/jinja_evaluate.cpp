@@ -210,7 +210,7 @@ Value Interpreter::evaluate_slice(const Node& node) {
   if (list == nullptr || list->is_view() || list->kind == Sequence::Kind::generator)
     fail("'{}' cannot be sliced", object.type_name());
   Sequence taken({}, list->kind);
-  work_.spend(list->items.size());
+  work_.spend_elements(list->items.size());
   for_range(slice_range(start, stop, step, std::ssize(list->items)),
             [&](std::size_t i) { taken.items.push_back(list->items[i]); });
   return taken;

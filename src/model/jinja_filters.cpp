@@ -63,7 +63,7 @@ Value unique_filter(Call& c) {
   std::vector<Value> seen;
   for (std::size_t i = 0; i < items.size(); i++) {
     const Value key = c.truth(0, false) ? keys[i] : folded(keys[i]);
-    c.work.spend(seen.size());
+    c.work.spend_elements(seen.size());
     if (std::any_of(seen.begin(), seen.end(), [&](const Value& old) { return equal(old, key, c.work); }))
       continue;
     seen.push_back(key);
@@ -137,7 +137,7 @@ Value items_filter(Call& c) {
   Sequence pairs({}, Kind::generator);
   if (c.self.is_undefined()) return pairs;
   if (c.self.dict() == nullptr) fail("'items' needs a dict, not '{}'", c.self.type_name());
-  c.work.spend(c.self.dict()->entries.size() * 4);
+  c.work.spend_elements(c.self.dict()->entries.size() * 4);
   for (const auto& [key, value] : c.self.dict()->entries)
     pairs.items.emplace_back(Sequence({key, value}, Kind::tuple));
   return pairs;
@@ -372,9 +372,9 @@ std::vector<Value> sorted(std::vector<Value> elements, const std::vector<Value>&
   }
   std::vector<std::size_t> order(elements.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  work.spend(elements.size() * 16);
+  work.spend_elements(elements.size());
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    work.spend(1);
+    work.spend_elements(1);
     return compare(by[a], by[b], work) ==
            (reverse ? std::partial_ordering::greater : std::partial_ordering::less);
   });

@@ -11,7 +11,7 @@ namespace {
 // A level costs at most some 1 KB of stack, and Node and Value recursion stays within it.
 constexpr int max_depth = 1000;
 
-constexpr std::size_t step_cost = 16;  // of a statement or an expression, in Work's units
+constexpr std::size_t step_cost = 32;  // of a statement or an expression, in Work's units
 
 }  // namespace
 
@@ -174,6 +174,7 @@ Interpreter::Flow Interpreter::run_loop(const Node& node) {
   for (const Value& value : *items) height = std::max(height, value.height());
   if (height >= max_height) fail("values nest deeper than {} levels", max_height);
   for (std::size_t i = 0; i < items->size(); i++) {
+    work_.spend_elements(8);  // the scope and what is in it
     const ScopeEntry entry(*this);
     scope_->variables["loop"] = std::make_shared<const Loop>(Loop{items, i, height + 1});
     assign(*node.children[0], (*items)[i]);

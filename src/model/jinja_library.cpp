@@ -79,7 +79,7 @@ Value range(Call& c) {
   const std::int64_t count = step > 0 ? (stop - start + step - 1) / step : (start - stop - step - 1) / -step;
   if (count > most_range) fail("a range has {} elements, at most {} are allowed", count, most_range);
   Sequence result;
-  c.work.spend(static_cast<std::size_t>(std::max<std::int64_t>(count, 0)) * 4);
+  c.work.spend_elements(static_cast<std::size_t>(std::max<std::int64_t>(count, 0)));
   for (std::int64_t i = 0; i < count; i++) result.items.emplace_back(start + i * step);
   return result;
 }

@@ -32,7 +32,7 @@ Value strip_method(Call& c) {
 
 Value list_of(std::vector<std::string> parts, Work& work) {
   Sequence list;
-  work.spend(parts.size() * 16);
+  work.spend_elements(parts.size() * 3);
   for (std::string& part : parts) list.items.emplace_back(std::move(part));
   return list;
 }
@@ -165,7 +165,7 @@ Value get_method(Call& c) {
 template <Sequence::Kind kind>
 Value dict_view(Call& c) {
   Sequence view({}, kind);
-  c.work.spend(c.self.dict()->entries.size() * 4);
+  c.work.spend_elements(c.self.dict()->entries.size() * 4);
   for (const auto& [key, value] : c.self.dict()->entries) {
     if (kind == Sequence::Kind::keys) view.items.push_back(key);
     if (kind == Sequence::Kind::values) view.items.push_back(value);
@@ -181,7 +181,7 @@ Value refuse_change(Call& c) {
 Value index_method(Call& c) {
   const auto& items = c.self.sequence()->items;
   for (std::size_t i = 0; i < items.size(); i++) {
-    c.work.spend(1);
+    c.work.spend_elements(1);
     if (equal(items[i], c[0], c.work)) return static_cast<std::int64_t>(i);
   }
   fail("'index': {} is not in the {}", to_repr(c[0], c.work).substr(0, 60), c.self.type_name());
@@ -189,7 +189,7 @@ Value index_method(Call& c) {
 
 Value count_equal(Call& c) {
   const auto& items = c.self.sequence()->items;
-  c.work.spend(items.size());
+  c.work.spend_elements(items.size());
   return static_cast<std::int64_t>(std::count_if(
       items.begin(), items.end(), [&](const Value& item) { return equal(item, c[0], c.work); }));
 }

@@ -113,7 +113,7 @@ class JsonWriter {
   JsonWriter(const JsonStyle& style, Work& work) : style_(style), work_(work) {}
 
   void write(const Value& value) {
-    work_.spend(8);
+    work_.spend_elements(1);
     if (value.is_none()) {
       add("null");
     } else if (value.is_number()) {
@@ -165,7 +165,7 @@ class JsonWriter {
     std::vector<const std::pair<Value, Value>*> entries;
     for (const auto& entry : dict.entries) entries.push_back(&entry);
     if (style_.sort_keys) {
-      work_.spend(entries.size() * 32);
+      work_.spend_elements(entries.size());
       std::stable_sort(entries.begin(), entries.end(), [&](const auto* a, const auto* b) {
         return compare(a->first, b->first, work_) == std::partial_ordering::less;
       });
@@ -217,7 +217,7 @@ std::string to_text(const Value& value, Work& work) {
 }
 
 std::string to_repr(const Value& value, Work& work) {
-  work.spend(8);
+  work.spend_elements(1);
   if (value.is_undefined()) return "Undefined";
   if (value.is_none()) return "None";
   if (value.is_bool()) return value.truth() ? "True" : "False";

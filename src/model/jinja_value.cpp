@@ -132,14 +132,14 @@ bool Value::same_object(const Value& other) const {
 }
 
 const Value* Dict::find(const Value& key, Work& work) const {
-  work.spend(entries.size());
+  work.spend_elements(entries.size());
   for (const auto& [name, value] : entries)
     if (equal(name, key, work)) return &value;
   return nullptr;
 }
 
 const Value* Dict::find_name(std::string_view key, Work& work) const {
-  work.spend(entries.size());
+  work.spend_elements(entries.size());
   for (const auto& [name, value] : entries)
     if (name.is_string() && *name.string() == key) return &value;
   return nullptr;
@@ -149,7 +149,7 @@ void Dict::set(const Value& key, Value value, Work& work) {
   const bool list = key.sequence() != nullptr && key.sequence()->kind != Sequence::Kind::tuple;
   if (list || key.dict() != nullptr) fail("a {} cannot be the key of a dict", key.type_name());
   height = std::max({height, value.height() + 1, key.height() + 1});
-  work.spend(entries.size());
+  work.spend_elements(entries.size());
   for (auto& [name, old] : entries) {
     if (equal(name, key, work)) {
       old = std::move(value);
@@ -160,7 +160,7 @@ void Dict::set(const Value& key, Value value, Work& work) {
 }
 
 Value from_json(const Json& json, Work& work) {
-  work.spend(16);
+  work.spend_elements(1);
   switch (json.type()) {
     case Json::value_t::boolean:
       return json.get<bool>();
@@ -214,7 +214,7 @@ bool equal(const Value& left, const Value& right, Work& work) {
     if (a == b) return true;
     if (a->kind != b->kind || a->items.size() != b->items.size() || a->kind == Sequence::Kind::generator)
       return false;
-    work.spend(a->items.size());
+    work.spend_elements(a->items.size());
     for (std::size_t i = 0; i < a->items.size(); i++)
       if (!equal(a->items[i], b->items[i], work)) return false;
     return true;
@@ -246,7 +246,7 @@ std::partial_ordering compare(const Value& left, const Value& right, Work& work)
   if (a != nullptr && b != nullptr && a->kind == b->kind &&
       (a->kind == Sequence::Kind::list || a->kind == Sequence::Kind::tuple)) {
     const std::size_t shared = std::min(a->items.size(), b->items.size());
-    work.spend(shared);
+    work.spend_elements(shared);
     for (std::size_t i = 0; i < shared; i++)
       if (!equal(a->items[i], b->items[i], work)) return compare(a->items[i], b->items[i], work);
     return a->items.size() <=> b->items.size();
@@ -271,18 +271,18 @@ bool contains(const Value& container, const Value& element, Work& work) {
 std::vector<Value> elements(const Value& value, Work& work) {
   if (value.is_undefined()) return {};
   if (const auto* list = value.sequence()) {
-    work.spend(list->items.size());
+    work.spend_elements(list->items.size());
     if (list->kind == Sequence::Kind::generator && std::exchange(list->consumed, true)) return {};
     return list->items;
   }
   std::vector<Value> result;
   if (const auto* map = value.dict()) {
-    work.spend(map->entries.size());
+    work.spend_elements(map->entries.size());
     for (const auto& entry : map->entries) result.push_back(entry.first);
     return result;
   }
   if (const auto* text = value.string()) {
-    work.spend(text->size() * 64);
+    work.spend_elements(text->size() * 3);  // a string each
     for (const char32_t c : decode_utf8(*text)) result.emplace_back(encode_utf8(c));
     return result;
   }

@@ -1,6 +1,7 @@
 // Values of the template language: Python's, as far as templates see them.
 #pragma once
 
+#include <algorithm>
 #include <compare>
 #include <cstdint>
 #include <memory>
@@ -16,15 +17,16 @@
 namespace fathom::jinja {
 
 /// What a rendering may still spend. Templates come with models from anywhere: everything that grows or loops
-/// pays first (a byte made, an element visited: 1), so that a hostile template ends in an Error after about a
-/// second.
+/// pays first (a byte made: 1, an element made or visited: 32, about its size), so that a hostile template
+/// ends in an Error after about a second and within the same number of bytes.
 class Work {
  public:
   /// Throws Error when nothing is left.
   void spend(std::size_t units);
+  void spend_elements(std::size_t count) { spend(std::min(count, left_) * 32); }
 
  private:
-  std::size_t left_ = std::size_t{128} << 20;
+  std::size_t left_ = std::size_t{256} << 20;
 };
 
 struct Sequence;

@@ -1,8 +1,10 @@
-// Text from a prompt, streamed; and many texts at once from the model itself.
+// Text from a prompt, streamed.
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/engine.h"
@@ -13,37 +15,48 @@ namespace fathom {
 struct GenerateOptions {
   std::int64_t max_tokens = -1;   ///< -1: until the model ends or the context is full
   std::vector<std::string> stop;  ///< strings that end the text; they are not part of it
-  bool ignore_end = false;
+  bool ignore_end = false;        ///< goes on after end tokens
   SamplerOptions sampler;
 };
 
 enum class StopReason { end_of_text, stop_string, max_tokens, context_full, interrupted };
+/// "end_of_text", ...
+std::string_view to_string(StopReason reason);
 
 struct Generated {
-  std::vector<Token> tokens;
-  std::string text;
+  std::vector<Token> tokens;  ///< all that were sampled, the end token included
+  std::string text;           ///< what was streamed
   StopReason reason = StopReason::max_tokens;
   std::int64_t prompt_tokens = 0;
   double prompt_seconds = 0, generate_seconds = 0;
 };
 
-/// Continues `prompt` in `sequence` (which may already hold earlier turns); `stream` gets whole UTF-8
-/// characters as they are certain not to belong to a stop string.
+/// Continues `prompt` in `sequence` (which may already hold earlier turns). `stream` gets whole UTF-8
+/// characters as soon as they are certain not to belong to a stop string. Of the last token sampled keys and
+/// values are not computed: Engine::length tells what the sequence holds. The repetition penalty looks at
+/// `prompt` and what follows. A signal (base/interrupt.h) ends it with what is there, reason `interrupted`.
+/// Throws Error when the prompt does not fit into the context; UsageError when prompt or a stop string are
+/// empty.
 Generated generate(Engine& engine, const Tokenizer& tokenizer, int sequence, std::span<const Token> prompt,
                    const GenerateOptions& options, const std::function<void(std::string_view)>& stream);
 
-struct SelfCorpusOptions {
-  std::int64_t tokens = 100'000;  ///< at least so many, without BOS
-  std::int64_t length = 512;      ///< a document's most
-  std::int64_t batch = 32;        ///< sequences side by side
-  double temperature = 1.0;
-  std::uint64_t seed = 0;
-};
+/// Passes text on but for stop strings, wherever they are cut into pieces.
+class StopFilter {
+ public:
+  /// Throws UsageError for an empty string.
+  explicit StopFilter(std::vector<std::string> stops);
 
-/// Documents that the model writes when nothing is asked (from its BOS or end-of-text token, sampled at
-/// `temperature`): the data for calibration and distillation where the user brings no text. Deterministic for
-/// a seed. Shows a progress bar.
-std::vector<std::vector<Token>> self_corpus(Engine& engine, const Tokenizer& tokenizer,
-                                            const SelfCorpusOptions& options);
+  /// What is certain, after one more piece, not to belong to a stop string. Once a stop string is complete,
+  /// the text before it.
+  std::string push(std::string_view piece);
+  /// What was held back, at the end of the text.
+  std::string finish() { return std::exchange(held_, ""); }
+  bool stopped() const { return stopped_; }
+
+ private:
+  std::vector<std::string> stops_;
+  std::string held_;
+  bool stopped_ = false;
+};
 
 }  // namespace fathom

@@ -1,0 +1,43 @@
+// What `generate` and `chat` share: sampling options, the model with its tokenizer, and the line about speed.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "model/chat_template.h"
+#include "model/checkpoint.h"
+#include "model/tokenizer.h"
+#include "runtime/engine.h"
+#include "runtime/generate.h"
+
+namespace fathom {
+
+struct GenerationOptions {
+  std::filesystem::path model;
+  GenerateOptions generate;
+  std::string dtype = "auto";
+  std::int64_t context = 0;
+};
+
+/// MODEL, --max-tokens, --stop, --dtype, --context and the sampler's options.
+void add_generation_options(CLI::App& verb, GenerationOptions& options);
+
+struct LoadedModel {
+  Checkpoint checkpoint;
+  Tokenizer tokenizer;
+  Engine engine;
+};
+LoadedModel load_model(const GenerationOptions& options);
+
+/// Throws Error when the model has no chat template.
+ChatTemplate chat_template_of(const LoadedModel& model);
+
+/// "prompt 12 tokens, 340.1 tok/s; ..."
+std::string speed_line(const Generated& generated);
+
+/// Writes to standard output at once.
+void print_text(std::string_view text);
+
+}  // namespace fathom

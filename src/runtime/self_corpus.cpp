@@ -1,0 +1,189 @@
+#include "runtime/self_corpus.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/interrupt.h"
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/threads.h"
+#include "runtime/sampler.h"
+
+namespace fathom {
+namespace {
+
+/// How a kind of document starts and ends.
+struct Kind {
+  Token start = 0;
+  bool keep_start = false;  ///< it is part of the document
+  std::vector<Token> ends;
+};
+
+std::vector<Kind> kinds_of(const Tokenizer& tokenizer) {
+  const auto end_of_text = tokenizer.id("<|endoftext|>");
+  const auto start = tokenizer.bos() ? tokenizer.bos() : end_of_text ? end_of_text : tokenizer.eos();
+  if (!start)
+    fail("the tokenizer names neither a beginning nor an end of text to start the model's own texts from");
+  Kind text{*start, false, tokenizer.end_tokens()};
+  text.ends.push_back(*start);
+  std::vector<Kind> kinds = {text};
+  // A chat ends its turns with an end token too, so only a new text ends it.
+  if (const auto turn = tokenizer.id("<|im_start|>"); turn && turn != start)
+    kinds.push_back({*turn, true, {*start}});
+  return kinds;
+}
+
+/// A sequence of the engine and the document that it writes.
+struct Slot {
+  int sequence = 0;
+  const Kind* kind = nullptr;
+  std::optional<Sampler> sampler;
+  std::vector<Token> document;
+  Token next = 0;  ///< to be fed
+
+  bool ends(Token token, std::int64_t length) const {
+    return std::ssize(document) >= length || std::ranges::find(kind->ends, token) != kind->ends.end();
+  }
+};
+
+class Corpus {
+ public:
+  Corpus(Engine& engine, const Tokenizer& tokenizer, const SelfCorpusOptions& options)
+      : engine_(engine),
+        options_(options),
+        kinds_(kinds_of(tokenizer)),
+        length_(std::min(options.length, engine.max_context() - 1)),
+        progress_("the model writes", options.tokens, "tok") {
+    if (options.batch < 1 || length_ < 1) fail_usage("documents need a batch and a length of at least 1");
+  }
+
+  std::vector<std::vector<Token>> write() {
+    slots_.resize(static_cast<std::size_t>(options_.batch));
+    for (Slot& slot : slots_) {
+      slot.sequence = engine_.open();
+      begin(slot);
+    }
+    while (tokens_ < options_.tokens) step();
+    for (Slot& slot : slots_) {
+      finish(slot);
+      engine_.close(slot.sequence);
+    }
+    progress_.finish();
+    return std::move(documents_);
+  }
+
+ private:
+  void begin(Slot& slot) {
+    slot.kind = &kinds_[started_ % kinds_.size()];
+    // Own random numbers for every document, so that it does not depend on those beside it.
+    slot.sampler.emplace(
+        SamplerOptions{.temperature = options_.temperature, .seed = Random(options_.seed).next() + started_});
+    started_++;
+    slot.next = slot.kind->start;
+    if (slot.kind->keep_start) slot.document.push_back(slot.next);
+    engine_.truncate(slot.sequence, 0);
+  }
+
+  void finish(Slot& slot) {
+    if (!slot.document.empty()) documents_.push_back(std::exchange(slot.document, {}));
+  }
+
+  /// One more token of every document.
+  void step() {
+    check_interrupt();
+    std::vector<Feed> feeds;
+    for (const Slot& slot : slots_) feeds.push_back({slot.sequence, std::span(&slot.next, 1), 1});
+    const std::vector<float> hidden = engine_.forward(feeds);
+    const auto vocab = static_cast<std::size_t>(engine_.config().vocab_size);
+    logits_.resize(slots_.size() * vocab);
+    engine_.head(std::ssize(slots_), hidden.data(), logits_.data());
+    parallel_for(std::ssize(slots_), [&](std::int64_t i) {
+      Slot& slot = slots_[static_cast<std::size_t>(i)];
+      slot.next =
+          slot.sampler->pick(std::span(logits_).subspan(static_cast<std::size_t>(i) * vocab, vocab), {});
+    });
+    std::int64_t written = 0;
+    for (Slot& slot : slots_) {
+      if (slot.ends(slot.next, length_)) {
+        finish(slot);
+        begin(slot);
+      } else {
+        slot.document.push_back(slot.next);
+        written++;
+      }
+    }
+    tokens_ += written;
+    progress_.advance(written);
+  }
+
+  Engine& engine_;
+  const SelfCorpusOptions& options_;
+  std::vector<Kind> kinds_;
+  std::int64_t length_;
+  Progress progress_;
+  std::vector<Slot> slots_;
+  std::vector<float> logits_;
+  std::vector<std::vector<Token>> documents_;
+  std::uint64_t started_ = 0;
+  std::int64_t tokens_ = 0;
+};
+
+Json described(const Engine& engine, const SelfCorpusOptions& options) {
+  return {{"tokens", options.tokens},
+          {"length", options.length},
+          {"batch", options.batch},
+          {"temperature", options.temperature},
+          {"seed", options.seed},
+          {"vocab", engine.config().vocab_size},
+          {"weight_bytes", engine.weight_bytes()}};
+}
+
+/// The documents in `file` if it was made as `description` says.
+std::optional<std::vector<std::vector<Token>>> read_kept(const std::filesystem::path& file,
+                                                         const Json& description, std::int64_t vocab) {
+  if (!std::filesystem::exists(file)) return {};
+  const std::string content = read_file(file);
+  std::vector<std::vector<Token>> documents;
+  for (std::size_t at = 0; at < content.size();) {
+    const std::size_t end = std::min(content.find('\n', at), content.size());
+    const Json json = parse_json(std::string_view(content).substr(at, end - at), file.string());
+    at = end + 1;
+    const JsonObject line(json, file.string());
+    if (documents.empty() && (!line.has("options") || line.at("options") != description)) return {};
+    auto& document = documents.emplace_back();
+    for (const Json& id : line.array("ids")) {
+      if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() >= vocab)
+        fail("{} holds {}, expected token ids below {}; remove the file to make it anew", line.field("ids"),
+             id.dump(), vocab);
+      document.push_back(id.get<Token>());
+    }
+  }
+  return documents;
+}
+
+}  // namespace
+
+std::vector<std::vector<Token>> self_corpus(Engine& engine, const Tokenizer& tokenizer,
+                                            const SelfCorpusOptions& options) {
+  return Corpus(engine, tokenizer, options).write();
+}
+
+std::vector<std::vector<Token>> kept_self_corpus(Engine& engine, const Tokenizer& tokenizer,
+                                                 const SelfCorpusOptions& options,
+                                                 const std::filesystem::path& file) {
+  const Json description = described(engine, options);
+  if (auto kept = read_kept(file, description, engine.config().vocab_size)) return std::move(*kept);
+  auto documents = self_corpus(engine, tokenizer, options);
+  std::string lines;
+  for (const auto& document : documents) {
+    Json line = {{"text", tokenizer.decode(document, false)}, {"ids", document}};
+    if (lines.empty()) line["options"] = description;
+    lines += line.dump() + "\n";
+  }
+  write_file(file, lines);
+  return documents;
+}
+
+}  // namespace fathom
