@@ -1,5 +1,7 @@
 #include "compress/compress.h"
 
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <memory>
 
