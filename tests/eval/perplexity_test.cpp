@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/threads.h"
 #include "eval/speed.h"
 #include "model/checkpoint.h"
 #include "oracle.h"
@@ -14,11 +15,16 @@
 namespace fathom {
 namespace {
 
+/// On one thread: to start a parallel loop over a tiny model takes longer than to run it.
+Engine tiny_engine(const Oracle& oracle) {
+  set_threads(1);
+  set_quiet(true);
+  return Engine(load_checkpoint(oracle.model));
+}
+
 class PerplexityOf : public testing::TestWithParam<std::string> {
  protected:
-  PerplexityOf() : oracle_(load_oracle(GetParam())), engine_(load_checkpoint(oracle_.model)) {
-    set_quiet(true);
-  }
+  PerplexityOf() : oracle_(load_oracle(GetParam())), engine_(tiny_engine(oracle_)) {}
   std::int64_t length() const { return static_cast<std::int64_t>(oracle_.ids.size()); }
 
   Oracle oracle_;
@@ -53,7 +59,7 @@ INSTANTIATE_TEST_SUITE_P(Models, PerplexityOf, testing::Values("llama", "gemma2"
 
 TEST(Perplexity, SaysWhatIsWrong) {
   const Oracle oracle = load_oracle("llama");
-  Engine engine(load_checkpoint(oracle.model));
+  Engine engine = tiny_engine(oracle);
   EXPECT_THROW(perplexity(engine, oracle.ids, 29, -1), Error);        // shorter than one window
   EXPECT_THROW(perplexity(engine, oracle.ids, 1, -1), UsageError);    // nothing to score
   EXPECT_THROW(perplexity(engine, oracle.ids, 257, -1), UsageError);  // longer than the model's context
@@ -63,7 +69,7 @@ TEST(Perplexity, SaysWhatIsWrong) {
 }
 
 TEST(Speed, MeasuresBothPhasesWithinTheContext) {
-  Engine engine(load_checkpoint(load_oracle("llama").model));
+  Engine engine = tiny_engine(load_oracle("llama"));
   const Speed speed = measure_speed(engine);  // 512 and 64 tokens; the model's context is 256
   EXPECT_EQ(speed.prompt_tokens, 128);
   EXPECT_EQ(speed.generated_tokens, 64);

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
+#include "base/threads.h"
 #include "model/checkpoint.h"
 #include "scratch.h"
 
@@ -26,6 +27,7 @@ const fs::path model = FATHOM_TEST_DATA "/models/llama-text";
 class TaskAgainstTransformers : public testing::TestWithParam<std::string> {};
 
 TEST_P(TaskAgainstTransformers, SameLikelihoodsAndAccuracies) {
+  set_threads(1);  // more would take longer to start than to run
   set_quiet(true);
   Engine engine(load_checkpoint(model));
   const Json expected = read_json(sets / "expected.json")[GetParam()];
