@@ -13,8 +13,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-// Parameters are passed to the functions as the tensor that is computed with (which requires a gradient, so
-// that autograd knows the way) and the total to add to; autograd itself gets no gradient for either.
+// Parameters are passed to the functions twice: as the tensor that is computed with, which requires a
+// gradient so that autograd knows the way, and whole, for the total to add to. Autograd itself gets no
+// gradient for either.
 
 void add_to(const Tensor& total, const Tensor& gradient) {
   const Tensor values = gradient.contiguous();
@@ -22,12 +23,13 @@ void add_to(const Tensor& total, const Tensor& gradient) {
 }
 
 struct LinearFunction : Function<LinearFunction> {
-  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const Tensor& bias,
-                        const Tensor& weight_gradient, const Tensor& bias_gradient) {
-    context->save_for_backward({x, weight});
-    context->saved_data["weight"] = weight_gradient;
-    context->saved_data["bias"] = bias_gradient;
-    return bias.defined() ? at::linear(x, weight, bias.to(weight.scalar_type())) : at::linear(x, weight);
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& matrix,
+                        const Parameter& weight, const Parameter* bias) {
+    context->save_for_backward({x, matrix});
+    context->saved_data["weight"] = weight.gradient;
+    context->saved_data["bias"] = bias != nullptr ? bias->gradient : Tensor();
+    return bias != nullptr ? at::linear(x, matrix, bias->compute.to(matrix.scalar_type()))
+                           : at::linear(x, matrix);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& output) {
@@ -37,21 +39,21 @@ struct LinearFunction : Function<LinearFunction> {
     const Tensor bias_gradient = context->saved_data["bias"].toTensor();
     if (weight_gradient.defined()) add_to(weight_gradient, dy.t().mm(saved[0]));
     if (bias_gradient.defined()) add_to(bias_gradient, dy.to(at::kFloat).sum(0));
-    return {context->needs_input_grad(0) ? dy.mm(saved[1]) : Tensor(), {}, {}, {}, {}};
+    return {context->needs_input_grad(0) ? dy.mm(saved[1]) : Tensor(), {}, {}, {}};
   }
 };
 
 struct NormFunction : Function<NormFunction> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight,
-                        const Tensor& gradient, bool plus_one, double eps, at::ScalarType out) {
-    const Tensor gain = (plus_one ? weight + 1 : weight).to(at::kFloat).contiguous();
+                        const Parameter& parameter, bool plus_one, double eps, at::ScalarType out) {
+    const Tensor gain = (plus_one ? weight + 1 : weight).contiguous();
     const int64_t width = gain.numel(), rows = x.numel() / width;
     Tensor y = at::empty(x.sizes(), x.options().dtype(out));
     Tensor inverse_rms = at::empty({rows}, x.options().dtype(at::kFloat));
     rms_norm(rows, width, rows_of(x), gain.data_ptr<float>(), static_cast<float>(eps), rows_of(y),
              inverse_rms.data_ptr<float>());
     context->save_for_backward({x, gain, inverse_rms});
-    context->saved_data["gradient"] = gradient;
+    context->saved_data["gradient"] = parameter.gradient;
     return y;
   }
 
@@ -70,12 +72,12 @@ struct NormFunction : Function<NormFunction> {
 };
 
 struct EmbedFunction : Function<EmbedFunction> {
-  static Tensor forward(AutogradContext* context, const Tensor& ids, const Tensor& matrix,
-                        const Tensor& gradient, double scale) {
+  static Tensor forward(AutogradContext* context, const Tensor& ids, const Tensor& /*the way for autograd*/,
+                        const Parameter& matrix, double scale) {
     context->save_for_backward({ids});
-    context->saved_data["gradient"] = gradient;
+    context->saved_data["gradient"] = matrix.gradient;
     context->saved_data["scale"] = scale;
-    return matrix.index_select(0, ids).to(at::kFloat).mul_(scale);
+    return matrix.values().index_select(0, ids).to(at::kFloat).mul_(scale);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& output) {
@@ -125,16 +127,15 @@ Tensor visible(int64_t positions, int64_t window) {
 Values rows_of(const Tensor& tensor) { return {tensor.data_ptr(), tensor.scalar_type() == at::kBFloat16}; }
 
 Tensor linear(const Tensor& x, const Parameter& weight, const Parameter* bias) {
-  return LinearFunction::apply(x, weight.compute, bias != nullptr ? bias->compute : Tensor(), weight.gradient,
-                               bias != nullptr ? bias->gradient : Tensor());
+  return LinearFunction::apply(x, weight.compute, weight, bias);
 }
 
 Tensor rms_norm(const Tensor& x, const Parameter& gain, bool plus_one, double eps, at::ScalarType out) {
-  return NormFunction::apply(x, gain.compute, gain.gradient, plus_one, eps, out);
+  return NormFunction::apply(x, gain.compute, gain, plus_one, eps, out);
 }
 
 Tensor embed(const Tensor& ids, const Parameter& matrix, double scale) {
-  return EmbedFunction::apply(ids, matrix.values(), matrix.gradient, scale);
+  return EmbedFunction::apply(ids, matrix.compute, matrix, scale);
 }
 
 Tensor rotary(const Tensor& x, const Tensor& cosines, const Tensor& sines, int64_t heads) {

@@ -280,10 +280,15 @@ HWY_EXPORT(rms_norm_backward_part);
 HWY_EXPORT(rotate_part);
 HWY_EXPORT(vocabulary_loss_part);
 
-/// body(part, first, last) for one contiguous share of [0, count) a thread.
+// Below so many values a share is sooner done than handed to another thread.
+constexpr std::int64_t values_worth_a_thread = 16'384;
+
+/// body(part, first, last) for one contiguous share of [0, count) a thread; an item has `width` values.
 template <typename Body>
-void in_parts(std::int64_t count, const Body& body) {
-  const std::int64_t parts = thread_count();
+void in_parts(std::int64_t count, std::int64_t width, const Body& body) {
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(count * width / values_worth_a_thread, 1, thread_count());
+  if (parts == 1) return body(0, 0, count);
   parallel_for(parts, [&](std::int64_t part) {
     const std::int64_t first = count * part / parts, last = count * (part + 1) / parts;
     if (first < last) body(part, first, last);
@@ -293,14 +298,14 @@ void in_parts(std::int64_t count, const Body& body) {
 }  // namespace
 
 void accumulate(std::int64_t count, Values values, float* sum) {
-  in_parts(count, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+  in_parts(count, 1, [&](std::int64_t, std::int64_t first, std::int64_t last) {
     HWY_DYNAMIC_DISPATCH(accumulate_part)(first, last, values, sum);
   });
 }
 
 void rms_norm(std::int64_t rows, std::int64_t width, Values x, const float* gain, float eps, Values y,
               float* inverse_rms) {
-  in_parts(rows, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+  in_parts(rows, width, [&](std::int64_t, std::int64_t first, std::int64_t last) {
     HWY_DYNAMIC_DISPATCH(rms_norm_part)(first, last, width, x, gain, eps, y, inverse_rms);
   });
 }
@@ -309,7 +314,7 @@ void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values 
                        const float* inverse_rms, Values dx, float* gain_gradient) {
   const std::int64_t stride = width + 64;  // room for the padding
   std::vector<float> sums(gain_gradient != nullptr ? thread_count() * stride : 0);
-  in_parts(rows, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+  in_parts(rows, width, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
     float* own = gain_gradient != nullptr ? &sums[part * stride] : nullptr;
     HWY_DYNAMIC_DISPATCH(rms_norm_backward_part)
     (first, last, width, dy, x, gain, inverse_rms, dx, own);
@@ -322,7 +327,7 @@ void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values 
 
 void rotate(std::int64_t rows, std::int64_t positions, std::int64_t heads, std::int64_t head_dim,
             const float* cosines, const float* sines, float direction, Values x, Values y) {
-  in_parts(rows, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+  in_parts(rows, heads * head_dim, [&](std::int64_t, std::int64_t first, std::int64_t last) {
     HWY_DYNAMIC_DISPATCH(rotate_part)
     (first, last, positions, heads, head_dim, cosines, sines, direction, x, y);
   });
@@ -331,7 +336,7 @@ void rotate(std::int64_t rows, std::int64_t positions, std::int64_t heads, std::
 LossSums vocabulary_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights, Values logits,
                          const float* teacher, std::span<const std::int32_t> labels) {
   std::vector<LossSums> parts(thread_count());
-  in_parts(rows, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+  in_parts(rows, vocab, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
     parts[part] = HWY_DYNAMIC_DISPATCH(vocabulary_loss_part)(first, last, vocab, weights, logits, teacher,
                                                              labels.data());
   });
