@@ -74,7 +74,8 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens, const Normalizer& norma
     : tokens_(std::move(tokens)) {
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
     const AddedToken& token = tokens_[i];
-    decoded_.push_back(token.normalized ? normalizer(token.content) : token.content);
+    bool at_start = true;
+    decoded_.push_back(token.normalized ? normalizer(token.content, at_start) : token.content);
     (token.normalized ? normalized_ : raw_).insert(decoded_.back(), i);
     by_content_.emplace(token.content, i);
     by_id_.emplace(token.id, i);

@@ -6,20 +6,22 @@
 namespace fathom {
 namespace {
 
-std::string strip(std::string text, bool left, bool right) {
-  std::size_t begin = 0, end = 0;
-  bool inside = false;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t start = at;
-    if (is_white_space(next_code_point(text, at))) continue;
-    if (!inside) begin = start;
-    inside = true;
-    end = at;
+std::string strip(std::string_view text, bool left, bool right, bool& at_start) {
+  std::size_t begin = 0;
+  while (left && begin < text.size()) {
+    std::size_t next = begin;
+    if (!is_white_space(next_code_point(text, next))) break;
+    begin = next;
   }
-  if (!inside) begin = text.size();
-  if (!left) begin = 0;
-  if (!right) end = text.size();
-  return begin < end ? text.substr(begin, end - begin) : std::string();
+  if (begin > 0) at_start = false;
+  text.remove_prefix(begin);
+  while (right && !text.empty()) {
+    const std::size_t last = last_character(text);
+    std::size_t at = last;
+    if (!is_white_space(next_code_point(text, at))) break;
+    text = text.substr(0, last);
+  }
+  return std::string(text);
 }
 
 }  // namespace
@@ -62,15 +64,15 @@ std::string TextPattern::replace_all(std::string_view text, std::string_view con
   return out;
 }
 
-std::string Normalizer::operator()(std::string text) const {
-  for (const auto& step : steps_) text = step(std::move(text));
+std::string Normalizer::operator()(std::string text, bool& at_start) const {
+  for (const auto& step : steps_) text = step(std::move(text), at_start);
   return text;
 }
 
 void Normalizer::add(const JsonObject& object, int depth) {
   const std::string type = object.string("type");
   const auto form = [&](NormalForm which) {
-    steps_.emplace_back([which](std::string text) { return normalise(text, which); });
+    steps_.emplace_back([which](const std::string& text, bool&) { return normalise(text, which); });
   };
   if (type == "Sequence") {
     if (depth == kDeepestSequence) fail("{} is nested too deeply", object.field("normalizers"));
@@ -84,16 +86,24 @@ void Normalizer::add(const JsonObject& object, int depth) {
   } else if (type == "NFKD") {
     form(NormalForm::nfkd);
   } else if (type == "Lowercase") {
-    steps_.emplace_back([](std::string text) { return lower_case(text); });
+    steps_.emplace_back([](const std::string& text, bool&) { return lower_case(text); });
   } else if (type == "Strip") {
     const bool left = object.boolean_or("strip_left", true), right = object.boolean_or("strip_right", true);
-    steps_.emplace_back([=](std::string text) { return strip(std::move(text), left, right); });
-  } else if (type == "Prepend") {
     steps_.emplace_back(
-        [what = object.string("prepend")](std::string text) { return text.empty() ? text : what + text; });
+        [=](const std::string& text, bool& at_start) { return strip(text, left, right, at_start); });
+  } else if (type == "Prepend") {
+    steps_.emplace_back([what = object.string("prepend")](const std::string& text, bool&) {
+      return text.empty() ? text : what + text;
+    });
   } else if (type == "Replace") {
     steps_.emplace_back([pattern = TextPattern(object), content = object.string("content")](
-                            std::string text) { return pattern.replace_all(text, content); });
+                            const std::string& text, bool& at_start) {
+      if (content.empty() && at_start) {
+        const std::vector<Stretch> parts = pattern.find_all(text);
+        at_start = parts.empty() || !parts.front().match;
+      }
+      return pattern.replace_all(text, content);
+    });
   } else {
     fail(
         "{} is '{}', which is not supported; supported: NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, "

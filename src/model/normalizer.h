@@ -32,11 +32,14 @@ class Normalizer {
   /// Throws Error naming the field; others are refused by name.
   explicit Normalizer(const JsonObject& object) { add(object, 0); }
 
-  std::string operator()(std::string text) const;  ///< of valid UTF-8
+  /// Of valid UTF-8. `at_start` (the text is the beginning of the input) becomes false when the beginning is
+  /// cut off: Metaspace's "first" looks at that.
+  std::string operator()(std::string text, bool& at_start) const;
 
  private:
   void add(const JsonObject& object, int depth);
-  std::vector<std::function<std::string(std::string)>> steps_;
+  using Step = std::function<std::string(std::string, bool& at_start)>;
+  std::vector<Step> steps_;
 };
 
 /// A field that is a string of one character. Throws Error naming it.

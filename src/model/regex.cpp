@@ -110,8 +110,8 @@ Regex::Regex(std::string_view pattern, const std::string& field) {
   // In Ruby's syntax ^ and $ always mean lines. Anchored, because find_all tries one place at a time; at
   // match time that option would turn the compiled code off.
   code->compiled.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                     PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
-                                     &error, &place, context.get()));
+                                     PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_ANCHORED, &error, &place,
+                                     context.get()));
   if (!code->compiled)
     fail("{} is no valid regular expression: {}: '{}'", field, pcre2_message(error), pattern);
   pcre2_jit_compile(code->compiled.get(), PCRE2_JIT_COMPLETE);  // without it the interpreter runs

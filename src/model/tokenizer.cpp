@@ -33,7 +33,7 @@ std::optional<Token> Tokenizer::Data::find(std::string_view piece) const {
 
 void Tokenizer::Data::encode_part(std::string_view part, bool at_start, std::vector<Token>& out,
                                   Bpe::Cache& cache) const {
-  const std::string text = normalizer(std::string(part));
+  const std::string text = normalizer(std::string(part), at_start);
   for (const auto& [token, begin, end] : added_tokens.split_normalized(text)) {
     if (token) {
       out.push_back(*token);
