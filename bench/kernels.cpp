@@ -201,6 +201,7 @@ void run() {
 }  // namespace fathom
 
 int main(int argc, char** argv) {
+  fathom::spin_briefly(argv);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   fathom::set_threads(argc > 1 ? std::atoi(argv[1]) : 0);
   fathom::run();

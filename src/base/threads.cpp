@@ -1,7 +1,9 @@
 #include "base/threads.h"
 
 #include <omp.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <exception>
 
 #include "base/error.h"
@@ -14,6 +16,11 @@ void set_threads(int count) {
 }
 
 int thread_count() { return omp_get_max_threads(); }
+
+void spin_briefly(char** arguments) {
+  if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
+  if (::setenv("GOMP_SPINCOUNT", "1000", 0) == 0) ::execv("/proc/self/exe", arguments);
+}
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body) {
   std::exception_ptr first;

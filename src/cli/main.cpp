@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/threads.h"
 #include "cli/verbs.h"
 
 namespace {
@@ -53,6 +54,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  fathom::spin_briefly(argv);
   fathom::install_interrupt_handler();
   return run(argc, argv);
 }

@@ -4,6 +4,7 @@
 #include <dnnl.hpp>
 #include <map>
 #include <tuple>
+#include <unordered_map>
 
 #include "base/threads.h"
 
