@@ -67,8 +67,12 @@ std::string read_file(const std::filesystem::path& path, std::size_t limit) {
   return content;
 }
 
-AtomicFile::AtomicFile(std::filesystem::path path)
-    : path_(std::move(path)), temporary_(path_.string() + ".part") {
+// A device or a pipe (/dev/null, /dev/stdout) is written as it is: a rename would put a file in its place.
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  const auto status = std::filesystem::status(path_);
+  const bool replaceable = !std::filesystem::exists(status) || std::filesystem::is_regular_file(status) ||
+                           std::filesystem::is_directory(status);
+  temporary_ = replaceable ? path_.string() + ".part" : path_;
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) fail("{}: cannot create: {}", temporary_.string(), std::strerror(errno));
 }
@@ -76,7 +80,7 @@ AtomicFile::AtomicFile(std::filesystem::path path)
 AtomicFile::~AtomicFile() {
   if (descriptor_ >= 0) {
     ::close(descriptor_);
-    ::unlink(temporary_.c_str());
+    if (temporary_ != path_) ::unlink(temporary_.c_str());
   }
 }
 
@@ -90,13 +94,13 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 }
 
 void AtomicFile::commit() {
-  const bool flushed = ::fsync(descriptor_) == 0;
+  const bool replaces = temporary_ != path_;
+  const bool flushed = !replaces || ::fsync(descriptor_) == 0;
   const bool closed = ::close(std::exchange(descriptor_, -1)) == 0;
-  if (!flushed || !closed || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    const int reason = errno;
-    ::unlink(temporary_.c_str());
-    fail("{}: cannot write: {}", path_.string(), std::strerror(reason));
-  }
+  if (flushed && closed && (!replaces || ::rename(temporary_.c_str(), path_.c_str()) == 0)) return;
+  const int reason = errno;
+  if (replaces) ::unlink(temporary_.c_str());
+  fail("{}: cannot write: {}", path_.string(), std::strerror(reason));
 }
 
 void write_file(const std::filesystem::path& path, std::string_view content) {

@@ -15,13 +15,43 @@ std::string shown(const Json& value) {
   return text;
 }
 
+// Copying, comparing and printing a document recurse into it; real ones are under ten levels deep.
+constexpr int most_levels = 200;
+
+/// Brackets within strings do not count.
+bool too_deep(std::string_view text) {
+  int level = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"') in_string = !in_string;
+    if (in_string) {
+      if (c == '\\') ++i;
+    } else if (c == '[' || c == '{') {
+      if (++level > most_levels) return true;
+    } else if (c == ']' || c == '}') {
+      --level;
+    }
+  }
+  return false;
+}
+
+/// Without the library's own "[json.exception.parse_error.101] parse error ", and short.
+std::string reason(const Json::exception& error) {
+  std::string text = error.what();
+  const std::size_t at = text.find(" at line ");
+  if (at != std::string::npos) text = text.substr(at + 1);
+  return text.size() > 200 ? text.substr(0, 200) + "..." : text;
+}
+
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& where) {
+  if (too_deep(text)) fail("{}: nested deeper than {} levels", where, most_levels);
   try {
     return Json::parse(text);
   } catch (const Json::exception& e) {
-    fail("{}: not valid JSON: {}", where, e.what());
+    fail("{}: not valid JSON: {}", where, reason(e));
   }
 }
 
@@ -120,7 +150,8 @@ std::vector<JsonObject> JsonObject::objects(const std::string& key) const {
   const Json& values = array(key);
   std::vector<JsonObject> elements;
   for (std::size_t i = 0; i < values.size(); ++i)
-    elements.emplace_back(values[i], where_, fmt::format("{}{}{}[{}]", prefix_, prefix_.empty() ? "" : ".", key, i));
+    elements.emplace_back(values[i], where_,
+                          fmt::format("{}{}{}[{}]", prefix_, prefix_.empty() ? "" : ".", key, i));
   return elements;
 }
 

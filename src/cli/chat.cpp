@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "cli/about.h"
 #include "cli/generation.h"
 #include "cli/verbs.h"
 
@@ -131,7 +132,7 @@ void run(Options& options) {
     if (line.empty()) continue;
     clear_interrupt();
     try {
-      conversation.answer(line, options.seed + turn++);
+      about(options.model, [&] { conversation.answer(line, options.seed + turn++); });
     } catch (const Error& e) {
       if (!terminal) throw;
       fmt::print(stderr, "fathom: {}\n", e.what());

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "cli/about.h"
 #include "cli/verbs.h"
 #include "eval/perplexity.h"
 #include "eval/speed.h"
@@ -54,8 +55,9 @@ std::string samples_as_lines(const TaskResult& result) {
 
 Json measure_text(Engine& engine, const Tokenizer& tokenizer, const Options& options) {
   const auto ids = tokenizer.encode(read_text(options.text), false);
-  const Perplexity result =
-      perplexity(engine, ids, options.context, tokenizer.bos().value_or(-1), options.windows);
+  const Perplexity result = about(options.text, [&] {
+    return perplexity(engine, ids, options.context, tokenizer.bos().value_or(-1), options.windows);
+  });
   return {{"text", options.text.string()},
           {"context", options.context},
           {"tokens", result.tokens},
@@ -67,7 +69,8 @@ Json measure_tasks(Engine& engine, const Tokenizer& tokenizer, const Options& op
   Json tasks = Json::object();
   std::string samples;
   for (const auto& name : options.tasks) {
-    const TaskResult result = run_task(engine, tokenizer, name, options.data, options.limit);
+    const TaskResult result = about(
+        options.data / name, [&] { return run_task(engine, tokenizer, name, options.data, options.limit); });
     tasks[name] = to_json(result);
     samples += samples_as_lines(result);
   }

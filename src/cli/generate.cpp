@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "cli/about.h"
 #include "cli/generation.h"
 #include "cli/verbs.h"
 
@@ -41,11 +42,12 @@ void run(Options& options) {
   options.generate.sampler.seed = options.seed;
   LoadedModel model = load_model(options);
   const bool to_stdout = options.json != "-";
-  const Generated generated =
-      generate(model.engine, model.tokenizer, model.engine.open(), prompt_tokens(options, model),
-               options.generate, [&](std::string_view text) {
-                 if (to_stdout) print_text(text);
-               });
+  const Generated generated = about(options.model, [&] {
+    return generate(model.engine, model.tokenizer, model.engine.open(), prompt_tokens(options, model),
+                    options.generate, [&](std::string_view text) {
+                      if (to_stdout) print_text(text);
+                    });
+  });
   if (to_stdout) print_text("\n");
   if (!options.quiet) fmt::print(stderr, "{}\n", speed_line(generated));
   emit_json(options, figures_of(options, generated));

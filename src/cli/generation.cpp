@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "cli/about.h"
 
 namespace fathom {
 namespace {
@@ -55,7 +56,7 @@ ChatTemplate chat_template_of(const LoadedModel& model) {
   if (source.empty())
     fail("{}: the model has no chat template; use `fathom generate` without --chat",
          model.checkpoint.source.string());
-  return ChatTemplate(source);
+  return about(model.checkpoint.source, [&] { return ChatTemplate(source); });
 }
 
 std::string speed_line(const Generated& generated) {

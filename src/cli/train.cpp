@@ -13,6 +13,7 @@
 #include "formats/documents.h"
 #include "runtime/engine.h"
 #include "runtime/self_corpus.h"
+#include "train/run_folder.h"
 
 namespace fathom {
 namespace {
@@ -105,10 +106,8 @@ void report(const TrainVerb& verb, const TrainOptions& options, const TrainResul
 
 void run(const TrainVerb& verb) {
   apply_common(verb.common);
-  const std::filesystem::path out = verb.out, work = verb.out + ".run";
-  if (!verb.overwrite && std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
-    fail("{}: exists already: choose another --out, or give --overwrite", out.string());
-  }
+  const std::filesystem::path out = verb.out, work = beside(out, ".run");
+  check_save_target(out, verb.overwrite);  // before hours of work
   const auto checkpoints = work / "checkpoints";
   if (!verb.overwrite && !verb.resume && std::filesystem::exists(checkpoints) &&
       !std::filesystem::is_empty(checkpoints)) {

@@ -18,6 +18,7 @@
 #include "model/tokenizer.h"
 #include "runtime/engine.h"
 #include "runtime/generate.h"
+#include "train/run_folder.h"
 #include "train/train.h"
 
 namespace fathom {
@@ -29,6 +30,7 @@ constexpr std::int64_t eval_windows =
     64;  // 64 x 512 tokens: the standard error of the mean loss is about 0.02
 constexpr std::int64_t profile_tokens = 16'384;
 constexpr std::int64_t sample_tokens = 48;
+constexpr double least_training_minutes = 0.05;  // a job ends with a model, if hardly a trained one
 const std::vector<std::string> sample_prompts = {"The capital of France is", "Water boils when",
                                                  "Once upon a time, there was a"};
 
@@ -95,10 +97,28 @@ void check(const CompressOptions& options) {
   if (options.method != "prune" && options.method != "recur" && options.method != "auto") {
     fail_usage("--method is '{}', expected prune, recur or auto", options.method);
   }
-  if (fs::exists(options.out) && !fs::is_empty(options.out) && !options.overwrite) {
-    fail_usage("{} exists; --overwrite replaces the model in it", options.out.string());
-  }
+  check_save_target(options.out, options.overwrite);
 }
+
+/// OUT.work. The model's own corpus stays in it, for a job that is repeated; the training runs' checkpoints,
+/// gigabytes that nobody resumes, go, however the job ends.
+class WorkFolder {
+ public:
+  explicit WorkFolder(const fs::path& out) : path_(beside(out, ".work")) { fs::create_directories(path_); }
+  ~WorkFolder() {
+    std::error_code ignored;
+    fs::remove_all(run(), ignored);
+    fs::remove(path_, ignored);  // only where it is empty
+  }
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+
+  const fs::path& path() const { return path_; }
+  fs::path run() const { return path_ / "run"; }
+
+ private:
+  fs::path path_;
+};
 
 Json curve_of(const TrainResult& result) {
   Json curve = Json::array();
@@ -129,14 +149,12 @@ Json compress(const CompressOptions& options) {
   const Token bos = tokenizer.bos().value_or(-1);
   if (options.method != "prune")
     recursion_within(original, options.target);  // an impossible target shows before any work
-  fs::path work = options.out;
-  work += ".work";
-  fs::create_directories(work);
+  const WorkFolder work(options.out);
 
   say(fmt::format("{}: {}, {} parameters without embeddings; at most {:.0f}% of them are to stay",
                   options.model.string(), original.plan.describe(),
                   format_count(count_parameters(original).non_embedding()), options.target * 100));
-  const Data data = gather_data(original, tokenizer, options, context, work);
+  const Data data = gather_data(original, tokenizer, options, context, work.path());
   const Judge judge(tokenizer, data.eval, context, choose_compute("auto", original));
   const double before_judged = clock.minutes();
   const Json before = judge.measure(original);
@@ -179,15 +197,16 @@ Json compress(const CompressOptions& options) {
     // What is left is shared by the runs still to come, after setting aside the judging that each needs.
     const auto runs = static_cast<double>(candidates.size() - i);
     training.max_minutes = (options.minutes - clock.minutes() - judging_minutes * (2 * runs - 1)) / runs;
-    if (training.max_minutes < 0.05) {
-      fail_usage("--minutes {} leaves no time for training: measuring and restructuring alone took {}",
-                 options.minutes, format_duration(clock.minutes() * 60));
+    if (training.max_minutes < least_training_minutes) {
+      training.max_minutes = least_training_minutes;
+      say(fmt::format("measuring and restructuring took {} of --minutes {}: training is cut to {}",
+                      format_duration(clock.minutes() * 60), options.minutes,
+                      format_duration(least_training_minutes * 60)));
     }
     training.tokens = std::int64_t{1} << 40;
     const TrainResult result =
-        train(candidate.cut, &original, data.train, data.separator, training, work / candidate.method, false);
+        train(candidate.cut, &original, data.train, data.separator, training, work.run(), false);
     if (result.interrupted) throw Interrupted();
-    fs::remove_all(work / candidate.method);  // the corpus stays there for a run that is repeated
     const Json after = judge.measure(result.model);
     account["candidates"].push_back({{"method", candidate.method},
                                      {"what", candidate.what},
@@ -210,9 +229,12 @@ Json compress(const CompressOptions& options) {
                                {"method", account["chosen"]}});
   save_checkpoint(chosen, options.out, options.overwrite);
   for (std::size_t i = 0; i < trained_models.size(); ++i) {
-    if (i != best) save_checkpoint(trained_models[i], options.out / ("runner-up-" + candidates[i].method));
+    const fs::path runner_up = options.out / ("runner-up-" + candidates[i].method);
+    fs::remove_all(runner_up);  // an earlier job's
+    if (i != best) save_checkpoint(trained_models[i], runner_up);
   }
-  write_file(options.out / "account.json", account.dump(1) + "\n");
+  write_file(options.out / "account.json",
+             account.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
   write_file(options.out / "report.html", account_report(account));
   return account;
 }

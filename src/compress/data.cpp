@@ -64,9 +64,10 @@ Data gather_data(const Checkpoint& original, const Tokenizer& tokenizer, const C
   data.separator = *tokenizer.eos();
   if (options.text.empty()) {
     Engine teacher(original, {.compute = choose_compute("auto", original)});
-    const SelfCorpusOptions corpus{.tokens = static_cast<std::int64_t>(options.minutes * sampled_per_minute),
-                                   .length = context,
-                                   .seed = options.seed};
+    // At least so much that a fifth of it is a window to judge by.
+    const std::int64_t tokens =
+        std::max(static_cast<std::int64_t>(options.minutes * sampled_per_minute), 6 * (context + 1));
+    const SelfCorpusOptions corpus{.tokens = tokens, .length = context, .seed = options.seed};
     data.train = kept_self_corpus(teacher, tokenizer, corpus, work / "samples.jsonl");
     data.account["train"] = "the original's own samples";
   } else {

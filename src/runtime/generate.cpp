@@ -90,7 +90,7 @@ Generated generate(Engine& engine, const Tokenizer& tokenizer, int sequence, std
   const auto emit = [&](const std::string& text) {
     if (text.empty()) return;
     result.text += text;
-    stream(text);
+    if (stream) stream(text);
   };
   const auto is_end = [&](Token token) {
     return !options.ignore_end &&

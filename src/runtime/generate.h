@@ -13,10 +13,10 @@
 namespace fathom {
 
 struct GenerateOptions {
-  std::int64_t max_tokens = -1;   ///< -1: until the model ends or the context is full
-  std::vector<std::string> stop;  ///< strings that end the text; they are not part of it
-  bool ignore_end = false;        ///< goes on after end tokens
-  SamplerOptions sampler;
+  std::int64_t max_tokens = -1;        ///< -1: until the model ends or the context is full
+  std::vector<std::string> stop = {};  ///< strings that end the text; they are not part of it
+  bool ignore_end = false;             ///< goes on after end tokens
+  SamplerOptions sampler = {};
 };
 
 enum class StopReason { end_of_text, stop_string, max_tokens, context_full, interrupted };
@@ -32,11 +32,11 @@ struct Generated {
 };
 
 /// Continues `prompt` in `sequence` (which may already hold earlier turns). `stream` gets whole UTF-8
-/// characters as soon as they are certain not to belong to a stop string. Of the last token sampled keys and
-/// values are not computed: Engine::length tells what the sequence holds. The repetition penalty looks at
-/// `prompt` and what follows. A signal (base/interrupt.h) ends it with what is there, reason `interrupted`.
-/// Throws Error when the prompt does not fit into the context; UsageError when prompt or a stop string are
-/// empty.
+/// characters as soon as they are certain not to belong to a stop string; it may be null. Of the last token
+/// sampled keys and values are not computed: Engine::length tells what the sequence holds. The repetition
+/// penalty looks at `prompt` and what follows. A signal (base/interrupt.h) ends it with what is there, reason
+/// `interrupted`. Throws Error when the prompt does not fit into the context; UsageError when prompt or a
+/// stop string are empty.
 Generated generate(Engine& engine, const Tokenizer& tokenizer, int sequence, std::span<const Token> prompt,
                    const GenerateOptions& options, const std::function<void(std::string_view)>& stream);
 

@@ -66,6 +66,11 @@ std::string differences(const Json& found, const Json& expected, const std::stri
 
 }  // namespace
 
+fs::path beside(const fs::path& directory, const std::string& ending) {
+  const fs::path plain = fs::absolute(directory).lexically_normal();
+  return (plain.has_filename() ? plain : plain.parent_path()).string() + ending;
+}
+
 RunFolder::RunFolder(fs::path folder, Json identity)
     : folder_(std::move(folder)), identity_(std::move(identity)) {
   std::error_code error;

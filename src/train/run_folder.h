@@ -26,6 +26,9 @@ struct RunState {
   double seconds = 0;            ///< of training so far
 };
 
+/// "OUT.run" for "OUT" and "OUT/" with `ending` ".run": beside the result, never within it.
+std::filesystem::path beside(const std::filesystem::path& directory, const std::string& ending);
+
 class RunFolder {
  public:
   /// `identity` is everything that must be the same for a run to be the same run. Creates the folder.

@@ -1,6 +1,8 @@
 #include "base/file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -28,6 +30,18 @@ TEST(File, AnAtomicFileThatIsNotCommittedLeavesTheOldContent) {
   EXPECT_EQ(read_file(path), "new");
 }
 
+TEST(File, ADeviceIsWrittenNotReplaced) {
+  const auto path = scratch() / "pipe";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const int reader = ::open(path.c_str(), O_RDONLY | O_NONBLOCK);
+  write_file(path, "text");
+  char got[8] = {};
+  EXPECT_EQ(::read(reader, got, sizeof got), 4);
+  ::close(reader);
+  EXPECT_TRUE(std::filesystem::is_fifo(path));
+  std::filesystem::remove(path);
+}
+
 TEST(File, MappingAnEmptyFileGivesNoBytesAndAFolderIsRefused) {
   const auto path = scratch() / "empty";
   std::ofstream(path).close();
@@ -46,6 +60,23 @@ TEST(Json, ErrorsNameFileFieldAndWhatWasFound) {
   }
   EXPECT_THROW(root.object("a").integer("s", 0, 9), Error);
   EXPECT_THROW(root.object("missing"), Error);
+}
+
+TEST(Json, DeepNestingAndLongTokensAreShortErrors) {
+  const auto message = [](const std::string& text) -> std::string {
+    try {
+      parse_json(text, "c.json");
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  const auto nested = [](int levels) { return std::string(levels, '[') + std::string(levels, ']'); };
+  EXPECT_EQ(message(nested(200)), "");
+  EXPECT_EQ(message(nested(100'000)), "c.json: nested deeper than 200 levels");
+  EXPECT_EQ(message("[\"" + nested(1000) + "\\\"" + nested(1000) + "\"]"), "");  // brackets in a string
+  EXPECT_EQ(message("[1,").find("c.json: not valid JSON: at line 1, column 4"), 0);
+  EXPECT_LT(message("[\"" + std::string(100'000, 'x')).size(), 300);
 }
 
 TEST(Threads, ParallelForVisitsEveryIndexAndRethrows) {
