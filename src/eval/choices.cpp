@@ -116,7 +116,7 @@ EncodedQuery encode_query(const Tokenizer& tokenizer, const Query& query, std::i
   const std::size_t before = encoded.context.size();
   std::size_t longest = 0;
   for (const std::string& continuation : query.continuations) {
-    const auto whole = tokenizer.encode(context + space + continuation);
+    const auto whole = tokenizer.encode(fmt::format("{}{}{}", context, space, continuation));
     if (whole.size() <= before) fail("\"{}\" has no tokens of its own after \"{}\"", continuation, context);
     encoded.continuations.emplace_back(whole.begin() + static_cast<std::ptrdiff_t>(before), whole.end());
     longest = std::max(longest, whole.size() - before);

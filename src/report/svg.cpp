@@ -41,9 +41,10 @@ std::string viridis(double part) {
 std::vector<double> whole_ticks(double first, double last, double most) {
   double stride = 1;
   for (int i = 0; (last - first) / stride > most; ++i) stride *= i % 3 == 1 ? 2.5 : 2;
+  const auto begin = static_cast<std::int64_t>(std::ceil(first / stride));
+  const auto end = static_cast<std::int64_t>(std::floor(last / stride));
   std::vector<double> ticks;
-  for (double value = std::ceil(first / stride) * stride; value <= last; value += stride)
-    ticks.push_back(value);
+  for (std::int64_t i = begin; i <= end; ++i) ticks.push_back(static_cast<double>(i) * stride);
   return ticks;
 }
 
@@ -51,6 +52,7 @@ std::size_t points_of(const Series& series) { return std::min(series.x.size(), s
 
 std::vector<std::string> names_of(const std::vector<Series>& series) {
   std::vector<std::string> names;
+  names.reserve(series.size());
   for (const Series& one : series) names.push_back(one.name);
   return names;
 }
