@@ -11,6 +11,8 @@
 
 namespace fathom {
 
+constexpr int most_measuring_tokens = 100'000'000;
+
 struct MeasuringText {
   std::vector<Token> ids;
   Token bos = -1;      ///< what the tokenizer puts before a text; -1: nothing

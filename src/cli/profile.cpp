@@ -118,7 +118,7 @@ void add_profile(CLI::App& program) {
   verb->add_option("--text", options->text, "Text to measure on; without it the model's own samples")
       ->type_name("FILE");
   verb->add_option("--tokens", options->profile.max_tokens, "Tokens to measure on")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, most_measuring_tokens))
       ->capture_default_str();
   verb->add_option("--context", options->profile.context, "Tokens in a window")
       ->check(CLI::PositiveNumber)

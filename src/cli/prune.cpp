@@ -41,6 +41,7 @@ void run(const PruneOptions& options) {
   if (options.layers.empty() == (options.drop == 0)) {
     fail_usage("say which layers go: either --layers or --drop");
   }
+  check_save_target(options.out, options.overwrite);
   const Checkpoint checkpoint = load_checkpoint(options.model);
   const std::vector<std::int64_t> layers = chosen_layers(checkpoint, options);
   Checkpoint pruned = prune(checkpoint, layers);
@@ -82,9 +83,10 @@ void add_prune(CLI::App& program) {
       ->capture_default_str()
       ->type_name("METHOD");
   verb->add_option("--text", options->text, "Text to measure on; without it the model's own samples")
+      ->excludes(layers)
       ->type_name("FILE");
   verb->add_option("--tokens", options->tokens, "Tokens to measure on; perplexity uses a sixteenth of them")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, most_measuring_tokens))
       ->capture_default_str();
   verb->add_option("--context", options->context, "Tokens in a window")
       ->check(CLI::PositiveNumber)

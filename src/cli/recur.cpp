@@ -44,6 +44,10 @@ void run(RecurVerbOptions& options) {
   options.recur.init = shared_init_from_name(options.init);
   options.recur.lora = lora_init_from_name(options.lora);
   options.recur.seed = options.seed;
+  if (!options.text.empty() && options.recur.init != SharedInit::calibrated) {
+    fail_usage("--text is read by --init calibrated alone; --init is {}", options.init);
+  }
+  check_save_target(options.out, options.overwrite);
   const Checkpoint checkpoint = load_checkpoint(options.model);
   share_layers(checkpoint.plan.depth(), options.recur.loops, options.recur.sharing);  // before any long work
   MeasuringText text;
@@ -102,13 +106,13 @@ void add_recur(CLI::App& program) {
   verb->add_option("--text", options->text, "Calibration text; without it the model's own samples")
       ->type_name("FILE");
   verb->add_option("--tokens", options->recur.calibration_tokens, "Calibration tokens")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, most_measuring_tokens))
       ->capture_default_str();
   verb->add_option("--context", options->recur.context, "Tokens in a window")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   verb->add_option("--rounds", options->recur.rounds, "Rounds of the calibrated fit")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1000))
       ->capture_default_str();
   verb->add_option("--out", options->out, "Directory of the new model")->required()->type_name("DIR");
   verb->add_flag("--overwrite", options->overwrite, "Replace a model that is there");

@@ -44,7 +44,9 @@ double mean_loss(const Checkpoint& checkpoint, std::span<const Token> ids, std::
 
 std::vector<std::int64_t> choose_by_loss(const Checkpoint& checkpoint, std::int64_t count,
                                          std::span<const Token> ids, const ProfileOptions& options) {
-  const std::int64_t context = std::max<std::int64_t>(2, options.context);
+  const std::int64_t longest =
+      checkpoint.config.max_positions > 0 ? checkpoint.config.max_positions : options.context;
+  const std::int64_t context = std::max<std::int64_t>(2, std::min(options.context, longest));
   const std::int64_t tokens = std::max(context, options.max_tokens / 16);
   if (static_cast<std::int64_t>(ids.size()) < context) {
     fail("the text has {} tokens, fewer than one window of {}: give a longer one or a smaller context",

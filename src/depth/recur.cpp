@@ -69,11 +69,13 @@ class Recursion {
  private:
   void make_plan();
   void copy_untied(const Group& group);
-  void tie_vectors(const Group& group);
+  Tensor tied_vector(const Group& group, const std::string& name) const;
+  void tie_norms(const Group& group);
+  void tie_biases(const Group& group);
   NamedTensors tie_matrix(const Group& group, Linear linear, const InputStatistics& inputs,
                           FitReport& report);
-  void tie_matrices(std::span<const Group> groups, SecondMoments* moments, FitReport& report,
-                    Progress& progress);
+  void tie_matrices(std::span<const Group> groups, SecondMoments* moments, FitReport& report);
+  void calibrate(std::span<const Group> tied, std::span<const Token> ids, FitReport& report);
 
   std::int64_t source_layer(std::int64_t visit) const {
     return checkpoint_.plan.visits[static_cast<std::size_t>(visit)].layer;
@@ -112,27 +114,26 @@ void Recursion::copy_untied(const Group& group) {
   }
 }
 
-/// Norms and biases. Gains before linear maps are in the matrices already. Other norms are the visit's own in
-/// a relaxed model and tied like matrices in a plain recursive one. Biases are tied, and what a depth misses
-/// goes into a bias of its pair (PEFT's lora_bias).
-void Recursion::tie_vectors(const Group& group) {
-  const ModelConfig& config = checkpoint_.config;
-  const bool picks = options_.init == SharedInit::stepwise || options_.init == SharedInit::lower;
-  const auto tie = [&](const std::string& name) {
-    const Tensor& like = checkpoint_.layer_tensor(source_layer(group.pick), name);
-    std::vector<float> shared = decode(like);
-    if (!picks) {
-      std::fill(shared.begin(), shared.end(), 0.0F);
-      for (const std::int64_t l : group.visits) {
-        const std::vector<float> own = decode(checkpoint_.layer_tensor(source_layer(l), name));
-        for (std::size_t i = 0; i < shared.size(); ++i) {
-          shared[i] += own[i] / static_cast<float>(group.visits.size());
-        }
+/// One norm or bias for a group: the mean, or the picked depth's.
+Tensor Recursion::tied_vector(const Group& group, const std::string& name) const {
+  const Tensor& like = checkpoint_.layer_tensor(source_layer(group.pick), name);
+  std::vector<float> shared = decode(like);
+  if (options_.init == SharedInit::average || calibrated()) {
+    std::fill(shared.begin(), shared.end(), 0.0F);
+    for (const std::int64_t l : group.visits) {
+      const std::vector<float> own = decode(checkpoint_.layer_tensor(source_layer(l), name));
+      for (std::size_t i = 0; i < shared.size(); ++i) {
+        shared[i] += own[i] / static_cast<float>(group.visits.size());
       }
     }
-    result_.tensors.emplace(layer_name(group.layer, name),
-                            make_tensor(result_type(like), like.shape, shared));
-  };
+  }
+  return make_tensor(result_type(like), like.shape, shared);
+}
+
+/// Gains before linear maps are in the matrices already. Other norms are the visit's own in a relaxed model
+/// and tied like matrices in a plain recursive one.
+void Recursion::tie_norms(const Group& group) {
+  const ModelConfig& config = checkpoint_.config;
   for (const NormInfo& norm : layer_norms(config)) {
     const std::string name = norm.name + ".weight";
     if (is_foldable(config, norm.name)) {
@@ -140,26 +141,29 @@ void Recursion::tie_vectors(const Group& group) {
       result_.tensors.emplace(layer_name(group.layer, name), make_tensor(DType::f32, {norm.width}, neutral));
       continue;
     }
-    tie(name);
+    result_.tensors.emplace(layer_name(group.layer, name), tied_vector(group, name));
     for (const std::int64_t l : group.visits) {
       if (adapter(l) < 0) continue;
       result_.tensors.emplace(adapter_name(adapter(l), name),
                               checkpoint_.layer_tensor(source_layer(l), name));
     }
   }
+}
+
+/// Biases are tied, and what a depth misses goes into a bias of its pair (PEFT's lora_bias).
+void Recursion::tie_biases(const Group& group) {
   for (const Linear linear : all_linears) {
-    if (!has_bias(config, linear)) continue;
+    if (!has_bias(checkpoint_.config, linear)) continue;
     const std::string name = linear_name(linear);
-    tie(name + ".bias");
-    if (options_.lora == LoraInit::zero) continue;
-    const Tensor& shared = result_.tensors.at(layer_name(group.layer, name + ".bias"));
+    const Tensor tensor = tied_vector(group, name + ".bias");
+    result_.tensors.emplace(layer_name(group.layer, name + ".bias"), tensor);
+    const std::vector<float> shared = decode(tensor);
     for (const std::int64_t l : group.visits) {
-      if (adapter(l) < 0) continue;
+      if (adapter(l) < 0 || options_.lora == LoraInit::zero) continue;
       std::vector<float> own = decode(checkpoint_.layer_tensor(source_layer(l), name + ".bias"));
-      const std::vector<float> common = decode(shared);
-      std::transform(own.begin(), own.end(), common.begin(), own.begin(), std::minus<>());
+      std::transform(own.begin(), own.end(), shared.begin(), own.begin(), std::minus<>());
       result_.tensors.emplace(adapter_name(adapter(l), name + ".lora_B.bias"),
-                              make_tensor(shared.dtype, shared.shape, own));
+                              make_tensor(tensor.dtype, tensor.shape, own));
     }
   }
 }
@@ -201,11 +205,11 @@ NamedTensors Recursion::tie_matrix(const Group& group, Linear linear, const Inpu
 }
 
 /// The matrices of some groups, side by side on all threads. `moments` is null unless calibrated.
-void Recursion::tie_matrices(std::span<const Group> groups, SecondMoments* moments, FitReport& report,
-                             Progress& progress) {
+void Recursion::tie_matrices(std::span<const Group> groups, SecondMoments* moments, FitReport& report) {
   const auto& inputs = shared_inputs();
   const std::size_t jobs = groups.size() * inputs.size();
   std::vector<NamedTensors> made(jobs);
+  Progress progress("tying", static_cast<std::int64_t>(groups.size() * std::size(all_linears)), "matrices");
   std::mutex progress_mutex;
   parallel_for(static_cast<std::int64_t>(jobs), [&](std::int64_t job) {
     const Group& group = groups[static_cast<std::size_t>(job) / inputs.size()];
@@ -248,18 +252,22 @@ Checkpoint Recursion::run(std::span<const Token> ids, FitReport& report) {
       copy_untied(group);
       continue;
     }
-    tie_vectors(group);
+    tie_norms(group);
+    tie_biases(group);
     tied.push_back(group);
   }
-  const auto matrices = static_cast<std::int64_t>(tied.size() * std::size(all_linears));
-  if (tied.empty()) return std::move(result_);
-  if (!calibrated()) {
-    Progress progress("tying", matrices, "matrices");
-    tie_matrices(tied, nullptr, report, progress);
-    return std::move(result_);
+  if (calibrated()) {
+    calibrate(tied, ids, report);
+  } else {
+    tie_matrices(tied, nullptr, report);
   }
+  return std::move(result_);
+}
 
-  // As many groups at once as their moments fit into a few gigabytes; the text is run again for the next.
+/// Measures and ties as many groups at once as their moments fit into a few gigabytes; the text is run again
+/// for the next.
+void Recursion::calibrate(std::span<const Group> tied, std::span<const Token> ids, FitReport& report) {
+  if (tied.empty()) return;
   constexpr std::int64_t most_bytes = std::int64_t{4} << 30;
   const std::int64_t group_bytes = options_.loops * moment_bytes(checkpoint_.config);
   const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, most_bytes / group_bytes));
@@ -267,15 +275,13 @@ Checkpoint Recursion::run(std::span<const Token> ids, FitReport& report) {
   const auto context = std::min(options_.context, engine.max_context() - (options_.bos >= 0 ? 1 : 0));
   const auto text = ids.first(std::min(ids.size(), static_cast<std::size_t>(options_.calibration_tokens)));
   for (std::size_t first = 0; first < tied.size(); first += at_once) {
-    const auto groups = std::span(tied).subspan(first, std::min(at_once, tied.size() - first));
+    const auto groups = tied.subspan(first, std::min(at_once, tied.size() - first));
     std::vector<std::int64_t> visits;
     for (const Group& group : groups) visits.insert(visits.end(), group.visits.begin(), group.visits.end());
     SecondMoments moments(visits);
     run_windows(engine, text, context, options_.bos, "calibrating", moments);
-    Progress progress("tying", static_cast<std::int64_t>(groups.size() * std::size(all_linears)), "matrices");
-    tie_matrices(groups, &moments, report, progress);
+    tie_matrices(groups, &moments, report);
   }
-  return std::move(result_);
 }
 
 /// For the provenance: mean error over the tied depths, by linear map.

@@ -25,7 +25,7 @@ enum class SharedInit {
   average,    ///< mean of the tied weights
   stepwise,   ///< layers at regular intervals, first and last kept
   lower,      ///< the first of the tied depths; under cycle that is the first K layers
-  calibrated  ///< shared and own parts fitted together to activations of a text (METHODS 8)
+  calibrated  ///< shared and own parts fitted together to activations of a text (docs/tying.md)
 };
 
 enum class LoraInit {

@@ -35,13 +35,14 @@ struct InputStatistics {
 /// Computes the shares. Throws Error when the moments are not positive definite.
 InputStatistics input_statistics(std::vector<Matrix> moments);
 
-/// Minimises sum_l E|(W_l - shared - B_l A_l) x_l|² by alternating two closed forms (METHODS 8):
+/// Minimises sum_l E|(W_l - shared - B_l A_l) x_l|² by alternating two closed forms (docs/tying.md), `rounds`
+/// times:
 ///   shared  = sum_l (W_l - B_l A_l) C_l (sum_l C_l)⁻¹
 ///   B_l A_l = U Uᵀ (W_l - shared), U the first `rank` eigenvectors of (W_l - shared) C_l (W_l - shared)ᵀ
 /// The second is the truncated SVD of (W_l - shared) S_l times S_l⁻¹, for any square root S_l of C_l; written
-/// so it needs neither the root nor its inverse. U is followed from round to round by subspace iteration, one
-/// step a round, at about 4 rank (in² + 2 in out) operations a depth and round. Rank 0: the first line alone.
-/// Stops after `rounds`, or when a round no longer betters the error by a part in a thousand.
+/// so it needs neither the root nor its inverse. U is followed from round to round by subspace iteration: a
+/// depth and round cost about 4 rank (2 in out + in²) multiplications, some hundredths of an exact SVD. Rank
+/// 0: the first line alone.
 TiedMatrix tie_calibrated(std::span<const Matrix> weights, const InputStatistics& inputs, std::int64_t rank,
                           std::int64_t rounds, Random& random);
 

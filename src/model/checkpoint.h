@@ -68,6 +68,10 @@ void save_checkpoint(const Checkpoint& checkpoint, const std::filesystem::path& 
                      bool overwrite = false, DType decoded_as = DType::bf16,
                      std::int64_t shard_bytes = 5'000'000'000);
 
+/// The check that save_checkpoint begins with, for those who work long before they save: throws Error when
+/// `directory` may not be written.
+void check_save_target(const std::filesystem::path& directory, bool overwrite);
+
 /// What `inspect` shows and `--target` counts.
 struct ParameterCount {
   std::int64_t embedding = 0;  ///< embedding matrix and, when untied, the head

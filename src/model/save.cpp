@@ -169,15 +169,6 @@ bool is_model_file(const fs::path& path) {
   return std::find(names.begin(), names.end(), name) != names.end() || name.ends_with(".safetensors");
 }
 
-void check_target(const fs::path& directory, bool overwrite) {
-  if (!fs::exists(directory)) return;
-  if (!fs::is_directory(directory)) fail("{}: is a file, expected a new directory", directory.string());
-  if (fs::is_empty(directory)) return;
-  if (!fs::exists(directory / "config.json"))
-    fail("{}: holds other files than a model's; take a new or empty directory", directory.string());
-  if (!overwrite) fail("{}: holds a model already; overwriting it must be asked for", directory.string());
-}
-
 /// Puts the staged directory in the target's place. What lay there and belongs to no model moves along.
 void replace(const fs::path& staged, const fs::path& target) {
   if (!fs::exists(target)) return fs::rename(staged, target);
@@ -192,12 +183,21 @@ void replace(const fs::path& staged, const fs::path& target) {
 
 }  // namespace
 
+void check_save_target(const fs::path& directory, bool overwrite) {
+  if (!fs::exists(directory)) return;
+  if (!fs::is_directory(directory)) fail("{}: is a file, expected a new directory", directory.string());
+  if (fs::is_empty(directory)) return;
+  if (!fs::exists(directory / "config.json"))
+    fail("{}: holds other files than a model's; take a new or empty directory", directory.string());
+  if (!overwrite) fail("{}: holds a model already; overwriting it must be asked for", directory.string());
+}
+
 void save_checkpoint(const Checkpoint& checkpoint, const fs::path& directory, bool overwrite,
                      DType decoded_as, std::int64_t shard_bytes) {
   validate(checkpoint);
   fs::path target = fs::absolute(directory).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();  // "out/" is "out"
-  check_target(target, overwrite);
+  check_save_target(target, overwrite);
   try {
     const Staging staging(target);
     const Json config = saved_config(checkpoint, decoded_as);
