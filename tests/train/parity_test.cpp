@@ -83,16 +83,26 @@ TEST(TrainPlan, AdaptersAndNormsOfVisitsAreAsIfWrittenIntoTheMatrices) {
     for (float& value : values) value = static_cast<float>(random.normal() * 0.1);
     return values;
   };
-  const std::vector<float> a = noise(rank * in), b = noise(out * rank), gain = noise(out);
+  const std::vector<float> a = noise(rank * in), b = noise(out * rank), gain = noise(out), shift = noise(out);
   adapted.plan.visits[1].adapter = 0;
   adapted.tensors[adapter_name(0, down + ".lora_A.weight")] = make_tensor(DType::f32, {rank, in}, a);
   adapted.tensors[adapter_name(0, down + ".lora_B.weight")] = make_tensor(DType::f32, {out, rank}, b);
+  adapted.tensors[adapter_name(0, down + ".lora_B.bias")] = make_tensor(DType::f32, {out}, shift);
   adapted.tensors[adapter_name(0, "input_layernorm.weight")] = make_tensor(DType::f32, {out}, gain);
 
   std::vector<float> weight = decode(merged.layer_tensor(1, down + ".weight"));
   for (std::int64_t i = 0; i < out; ++i) {
     for (std::int64_t r = 0; r < rank; ++r) {
       for (std::int64_t j = 0; j < in; ++j) weight[i * in + j] += b[i * rank + r] * a[r * in + j];
+    }
+  }
+  merged.config.mlp_bias = true;
+  for (std::int64_t layer = 0; layer < merged.plan.layers; ++layer) {
+    for (const Linear linear : {Linear::gate, Linear::up, Linear::down}) {
+      const std::int64_t width = out_features(merged.config, linear);
+      const bool shifted = layer == 1 && linear == Linear::down;
+      merged.tensors[layer_name(layer, std::string(linear_name(linear)) + ".bias")] =
+          make_tensor(DType::f32, {width}, shifted ? shift : std::vector<float>(width));
     }
   }
   merged.tensors[layer_name(1, down + ".weight")] = make_tensor(DType::f32, {out, in}, weight);
