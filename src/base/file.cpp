@@ -72,7 +72,8 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   const auto status = std::filesystem::status(path_);
   const bool replaceable = !std::filesystem::exists(status) || std::filesystem::is_regular_file(status) ||
                            std::filesystem::is_directory(status);
-  temporary_ = replaceable ? path_.string() + ".part" : path_;
+  temporary_ = path_;
+  if (replaceable) temporary_ += ".part";
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) fail("{}: cannot create: {}", temporary_.string(), std::strerror(errno));
 }
