@@ -1,11 +1,13 @@
 // fathom: the program. Exit codes: 0, 1 (failed), 2 (wrong usage), 130 (interrupted).
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <new>
 
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/threads.h"
+#include "cli/help.h"
 #include "cli/verbs.h"
 
 namespace {
@@ -15,6 +17,7 @@ int run(int argc, char** argv) {
   CLI::App program(
       "Makes deep transformers cheaper in depth, trains them back, and says honestly what they lost.",
       "fathom");
+  program.formatter(std::make_shared<WrappedHelp>());  // the verbs take it over
   program.set_version_flag("--version", "fathom " FATHOM_VERSION);
   program.require_subcommand(1);
   program.footer("`fathom VERB --help` explains a verb and gives an example.");

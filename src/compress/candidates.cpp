@@ -19,14 +19,19 @@ constexpr double prune_learning_rate = 2e-4;
 constexpr double recur_learning_rate = 5e-4;
 constexpr std::int64_t rank_step = 8;
 
-/// Non-embedding parameters, norms left out, of `options` applied to a model of `depth` layers.
-std::int64_t recursive_parameters(const ModelConfig& config, const RecurOptions& options,
-                                  std::int64_t depth) {
+/// Non-embedding parameters of `options` applied to `original`; norms and biases count in full, since a visit
+/// may keep its own.
+std::int64_t recursive_parameters(const Checkpoint& original, const RecurOptions& options) {
+  const ModelConfig& config = original.config;
+  const std::int64_t depth = original.plan.depth();
+  const std::int64_t vectors =
+      count_parameters(original).non_embedding() - relaxed_parameters(config, depth, 0, 0);
   const auto layers = share_layers(depth, options.loops, options.sharing);
   const auto unique = static_cast<std::int64_t>(std::set(layers.begin(), layers.end()).size());
   std::int64_t tied = 0;
   for (const auto layer : layers) tied += std::count(layers.begin(), layers.end(), layer) > 1 ? 1 : 0;
-  return relaxed_parameters(config, unique, 0, 0) + relaxed_parameters(config, 0, tied, options.rank);
+  return vectors + relaxed_parameters(config, unique, 0, 0) +
+         relaxed_parameters(config, 0, tied, options.rank);
 }
 
 }  // namespace
@@ -72,7 +77,7 @@ RecurOptions recursion_within(const Checkpoint& original, double target) {
       continue;
     }
     options.rank = rank_step;
-    const std::int64_t least = recursive_parameters(original.config, options, depth);
+    const std::int64_t least = recursive_parameters(original, options);
     smallest = std::min(smallest, least);
     if (least > budget) continue;
     // Every further rank costs the same until it is clipped at the narrowest matrix; the loop is short either
@@ -80,7 +85,7 @@ RecurOptions recursion_within(const Checkpoint& original, double target) {
     const std::int64_t widest = std::min(original.config.hidden_size, original.config.intermediate_size);
     while (options.rank + rank_step <= widest) {
       options.rank += rank_step;
-      if (recursive_parameters(original.config, options, depth) > budget) {
+      if (recursive_parameters(original, options) > budget) {
         options.rank -= rank_step;
         break;
       }
