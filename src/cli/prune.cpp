@@ -23,8 +23,10 @@ DType stored_type(const std::string& name) {
   return name == "f16" ? DType::f16 : DType::bf16;
 }
 
-std::vector<std::int64_t> chosen_layers(const Checkpoint& checkpoint, const PruneOptions& options) {
-  if (!options.layers.empty()) return parse_layers(options.layers, checkpoint.plan.depth());
+VisitChoice chosen_layers(const Checkpoint& checkpoint, const PruneOptions& options) {
+  if (!options.layers.empty()) {
+    return {parse_layers(options.layers, checkpoint.plan.depth()), Json::object()};
+  }
   const PruneMethod method = prune_method(options.by);
   MeasuringText text;
   if (method != PruneMethod::last) {
@@ -43,8 +45,8 @@ void run(const PruneOptions& options) {
   }
   check_save_target(options.out, options.overwrite);
   const Checkpoint checkpoint = load_checkpoint(options.model);
-  const std::vector<std::int64_t> layers = chosen_layers(checkpoint, options);
-  Checkpoint pruned = prune(checkpoint, layers);
+  const auto [layers, measurements] = chosen_layers(checkpoint, options);
+  Checkpoint pruned = prune(checkpoint, layers, measurements);
   if (options.layers.empty()) {
     Json& how = pruned.provenance.back()["options"];
     how["by"] = options.by;
@@ -52,9 +54,9 @@ void run(const PruneOptions& options) {
       how["text"] = options.text.empty() ? "own samples" : options.text.filename().string();
   }
   save_checkpoint(pruned, options.out, options.overwrite, stored_type(options.dtype));
-  fmt::print(options.json == "-" ? stderr : stdout, "dropped layers {} of {}: {}\nwrote {}\n",
-             layer_ranges(layers), checkpoint.plan.depth(), parameter_change(checkpoint, pruned),
-             options.out.string());
+  fmt::print(options.json == "-" ? stderr : stdout, "dropped {} of {} layers ({}): {}\nwrote {}\n",
+             layers.size(), checkpoint.plan.depth(), layer_ranges(layers),
+             parameter_change(checkpoint, pruned), options.out.string());
   emit_json(options, Json{{"dropped", layers},
                           {"layers", pruned.plan.layers},
                           {"depth", pruned.plan.depth()},

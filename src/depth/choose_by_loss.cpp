@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
-#include "depth/prune.h"
 #include "runtime/engine.h"
 #include "runtime/likelihood.h"
 
@@ -42,8 +41,8 @@ double mean_loss(const Checkpoint& checkpoint, std::span<const Token> ids, std::
 
 }  // namespace
 
-std::vector<std::int64_t> choose_by_loss(const Checkpoint& checkpoint, std::int64_t count,
-                                         std::span<const Token> ids, const ProfileOptions& options) {
+VisitChoice choose_by_loss(const Checkpoint& checkpoint, std::int64_t count, std::span<const Token> ids,
+                           const ProfileOptions& options) {
   const std::int64_t longest =
       checkpoint.config.max_positions > 0 ? checkpoint.config.max_positions : options.context;
   const std::int64_t context = std::max<std::int64_t>(2, std::min(options.context, longest));
@@ -56,6 +55,7 @@ std::vector<std::int64_t> choose_by_loss(const Checkpoint& checkpoint, std::int6
   const std::int64_t depth = checkpoint.plan.depth();
   Progress progress("choosing by loss", count * depth - count * (count - 1) / 2, "candidates");
   std::vector<std::int64_t> dropped;
+  Json losses = Json::array();  // after each step
   for (std::int64_t step = 0; step < count; ++step) {
     double least = std::numeric_limits<double>::infinity();
     std::int64_t best = -1;
@@ -71,9 +71,10 @@ std::vector<std::int64_t> choose_by_loss(const Checkpoint& checkpoint, std::int6
       progress.advance(1, fmt::format("loss {:.3f} without layer {}", least, best));
     }
     dropped.push_back(best);
+    losses.push_back(least);
   }
   std::sort(dropped.begin(), dropped.end());
-  return dropped;
+  return {std::move(dropped), Json{{"loss", std::move(losses)}, {"tokens", text.size()}}};
 }
 
 }  // namespace fathom

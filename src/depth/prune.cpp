@@ -77,7 +77,7 @@ constexpr std::pair<const char*, PruneMethod> methods[] = {{"similarity", PruneM
 
 }  // namespace
 
-Checkpoint prune(const Checkpoint& checkpoint, std::span<const std::int64_t> visits) {
+Checkpoint prune(const Checkpoint& checkpoint, std::span<const std::int64_t> visits, Json measurements) {
   const std::int64_t depth = checkpoint.plan.depth();
   std::vector<bool> dropped(static_cast<std::size_t>(depth), false);
   for (const std::int64_t visit : visits) {
@@ -112,7 +112,7 @@ Checkpoint prune(const Checkpoint& checkpoint, std::span<const std::int64_t> vis
   copy_renumbered(checkpoint.tensors, layer_name, layers, result.tensors);
   copy_renumbered(checkpoint.tensors, adapter_name, adapters, result.tensors);
   add_provenance(result, "prune", Json{{"layers", std::vector<std::int64_t>(visits.begin(), visits.end())}},
-                 Json::object());
+                 std::move(measurements));
   validate(result);
   return result;
 }
@@ -126,18 +126,30 @@ PruneMethod prune_method(const std::string& name) {
   fail_usage("the method is '{}', expected one of: {}", name, names);
 }
 
-std::vector<std::int64_t> choose_visits(const Checkpoint& checkpoint, std::int64_t count, PruneMethod method,
-                                        std::span<const Token> ids, const ProfileOptions& options) {
+VisitChoice choose_visits(const Checkpoint& checkpoint, std::int64_t count, PruneMethod method,
+                          std::span<const Token> ids, const ProfileOptions& options) {
   const std::int64_t depth = checkpoint.plan.depth();
   if (count < 1 || count > depth - 2) {
     fail_usage("{} layers cannot be dropped from {}: expected 1 to {}", count, depth, depth - 2);
   }
-  if (method == PruneMethod::last) return block(depth - 1 - count, count);
+  if (method == PruneMethod::last) return {block(depth - 1 - count, count), Json::object()};
   if (method == PruneMethod::perplexity) return choose_by_loss(checkpoint, count, ids, options);
   const Profile profile = profile_depth(checkpoint, ids, options);
-  if (method == PruneMethod::influence) return least_influential(profile, count);
-  if (method == PruneMethod::influence_block) return least_influential_block(profile, count);
-  return block(most_similar_block(profile, count), count);
+  if (method == PruneMethod::similarity) {
+    const std::int64_t first = most_similar_block(profile, count);
+    const double distance =
+        profile.angular[static_cast<std::size_t>(count - 1)][static_cast<std::size_t>(first)];
+    return {block(first, count), Json{{"angular_distance", distance}, {"tokens", profile.tokens}}};
+  }
+  VisitChoice choice;
+  choice.visits = method == PruneMethod::influence ? least_influential(profile, count)
+                                                   : least_influential_block(profile, count);
+  Json influence = Json::array();
+  for (const std::int64_t visit : choice.visits) {
+    influence.push_back(profile.block_influence[static_cast<std::size_t>(visit)]);
+  }
+  choice.measurements = Json{{"block_influence", std::move(influence)}, {"tokens", profile.tokens}};
+  return choice;
 }
 
 std::vector<std::int64_t> parse_layers(const std::string& text, std::int64_t depth) {

@@ -13,8 +13,9 @@ namespace fathom {
 
 /// The model without these visits, and without the layers and adapters that nobody visits any more; those
 /// left are renumbered. Throws UsageError when an index is out of range, doubled, or nothing would be left.
-/// Adds to the provenance.
-Checkpoint prune(const Checkpoint& checkpoint, std::span<const std::int64_t> visits);
+/// Adds to the provenance, with `measurements` as the reason.
+Checkpoint prune(const Checkpoint& checkpoint, std::span<const std::int64_t> visits,
+                 Json measurements = Json::object());
 
 enum class PruneMethod {
   similarity,       ///< the block of n visits whose input and output are most alike (arXiv 2403.17887, 3.2)
@@ -25,10 +26,15 @@ enum class PruneMethod {
 };
 PruneMethod prune_method(const std::string& name);  ///< throws UsageError listing the names
 
-/// Which `count` visits to drop, ascending. `ids` (a text) is needed by all methods but `last`. Throws
+struct VisitChoice {
+  std::vector<std::int64_t> visits;  ///< ascending
+  Json measurements;                 ///< what spoke for them, for the provenance
+};
+
+/// Which `count` visits to drop. `ids` (a text) is needed by all methods but `last`. Throws
 /// UsageError when fewer than two visits would be left.
-std::vector<std::int64_t> choose_visits(const Checkpoint& checkpoint, std::int64_t count, PruneMethod method,
-                                        std::span<const Token> ids, const ProfileOptions& options);
+VisitChoice choose_visits(const Checkpoint& checkpoint, std::int64_t count, PruneMethod method,
+                          std::span<const Token> ids, const ProfileOptions& options);
 
 /// "21-28,30" -> 21..28, 30: 0-based, inclusive. Throws UsageError.
 std::vector<std::int64_t> parse_layers(const std::string& text, std::int64_t depth);

@@ -90,7 +90,7 @@ TEST(Prune, Refuses) {
 
 TEST(ChooseVisits, Last) {
   const Checkpoint model = deep_model("llama", 6);
-  EXPECT_EQ(choose_visits(model, 2, PruneMethod::last, {}, {}), (Layers{3, 4}));
+  EXPECT_EQ(choose_visits(model, 2, PruneMethod::last, {}, {}).visits, (Layers{3, 4}));
 }
 
 /// Every measuring method finds the layers that do nothing.
@@ -99,10 +99,11 @@ TEST(ChooseVisits, SilentLayers) {
   silence(model, 1);
   silence(model, 4);
   const std::vector<Token> text = random_text(model, 64);
-  EXPECT_EQ(choose_visits(model, 2, PruneMethod::influence, text, small_windows()), (Layers{1, 4}));
+  EXPECT_EQ(choose_visits(model, 2, PruneMethod::influence, text, small_windows()).visits, (Layers{1, 4}));
   silence(model, 3);
-  EXPECT_EQ(choose_visits(model, 2, PruneMethod::similarity, text, small_windows()), (Layers{3, 4}));
-  EXPECT_EQ(choose_visits(model, 2, PruneMethod::influence_block, text, small_windows()), (Layers{3, 4}));
+  EXPECT_EQ(choose_visits(model, 2, PruneMethod::similarity, text, small_windows()).visits, (Layers{3, 4}));
+  EXPECT_EQ(choose_visits(model, 2, PruneMethod::influence_block, text, small_windows()).visits,
+            (Layers{3, 4}));
 }
 
 /// Greedy by loss: no other single layer does less harm.
@@ -122,7 +123,7 @@ TEST(ChooseVisits, Perplexity) {
     }
     return sum;
   };
-  const Layers chosen = choose_visits(model, 1, PruneMethod::perplexity, text, small_windows());
+  const Layers chosen = choose_visits(model, 1, PruneMethod::perplexity, text, small_windows()).visits;
   const double least = loss(prune(model, chosen));
   for (std::int64_t layer = 0; layer < 5; ++layer) {
     const Layers other{layer};
