@@ -41,10 +41,10 @@ std::string viridis(double part) {
 std::vector<double> whole_ticks(double first, double last, double most) {
   double stride = 1;
   for (int i = 0; (last - first) / stride > most; ++i) stride *= i % 3 == 1 ? 2.5 : 2;
-  const auto begin = static_cast<std::int64_t>(std::ceil(first / stride));
-  const auto end = static_cast<std::int64_t>(std::floor(last / stride));
+  const double start = std::ceil(first / stride) * stride;
+  const double steps = std::floor((last - start) / stride);  // `most` at most; not a number for absurd ranges
   std::vector<double> ticks;
-  for (std::int64_t i = begin; i <= end; ++i) ticks.push_back(static_cast<double>(i) * stride);
+  for (int i = 0; i <= steps; ++i) ticks.push_back(start + i * stride);
   return ticks;
 }
 
