@@ -59,7 +59,8 @@ double Progress::seconds() const { return since(start_); }
 void Progress::advance(std::int64_t count, const std::string& note) {
   done_ += count;
   note_ = note;
-  if (since(drawn_) >= (terminal_ ? 0.1 : 10.0)) draw(false);
+  const bool complete = total_ > 0 && done_ >= total_;  // finish will say so, with the time it took
+  if (!complete && since(drawn_) >= (terminal_ ? 0.1 : 10.0)) draw(false);
 }
 
 void Progress::finish() {
