@@ -1,11 +1,12 @@
 #include "train/train.h"
 
 #include <ATen/Parallel.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <numeric>
+#include <limits>
 #include <optional>
 
 #include "base/error.h"
@@ -143,6 +144,24 @@ class StepRunner {
   std::int64_t sequences_;  ///< a step's
 };
 
+/// Activations are megabytes each, freed and taken again with every layer. By default the C library hands
+/// such memory back to the system each time, and every page of it is zeroed and faulted in anew: a tenth of a
+/// step. While this object lives it keeps what was freed.
+class KeptMemory {
+ public:
+  KeptMemory() {
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that it takes
+    mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  }
+  ~KeptMemory() {
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+    mallopt(M_TRIM_THRESHOLD, 128 << 10);
+    malloc_trim(0);
+  }
+  KeptMemory(const KeptMemory&) = delete;
+  KeptMemory& operator=(const KeptMemory&) = delete;
+};
+
 Checkpoint finished(const TrainModel& model, const Checkpoint& start, const TrainOptions& options) {
   Checkpoint result = model.trained(start);
   const bool merges = options.trainable == Trainable::lora && options.merge && !start.plan.is_recursive();
@@ -160,6 +179,7 @@ TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
   Packing packing(documents, separator, options.context, options.bos, options.seed);
   check_tokens(packing, student);
   at::set_num_threads(thread_count());
+  const KeptMemory kept_memory;
 
   const bool lora = options.trainable == Trainable::lora;
   const Checkpoint start = lora ? with_lora(student, options) : student;
