@@ -75,16 +75,16 @@ std::string account_report(const Json& account) {
 
   page.heading("Which layers matter");
   page.picture(svg_heat_map("Angular distance across a block of layers", "first layer of the block",
-                            "layers in the block", matrix_of(profile["angular"])),
+                            "layers in the block", matrix_of(profile.at("angular_distance"))),
                "How far a block of layers turns the hidden state: 0 = it could be dropped and nothing would "
                "be noticed, 1 = reversed "
                "(Gromov et al. 2024). Every start and length.");
   page.picture(svg_bars("Block influence", "layer", "1 - cosine of input and output",
-                        {series_of("influence", profile["block_influence"])}),
+                        {series_of("influence", profile.at("block_influence"))}),
                "How much each layer changes the direction of the hidden state (ShortGPT, Men et al. 2024).");
   page.picture(svg_bars("Residual contributions", "layer", "median of |f(x)| / |x + f(x)|",
-                        {series_of("attention", profile["attention"], "median"),
-                         series_of("feed-forward", profile["ffn"], "median")}),
+                        {series_of("attention", profile.at("attention_ratio"), "median"),
+                         series_of("feed-forward", profile.at("ffn_ratio"), "median")}),
                "What each residual branch adds, relative to the stream it adds to (Dotzel et al. 2024).");
 
   page.heading("Training");

@@ -45,7 +45,7 @@ TEST(ProfileVerb, TablesJsonAndAPageThatNeedsNoNetwork) {
   EXPECT_THAT(html, Not(HasSubstr("src=")));
   const Json json = json_of(run_program("profile " + model + folder.text() + " --json -"));
   EXPECT_EQ(json["block_influence"].size(), 3U);
-  EXPECT_EQ(json["angular"].size(), 3U);
+  EXPECT_EQ(json["angular_distance"].size(), 3U);
 }
 
 TEST(PruneVerb, ExplicitLayersGiveAnOrdinaryModel) {
@@ -68,7 +68,9 @@ TEST(PruneVerb, EveryMethodChoosesAndAnExistingModelIsKept) {
     EXPECT_EQ(json["dropped"].size(), 1U) << by;
     EXPECT_EQ(json["layers"], 2) << by;
     EXPECT_LT(json["parameters"].get<std::int64_t>(), json["parameters_before"].get<std::int64_t>()) << by;
-    if (by == "last") EXPECT_EQ(json["dropped"], Json::parse("[1]"));
+    if (by == "last") {
+      EXPECT_EQ(json["dropped"], Json::parse("[1]"));
+    }
     const test::Run again = run_program(arguments);
     EXPECT_EQ(again.code, 1) << by;
     EXPECT_THAT(again.err, HasSubstr((folder / "out").string())) << by;

@@ -60,7 +60,7 @@ TEST(Logits, EqualTransformersWithoutATokenizerAtOnceAndTokenByToken) {
   for (const std::string name : {"gemma3", "qwen2-window", "llama-rope-llama3-gguf"}) {
     const Oracle oracle = load_oracle(name);
     std::string ids;
-    for (const Token id : oracle.ids) ids += (ids.empty() ? "" : ",") + std::to_string(id);
+    for (const std::int32_t id : oracle.ids) ids += (ids.empty() ? "" : ",") + std::to_string(id);
     for (const char* step : {"", " --step"}) {
       const test::Run run = run_program("logits " + oracle.model.string() + " --threads 1 --ids " + ids +
                                         step + " --out " + out.string());
@@ -119,7 +119,9 @@ TEST(Generate, APromptThatDoesNotFitIsAnErrorThatNamesTheModel) {
 
 TEST(Chat, AnswersEveryLineOfAPipe) {
   const std::string arguments = "chat " + model + "--max-tokens 4 --temperature 0 ";
-  const test::Run run = run_program(arguments + "<<'END'\nHello\n\n/reset\nHello\n/exit\nmore\nEND");
+  const test::Scratch scratch;
+  std::ofstream(scratch / "lines") << "Hello\n\n/reset\nHello\n/exit\nmore\n";
+  const test::Run run = run_program(arguments + "<" + (scratch / "lines").string());
   ASSERT_EQ(run.code, 0) << run.err;
   const auto turns = [&](const std::string& text) {
     std::size_t count = 0;
@@ -149,11 +151,11 @@ TEST(Chat, NeedsATemplate) {
 TEST(Eval, PerplexityAsATableAndAsJson) {
   const test::Scratch scratch;
   std::ofstream(scratch / "a.txt") << std::string(40, 'a') << " text that is long enough for two windows";
-  const std::string arguments = "eval " + model + "--context 16 --text " + (scratch / "a.txt").string();
-  const Json json = json_of(run_program(arguments + " --json -"));
+  const std::string arguments = "eval " + model + "--text " + (scratch / "a.txt").string();
+  const Json json = json_of(run_program(arguments + " --context 16 --json -"));
   for (const char* key : {"nll", "tokens", "perplexity"}) EXPECT_TRUE(json.contains(key)) << key;
   EXPECT_NEAR(json["perplexity"].get<double>(), std::exp(json["nll"].get<double>()), 1e-6);
-  EXPECT_THAT(run_program(arguments).out, HasSubstr("perplexity  "));
+  EXPECT_THAT(run_program(arguments + " --context 16").out, HasSubstr("perplexity  "));
   const test::Run few = run_program(arguments + " --context 200");
   EXPECT_EQ(few.code, 1);
   EXPECT_THAT(few.err, HasSubstr("a.txt: the text has"));

@@ -98,7 +98,7 @@ TEST(TrainVerb, GoesOnAfterAnInterruptAsIfThereHadBeenNone) {
     }
     return losses;
   };
-  constexpr int steps = 400;  // a few seconds
+  constexpr int steps = 120;  // a second or more
   const std::string arguments = train_arguments(folder, "stopped", steps);
   EXPECT_EQ(interrupted_code(arguments, [&] { return lines(metrics).size() >= 3; }), 130);
   const std::size_t done = lines(metrics).size();
@@ -128,7 +128,7 @@ void expect_self_contained(const std::string& html) {
 TEST(CompressVerb, WritesModelsAccountAndReport) {
   const Folder folder;
   const auto out = folder / "out";
-  const test::Run run = run_program("compress " + model + " --threads 1 --minutes 0.02 --target 0.7 --text " +
+  const test::Run run = run_program("compress " + model + " --threads 1 --minutes 0.02 --target 0.8 --text " +
                                     folder.text() + " --out " + out.string() + "/");
   ASSERT_EQ(run.code, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("original"));
@@ -140,7 +140,7 @@ TEST(CompressVerb, WritesModelsAccountAndReport) {
   const auto full = account["before"]["non_embedding"].get<std::int64_t>();
   ASSERT_EQ(account["candidates"].size(), 2U);
   for (const Json& candidate : account["candidates"]) {
-    EXPECT_LE(candidate["trained"]["non_embedding"].get<double>(), 0.7 * static_cast<double>(full));
+    EXPECT_LE(candidate["trained"]["non_embedding"].get<double>(), 0.8 * static_cast<double>(full));
     EXPECT_FALSE(candidate["curve"].empty());
   }
   expect_self_contained(read_file(out / "report.html"));
@@ -164,7 +164,7 @@ TEST(CompressVerb, WithoutATextTheModelWritesItsOwn) {
 TEST(CompressVerb, AnInterruptLeavesNothingButSamples) {
   const Folder folder;
   const auto metrics = folder / "out.work" / "run" / "metrics.jsonl";
-  const std::string arguments = "compress " + model + " --threads 1 --minutes 5 --target 0.7 --text " +
+  const std::string arguments = "compress " + model + " --threads 1 --minutes 5 --method prune --text " +
                                 folder.text() + " --out " + (folder / "out").string();
   EXPECT_EQ(interrupted_code(arguments, [&] { return fs::exists(metrics); }), 130);
   EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt"));
@@ -173,11 +173,11 @@ TEST(CompressVerb, AnInterruptLeavesNothingButSamples) {
 TEST(CompressVerb, WhatCannotBeIsToldFirst) {
   const Folder folder;
   const std::string arguments =
-      "compress " + model + " --text " + folder.text() + " --out " + (folder / "out").string();
+      "compress " + model + " --method prune --text " + folder.text() + " --out " + (folder / "out").string();
   for (const char* wrong : {" --target 1.5", " --minutes 0", " --method shrink", " --target 0.01"})
     EXPECT_EQ(run_program(arguments + wrong).code, 2) << wrong;
-  const test::Run missing =
-      run_program("compress " + model + " --text /no/such.txt --out " + (folder / "out").string());
+  const test::Run missing = run_program("compress " + model + " --method prune --text /no/such.txt --out " +
+                                        (folder / "out").string());
   EXPECT_EQ(missing.code, 1);
   EXPECT_THAT(missing.err, HasSubstr("/no/such.txt"));
   EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt"));
