@@ -75,7 +75,9 @@ void add_logits(CLI::App& program) {
   auto* input = verb->add_option_group("input")->require_option(1);
   input->add_option("--text", options->text,
                     "Text; the model's tokenizer is used, with BOS where it has one");
-  input->add_option("--ids", options->ids, "Token ids instead, separated by commas")->delimiter(',');
+  input->add_option("--ids", options->ids, "Token ids instead, separated by commas")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   verb->add_option("--out", options->out, "File to write: float32 [tokens, vocabulary]")
       ->required()
       ->type_name("FILE.npy");

@@ -37,9 +37,9 @@ struct MatrixProduct::State {
   using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, Compute, bool, bool, int>;
 
   const dnnl::matmul& primitive(const PanelMatrix& weight, std::int64_t rows, bool bias, bool accumulate);
-  dnnl::memory memory(dnnl::memory::dims shape, Type type, Format format, const void* data) const {
+  dnnl::memory memory(const dnnl::memory::dims& shape, Type type, Format format, const void* data) const {
     // oneDNN's interface knows no constant memory; sources are only read.
-    return {{std::move(shape), type, format}, engine, const_cast<void*>(data)};
+    return {{shape, type, format}, engine, const_cast<void*>(data)};
   }
 
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <hwy/targets.h>
 
 #include <algorithm>
 #include <cmath>
@@ -190,6 +191,34 @@ struct AttentionCase {
   std::vector<std::pair<std::int64_t, std::int64_t>> spans;  // first, count
 };
 
+std::vector<float> attend(const Backend& backend, const AttentionCase& test, Compute type) {
+  const KvLayout layout = {.kv_heads = test.kv_heads, .head_dim = test.head_dim, .type = type};
+  const AttentionShape shape = {.heads = test.heads,
+                                .cache = layout,
+                                .window = test.window,
+                                .scale = 1 / std::sqrt(static_cast<float>(test.head_dim)),
+                                .softcap = test.softcap};
+  Random random(11);
+  std::vector<Cache> caches;
+  std::vector<AttentionSpan> spans;
+  const std::int64_t width = test.kv_heads * test.head_dim;
+  std::int64_t rows = 0;
+  for (const auto& [first, count] : test.spans) {
+    caches.emplace_back(layout, first + count);
+    const auto old_keys = normals(random, first * width, 2), old_values = normals(random, first * width);
+    const AttentionSpan old = {.row = 0, .count = first, .first = 0, .pages = caches.back().pages.data()};
+    backend.store_kv(layout, {&old, 1}, old_keys.data(), old_values.data());
+    spans.push_back({.row = rows, .count = count, .first = first, .pages = caches.back().pages.data()});
+    rows += count;
+  }
+  const auto keys = normals(random, rows * width, 2), values = normals(random, rows * width);
+  const auto queries = normals(random, rows * test.heads * test.head_dim, 2);
+  backend.store_kv(layout, spans, keys.data(), values.data());
+  std::vector<float> out(queries.size());
+  backend.attention(shape, spans, queries.data(), out.data());
+  return out;
+}
+
 TEST_P(BackendTest, Attention) {
   const std::vector<AttentionCase> cases = {
       {1, 1, 16, 0, 0, {{0, 1}}},
@@ -202,39 +231,39 @@ TEST_P(BackendTest, Attention) {
       {15, 5, 18, 0, 50, {{0, 17}}},
       {100, 1, 16, 0, 0, {{3, 5}}},
   };
-  for (const AttentionCase& test : cases) {
-    const KvLayout layout = {.kv_heads = test.kv_heads, .head_dim = test.head_dim, .type = GetParam()};
-    const AttentionShape shape = {.heads = test.heads,
-                                  .cache = layout,
-                                  .window = test.window,
-                                  .scale = 1 / std::sqrt(static_cast<float>(test.head_dim)),
-                                  .softcap = test.softcap};
-    const auto run = [&](const Backend& backend) {
-      Random random(11);
-      std::vector<Cache> caches;
-      std::vector<AttentionSpan> spans;
-      std::int64_t rows = 0;
-      for (const auto& [first, count] : test.spans) {
-        caches.emplace_back(layout, first + count);
-        const std::int64_t width = test.kv_heads * test.head_dim;
-        const auto old_keys = normals(random, first * width, 2), old_values = normals(random, first * width);
-        const AttentionSpan old = {.row = 0, .count = first, .first = 0, .pages = caches.back().pages.data()};
-        backend.store_kv(layout, {&old, 1}, old_keys.data(), old_values.data());
-        spans.push_back({.row = rows, .count = count, .first = first, .pages = caches.back().pages.data()});
-        rows += count;
-      }
-      const auto keys = normals(random, rows * test.kv_heads * test.head_dim, 2);
-      const auto values = normals(random, rows * test.kv_heads * test.head_dim);
-      const auto queries = normals(random, rows * test.heads * test.head_dim, 2);
-      backend.store_kv(layout, spans, keys.data(), values.data());
-      std::vector<float> out(queries.size());
-      backend.attention(shape, spans, queries.data(), out.data());
-      return out;
-    };
-    expect_close(run(*cpu_), run(*reference_), 3e-6,
+  for (const AttentionCase& test : cases)
+    expect_close(attend(*cpu_, test, GetParam()), attend(*reference_, test, GetParam()), 3e-6,
                  fmt::format("heads {} kv {} dim {} window {}", test.heads, test.kv_heads, test.head_dim,
                              test.window));
+}
+
+// The dispatch chooses the machine's best; the others must be right too.
+TEST_P(BackendTest, EveryInstructionSet) {
+  const AttentionCase test = {6, 2, 40, 50, 20, {{0, 70}, {150, 3}}};
+  const std::int64_t in = 97, out = 130, rows = 3;
+  const Tensor weight = make_tensor(DType::f32, {out, in}, normals(random_, out * in));
+  const auto fast = cpu_->pack(weight, nullptr, GetParam()),
+             plain = reference_->pack(weight, nullptr, GetParam());
+  const auto x = normals(random_, rows * out), gain = normals(random_, out);
+  const auto results = [&](const Backend& backend, const PackedLinear& packed) {
+    std::vector<float> y(static_cast<std::size_t>(rows * out));
+    backend.linear(packed, rows, x.data(), y.data(), false);
+    backend.rms_norm(rows, out, y.data(), gain.data(), 1e-6F, y.data());
+    for (const auto activation : {GateActivation::silu, GateActivation::gelu, GateActivation::gelu_tanh})
+      backend.gated_activation(rows, out, activation, y.data(), x.data());
+    backend.softcap(rows * out, 5, y.data());
+    return y;
+  };
+  for (const std::int64_t target :
+       {std::int64_t{HWY_AVX3}, std::int64_t{HWY_AVX2}, std::int64_t{HWY_EMU128}}) {
+    hwy::SetSupportedTargetsForTest(0);
+    if (target != HWY_EMU128 && (hwy::SupportedTargets() & target) == 0) continue;
+    hwy::SetSupportedTargetsForTest(target);
+    const std::string name = hwy::TargetName(target);
+    expect_close(attend(*cpu_, test, GetParam()), attend(*reference_, test, GetParam()), 3e-6, name);
+    expect_close(results(*cpu_, *fast), results(*reference_, *plain), 1e-5, name);
   }
+  hwy::SetSupportedTargetsForTest(0);
 }
 
 TEST_P(BackendTest, ResultsDoNotDependOnTheNumberOfThreads) {
