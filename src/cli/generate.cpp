@@ -59,12 +59,12 @@ void run(Options& options) {
 void add_generate(CLI::App& program) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = program.add_subcommand("generate", "Continue a text; it is streamed as it is written");
-  add_generation_options(*verb, *options);
   verb->add_option("--prompt", options->prompt, "The text to continue")->type_name("TEXT");
   verb->add_option("--file", options->file, "A file with the text to continue")->check(CLI::ExistingFile);
   verb->add_flag("--chat", options->chat,
                  "The prompt is a user's message: wrap it by the model's chat template");
   verb->add_flag("--ignore-eos", options->generate.ignore_end, "Go on after the model's end of text");
+  add_generation_options(*verb, *options);
   add_common(*verb, *options, true);
   verb->footer(
       "The text goes to standard output, speed and the reason of the stop to standard error.\n\n"

@@ -20,7 +20,7 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
   verb.add_option("--max-tokens", options.generate.max_tokens,
                   "Stop after N tokens; -1 = when the model ends")
       ->capture_default_str()
-      ->check(CLI::Range(std::int64_t{-1}, std::int64_t{1} << 40));
+      ->type_name("N");
   verb.add_option("--temperature", sampler.temperature, "0 = the most probable token (greedy)")
       ->capture_default_str();
   verb.add_option("--top-k", sampler.top_k, "Only the K most probable tokens; 0 = all")
@@ -33,7 +33,8 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
                   "Divides the logits of tokens seen; 1 = none")
       ->capture_default_str();
   verb.add_option("--stop", options.generate.stop, "Stop before this text (may be given more than once)")
-      ->take_all();
+      ->allow_extra_args(false)  // or it would take MODEL for another one
+      ->type_name("TEXT");
   verb.add_option("--dtype", options.dtype, "Type to compute in")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "f32", "bf16"}));
