@@ -48,7 +48,8 @@ void add_tokenize(CLI::App& program) {
                    "Model directory (tokenizer.json is enough), tokenizer.json, or GGUF file")
       ->required();
   auto* text = verb->add_option("--text", options->text, "The text; without it and --file, standard input");
-  auto* file = verb->add_option("--file", options->file, "A file with the text")->excludes(text);
+  auto* file =
+      verb->add_option("--file", options->file, "A file with the text")->excludes(text)->type_name("FILE");
   verb->add_option("--decode", options->ids, "Ids to turn into text instead, with commas or spaces between")
       ->delimiter(',')
       ->excludes(text)

@@ -9,14 +9,14 @@
 namespace fathom {
 namespace {
 
-constexpr Token kNone = -1;
-constexpr std::int32_t kEnd = -1;              // no neighbour
-constexpr std::string_view kSpace = "\u2581";  // SentencePiece's visible space
+constexpr Token no_token = -1;
+constexpr std::int32_t no_neighbour = -1;             // no neighbour
+constexpr std::string_view visible_space = "\u2581";  // SentencePiece's visible space
 // Ids may have gaps, but a lone id of two thousand million must not cost that much memory.
-constexpr std::size_t kMostGaps = 1 << 20;
+constexpr std::size_t most_id_gaps = 1 << 20;
 // Longer pieces hardly come twice; a cache of this many words holds nearly all of a natural text.
-constexpr std::size_t kLongestCached = 64;
-constexpr std::size_t kMostCached = 1 << 17;
+constexpr std::size_t longest_cached = 64;
+constexpr std::size_t most_cached = 1 << 17;
 
 std::uint64_t pair_key(Token left, Token right) {
   return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
@@ -24,10 +24,10 @@ std::uint64_t pair_key(Token left, Token right) {
 
 }  // namespace
 
-Vocabulary::Vocabulary(std::vector<std::pair<std::string, Token>> entries, const std::string& where) {
+Vocabulary::Vocabulary(std::vector<std::pair<std::string, Token>>&& entries, const std::string& where) {
   Token largest = -1;
   for (const auto& [piece, id] : entries) {
-    if (id < 0 || static_cast<std::size_t>(id) > entries.size() + kMostGaps)
+    if (id < 0 || static_cast<std::size_t>(id) > entries.size() + most_id_gaps)
       fail("{} gives '{}' the id {}, expected one from 0 to about the number of pieces, {}", where, piece, id,
            entries.size());
     largest = std::max(largest, id);
@@ -66,7 +66,7 @@ std::optional<std::span<const Token>> Bpe::Cache::find(std::string_view piece) c
 }
 
 void Bpe::Cache::insert(std::string_view piece, std::span<const Token> tokens) {
-  if (piece.size() <= kLongestCached && known_.size() < kMostCached)
+  if (piece.size() <= longest_cached && known_.size() < most_cached)
     known_.emplace(piece, std::vector<Token>(tokens.begin(), tokens.end()));
 }
 
@@ -83,7 +83,7 @@ Bpe::Bpe(Vocabulary vocabulary, const Merges& merges, BpeOptions options, const 
   merges_.reserve(merges.size());
   std::string whole;
   for (std::size_t i = 0; i < merges.size(); ++i) {
-    const auto& [left, right] = merges[i];
+    const std::string &left = merges[i].first, &right = merges[i].second;
     whole.assign(left).append(right);
     const auto known = [&](const std::string& piece) {
       const auto id = vocabulary_.find(piece);
@@ -93,12 +93,12 @@ Bpe::Bpe(Vocabulary vocabulary, const Merges& merges, BpeOptions options, const 
     };
     const std::uint64_t key = pair_key(known(left), known(right));
     merges_[key] = {static_cast<std::uint32_t>(i), known(whole)};
-    if (right.starts_with(kSpace) && !left.empty()) {
+    if (right.starts_with(visible_space) && !left.empty()) {
       std::size_t last = last_character(left);
       before_words_.insert(next_code_point(left, last));
     }
   }
-  has_words_ = vocabulary_.find(kSpace).has_value();
+  has_words_ = vocabulary_.find(visible_space).has_value();
   if (options_.unknown) {
     unknown_ = vocabulary_.find(*options_.unknown);
     if (!unknown_) fail("{}: the unknown token '{}' is not in the vocabulary", where, *options_.unknown);
@@ -106,10 +106,10 @@ Bpe::Bpe(Vocabulary vocabulary, const Merges& merges, BpeOptions options, const 
   for (std::size_t c = 0; c < frequent_.size(); ++c) {
     std::string character;
     append_utf8(character, static_cast<char32_t>(c));
-    frequent_[c] = vocabulary_.find(character).value_or(kNone);
+    frequent_[c] = vocabulary_.find(character).value_or(no_token);
   }
   for (std::size_t byte = 0; byte < bytes_.size(); ++byte)
-    bytes_[byte] = vocabulary_.find(fmt::format("<0x{:02X}>", byte)).value_or(kNone);
+    bytes_[byte] = vocabulary_.find(fmt::format("<0x{:02X}>", byte)).value_or(no_token);
 }
 
 const Bpe::Merge* Bpe::find_merge(Token left, Token right) const {
@@ -129,15 +129,16 @@ std::vector<Bpe::Symbol> Bpe::characters(std::string_view piece) const {
     const std::size_t begin = at;
     const char32_t c = next_code_point(piece, at);
     const std::string_view character = piece.substr(begin, at - begin);
-    const Token id = c < frequent_.size() ? frequent_[c] : vocabulary_.find(character).value_or(kNone);
-    if (id != kNone) {
+    const Token id = c < frequent_.size() ? frequent_[c] : vocabulary_.find(character).value_or(no_token);
+    if (id != no_token) {
       if (std::exchange(unknown_waits, false)) add(*unknown_);
       add(id);
       continue;
     }
     if (options_.byte_fallback) {
       const auto token = [&](char byte) { return bytes_[static_cast<unsigned char>(byte)]; };
-      if (std::all_of(character.begin(), character.end(), [&](char byte) { return token(byte) != kNone; })) {
+      if (std::all_of(character.begin(), character.end(),
+                      [&](char byte) { return token(byte) != no_token; })) {
         for (const char byte : character) add(token(byte));
         continue;
       }
@@ -147,7 +148,7 @@ std::vector<Bpe::Symbol> Bpe::characters(std::string_view piece) const {
     unknown_waits = true;
   }
   if (unknown_waits) add(*unknown_);
-  if (!symbols.empty()) symbols.back().next = kEnd;
+  if (!symbols.empty()) symbols.back().next = no_neighbour;
   return symbols;
 }
 
@@ -167,7 +168,7 @@ void Bpe::merge_all(std::vector<Symbol>& symbols) const {
   }
   std::priority_queue<Candidate> queue(std::less<Candidate>(), std::move(candidates));
   const auto propose = [&](std::int32_t left, std::int32_t right) {
-    if (left == kEnd || right == kEnd) return;
+    if (left == no_neighbour || right == no_neighbour) return;
     if (const Merge* merge = find_merge(symbols[left].token, symbols[right].token))
       queue.push({merge->rank, left, merge->merged});
   };
@@ -175,7 +176,7 @@ void Bpe::merge_all(std::vector<Symbol>& symbols) const {
     const Candidate best = queue.top();
     queue.pop();
     Symbol& left = symbols[best.place];
-    if (left.gone || left.next == kEnd) continue;
+    if (left.gone || left.next == no_neighbour) continue;
     Symbol& right = symbols[left.next];
     // Either may have been merged since: then the pair, if there is one, is another.
     const Merge* merge = find_merge(left.token, right.token);
@@ -183,7 +184,7 @@ void Bpe::merge_all(std::vector<Symbol>& symbols) const {
     left.token = best.merged;
     left.next = right.next;
     right.gone = true;
-    if (left.next != kEnd) symbols[left.next].previous = best.place;
+    if (left.next != no_neighbour) symbols[left.next].previous = best.place;
     propose(left.previous, best.place);
     propose(best.place, left.next);
   }
@@ -194,7 +195,7 @@ void Bpe::merge_all(std::vector<Symbol>& symbols) const {
 /// ten times faster.
 std::size_t Bpe::end_of_word(std::string_view piece, std::size_t begin) const {
   for (std::size_t at = begin; has_words_;) {
-    at = piece.find(kSpace, at + 1);
+    at = piece.find(visible_space, at + 1);
     if (at == std::string_view::npos) break;
     std::size_t last = last_character(piece.substr(0, at));
     if (!before_words_.contains(next_code_point(piece, last))) return at;

@@ -23,7 +23,7 @@ class Vocabulary {
   Vocabulary() = default;
   /// `where` ("FILE: field 'x'") begins the message of the Error that an id used twice, negative, or far
   /// beyond the number of entries gives.
-  Vocabulary(std::vector<std::pair<std::string, Token>> entries, const std::string& where);
+  Vocabulary(std::vector<std::pair<std::string, Token>>&& entries, const std::string& where);
   Vocabulary(Vocabulary&&) = default;
   Vocabulary& operator=(Vocabulary&&) = default;
 

@@ -75,7 +75,7 @@ void Normalizer::add(const JsonObject& object, int depth) {
     steps_.emplace_back([which](const std::string& text, bool&) { return normalise(text, which); });
   };
   if (type == "Sequence") {
-    if (depth == kDeepestSequence) fail("{} is nested too deeply", object.field("normalizers"));
+    if (depth == deepest_sequence) fail("{} is nested too deeply", object.field("normalizers"));
     for (const JsonObject& part : object.objects("normalizers")) add(part, depth + 1);
   } else if (type == "NFC") {
     form(NormalForm::nfc);

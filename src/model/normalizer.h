@@ -46,6 +46,6 @@ class Normalizer {
 std::string read_character(const JsonObject& object, const std::string& key);
 
 /// Sequences may hold sequences; this many deep at most.
-constexpr int kDeepestSequence = 8;
+constexpr int deepest_sequence = 8;
 
 }  // namespace fathom

@@ -164,7 +164,7 @@ CutText PreTokenizer::operator()(std::string text, bool at_start) const {
 void PreTokenizer::add(const JsonObject& object, int depth) {
   const std::string type = object.string("type");
   if (type == "Sequence") {
-    if (depth == kDeepestSequence) fail("{} is nested too deeply", object.field("pretokenizers"));
+    if (depth == deepest_sequence) fail("{} is nested too deeply", object.field("pretokenizers"));
     for (const JsonObject& part : object.objects("pretokenizers")) add(part, depth + 1);
   } else if (type == "ByteLevel") {
     if (object.boolean_or("add_prefix_space", true)) {
@@ -176,7 +176,7 @@ void PreTokenizer::add(const JsonObject& object, int depth) {
       });
     }
     if (object.boolean_or("use_regex", true)) {
-      steps_.emplace_back([regex = Regex(kGpt2Pattern, object.field("type"))](CutText& cut_text) {
+      steps_.emplace_back([regex = Regex(gpt2_pattern, object.field("type"))](CutText& cut_text) {
         cut(cut_text, Behaviour::isolated, [&](std::string_view text) { return regex.find_all(text); });
       });
     }

@@ -12,7 +12,7 @@
 namespace fathom {
 
 /// The regular expression by which GPT-2 cuts text; what ByteLevel uses.
-inline constexpr const char* kGpt2Pattern =
+inline constexpr const char* gpt2_pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 /// GPT-2's alphabet: each byte as a visible character, so that every text is a sequence of them. Printable

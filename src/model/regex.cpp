@@ -16,16 +16,16 @@ namespace fathom {
 namespace {
 
 // Oniguruma's \s is the property White_Space. PCRE2's also has U+180E, so both are spelt out.
-constexpr std::string_view kSpace =
+constexpr std::string_view white_space_set =
     R"(\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
-constexpr std::string_view kNoSpace =
+constexpr std::string_view other_set =
     R"(\x{0}-\x{8}\x{E}-\x{1F}\x{21}-\x{84}\x{86}-\x{9F}\x{A1}-\x{167F}\x{1681}-\x{1FFF}\x{200B}-\x{2027})"
     R"(\x{202A}-\x{202E}\x{2030}-\x{205E}\x{2060}-\x{2FFF}\x{3001}-\x{D7FF}\x{E000}-\x{10FFFF})";
 
-constexpr std::size_t kLongestPattern = 1 << 16;
+constexpr std::size_t longest_pattern = 1 << 16;
 // A sane pattern takes at most a few steps a character; this many in one place is catastrophic backtracking.
-constexpr std::uint32_t kMatchLimit = 20'000'000;
-constexpr std::size_t kJitStackStart = 32 << 10, kJitStackMost = 4 << 20;
+constexpr std::uint32_t match_limit = 20'000'000;
+constexpr std::size_t jit_stack_start = 32 << 10, jit_stack_most = 4 << 20;
 
 /// From Oniguruma's Ruby syntax to PCRE2's; what has another meaning there is refused.
 std::string translate(std::string_view pattern, const std::string& field) {
@@ -40,7 +40,7 @@ std::string translate(std::string_view pattern, const std::string& field) {
     if (c == '\\') {
       ++i;
       if (next == 's' || next == 'S') {
-        const std::string_view set = next == 's' ? kSpace : kNoSpace;
+        const std::string_view set = next == 's' ? white_space_set : other_set;
         out += in_class ? std::string(set) : "[" + std::string(set) + "]";
         continue;
       }
@@ -95,9 +95,9 @@ struct Regex::Code {
 };
 
 Regex::Regex(std::string_view pattern, const std::string& field) {
-  if (pattern.size() > kLongestPattern)
+  if (pattern.size() > longest_pattern)
     fail("{} is a regular expression of {} bytes, expected at most {}", field, pattern.size(),
-         kLongestPattern);
+         longest_pattern);
   const std::string translated = translate(pattern, field);
   const Handle<pcre2_compile_context, pcre2_compile_context_free> context(
       pcre2_compile_context_create(nullptr));
@@ -124,11 +124,11 @@ std::vector<Stretch> Regex::find_all(std::string_view text) const {
       pcre2_match_data_create_from_pattern(code_->compiled.get(), nullptr));
   const Handle<pcre2_match_context, pcre2_match_context_free> context(pcre2_match_context_create(nullptr));
   const Handle<pcre2_jit_stack, pcre2_jit_stack_free> stack(
-      pcre2_jit_stack_create(kJitStackStart, kJitStackMost, nullptr));
-  pcre2_set_match_limit(context.get(), kMatchLimit);
+      pcre2_jit_stack_create(jit_stack_start, jit_stack_most, nullptr));
+  pcre2_set_match_limit(context.get(), match_limit);
   pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
 
-  // The match limit bounds one place, not their sum, so the whole has a limit too: 100 kB a second is a
+  // The match limit bounds one place, not their sum, so the whole has a limit too: 100 b a second is a
   // hundred times slower than any pattern in use.
   const auto deadline = Clock::now() + std::chrono::seconds(10 + text.size() / 100'000);
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());

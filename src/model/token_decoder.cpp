@@ -176,7 +176,7 @@ RunningDecoder TokenDecoder::start() const {
 void TokenDecoder::add(const JsonObject& object, int depth) {
   const std::string type = object.string("type");
   if (type == "Sequence") {
-    if (depth == kDeepestSequence) fail("{} is nested too deeply", object.field("decoders"));
+    if (depth == deepest_sequence) fail("{} is nested too deeply", object.field("decoders"));
     for (const JsonObject& part : object.objects("decoders")) add(part, depth + 1);
     return;
   }

@@ -13,16 +13,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kLongestText = std::size_t{1} << 30;  // places in a text are 32-bit numbers
+constexpr std::size_t longest_text = std::size_t{1} << 30;  // places in a text are 32-bit numbers
 
-constexpr std::array kCompanions = {"tokenizer.json",
-                                    "tokenizer_config.json",
-                                    "special_tokens_map.json",
-                                    "added_tokens.json",
-                                    "tokenizer.model",
-                                    "chat_template.jinja",
-                                    "vocab.json",
-                                    "merges.txt"};
+constexpr std::array companions = {"tokenizer.json",
+                                   "tokenizer_config.json",
+                                   "special_tokens_map.json",
+                                   "added_tokens.json",
+                                   "tokenizer.model",
+                                   "chat_template.jinja",
+                                   "vocab.json",
+                                   "merges.txt"};
 
 }  // namespace
 
@@ -60,8 +60,8 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
 std::vector<Token> Tokenizer::encode(std::string_view text, bool special) const {
-  if (text.size() > kLongestText)
-    fail("a text of {} bytes is too long to encode at once, expected at most {}", text.size(), kLongestText);
+  if (text.size() > longest_text)
+    fail("a text of {} bytes is too long to encode at once, expected at most {}", text.size(), longest_text);
   std::string repaired;
   if (!is_valid_utf8(text)) {
     append_lossy(repaired, text, true);
@@ -133,7 +133,7 @@ void Tokenizer::save(const fs::path& directory) const {
     return;
   }
   const fs::path source = fs::is_directory(path) ? path : path.parent_path();
-  for (const char* name : kCompanions)
+  for (const char* name : companions)
     if (fs::exists(source / name)) write_file(directory / name, read_file(source / name));
 }
 

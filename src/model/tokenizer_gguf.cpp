@@ -12,19 +12,19 @@
 namespace fathom {
 namespace {
 
-constexpr const char* kTokens = "tokenizer.ggml.tokens";
-constexpr const char* kPre = "tokenizer.ggml.pre";
-constexpr const char* kSpace = "\u2581";  // SentencePiece's visible space
+constexpr const char* tokens_key = "tokenizer.ggml.tokens";
+constexpr const char* pre_key = "tokenizer.ggml.pre";
+constexpr const char* visible_space = "\u2581";  // SentencePiece's visible space
 
 // SentencePiece's own limit is 16 characters; finding the merges of a piece takes its length squared.
-constexpr std::size_t kLongestPiece = 1024;
+constexpr std::size_t longest_piece = 1024;
 
 /// tokenizer.ggml.token_type
 enum class PieceType : std::int64_t { normal = 1, unknown, control, user_defined, unused, byte };
 
-constexpr const char* kLlama3Pattern =
+constexpr const char* llama3_pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr const char* kQwen2Pattern =
+constexpr const char* qwen2_pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 Json split(const char* pattern) {
@@ -48,7 +48,7 @@ struct Pre {
 };
 
 Pre read_pre(const GgufFile& file) {
-  const std::string name = file.has(kPre) ? file.string(kPre) : "default";
+  const std::string name = file.has(pre_key) ? file.string(pre_key) : "default";
   const auto among = [&](std::initializer_list<const char*> names) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };
@@ -57,20 +57,20 @@ Pre read_pre(const GgufFile& file) {
   if (among({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"}))
     return {.pre_tokenizer = sequence("pretokenizers", {digits(), byte_level(true)})};
   if (among({"llama-bpe", "llama3", "llama-v3"}))
-    return {.pre_tokenizer = sequence("pretokenizers", {split(kLlama3Pattern), byte_level(false)}),
+    return {.pre_tokenizer = sequence("pretokenizers", {split(llama3_pattern), byte_level(false)}),
             .ignore_merges = true,
             .add_bos = true};
   if (among({"qwen2", "deepseek-r1-qwen"}))
-    return {.pre_tokenizer = sequence("pretokenizers", {split(kQwen2Pattern), byte_level(false)}),
+    return {.pre_tokenizer = sequence("pretokenizers", {split(qwen2_pattern), byte_level(false)}),
             .normalizer = {{"type", "NFC"}}};
   if (name == "default") {
     // What llama.cpp does with files that do not say.
-    const std::vector<Json> parts = {split(R"([\p{P}\$\+<=>\^~\|]+)"), split(kGpt2Pattern),
+    const std::vector<Json> parts = {split(R"([\p{P}\$\+<=>\^~\|]+)"), split(gpt2_pattern),
                                      split(R"(\p{N}+)"), split("[0-9][0-9][0-9]"), byte_level(false)};
     return {.pre_tokenizer = sequence("pretokenizers", parts)};
   }
   fail("{}: key '{}' is '{}', which is not supported; supported: gpt-2, smollm, llama-bpe, qwen2, default",
-       file.path().string(), kPre, name);
+       file.path().string(), pre_key, name);
 }
 
 bool flag_or(const GgufFile& file, const std::string& key, bool fallback) {
@@ -84,15 +84,16 @@ bool flag_or(const GgufFile& file, const std::string& key, bool fallback) {
 std::optional<Token> token_id(const GgufFile& file, const std::string& name) {
   const std::string key = "tokenizer.ggml." + name + "_token_id";
   if (!file.has(key)) return std::nullopt;
-  const auto count = static_cast<std::int64_t>(file.strings(kTokens).size());
+  const auto count = static_cast<std::int64_t>(file.strings(tokens_key).size());
   return static_cast<Token>(file.integer(key, 0, std::max<std::int64_t>(count - 1, 0)));
 }
 
 const std::vector<std::string>& read_pieces(const GgufFile& file) {
-  const auto& pieces = file.strings(kTokens);
-  if (pieces.empty()) fail("{}: key '{}' is empty", file.path().string(), kTokens);
+  const auto& pieces = file.strings(tokens_key);
+  if (pieces.empty()) fail("{}: key '{}' is empty", file.path().string(), tokens_key);
   for (std::size_t id = 0; id < pieces.size(); ++id)
-    if (!is_valid_utf8(pieces[id])) fail("{}: key '{}'[{}] is not UTF-8", file.path().string(), kTokens, id);
+    if (!is_valid_utf8(pieces[id]))
+      fail("{}: key '{}'[{}] is not UTF-8", file.path().string(), tokens_key, id);
   return pieces;
 }
 
@@ -103,7 +104,7 @@ std::vector<PieceType> read_types(const GgufFile& file, std::size_t count) {
   const std::vector<std::int64_t> values = file.integers(key);
   if (values.size() != count)
     fail("{}: key '{}' has {} entries, expected {}, as many as '{}'", file.path().string(), key,
-         values.size(), count, kTokens);
+         values.size(), count, tokens_key);
   std::transform(values.begin(), values.end(), types.begin(),
                  [](std::int64_t value) { return static_cast<PieceType>(value); });
   return types;
@@ -113,7 +114,8 @@ std::vector<PieceType> read_types(const GgufFile& file, std::size_t count) {
 /// spaces and with a score that keeps them from being merged. SentencePiece has visible spaces and score 0.
 void restore_user_defined(std::vector<std::string>& pieces, const std::vector<PieceType>& types) {
   for (std::size_t id = 0; id < pieces.size(); ++id)
-    if (types[id] == PieceType::user_defined) pieces[id] = TextPattern(" ").replace_all(pieces[id], kSpace);
+    if (types[id] == PieceType::user_defined)
+      pieces[id] = TextPattern(" ").replace_all(pieces[id], visible_space);
 }
 
 /// The merges that a SentencePiece vocabulary implies: every way to put a piece together from two others, the
@@ -125,7 +127,7 @@ Bpe::Merges merges_from_scores(const GgufFile& file, const std::vector<std::stri
   std::vector<double> scores = file.numbers(key);
   if (scores.size() != pieces.size())
     fail("{}: key '{}' has {} entries, expected {}, as many as '{}'", file.path().string(), key,
-         scores.size(), pieces.size(), kTokens);
+         scores.size(), pieces.size(), tokens_key);
   const auto merges = [&](std::size_t id) {
     return types[id] == PieceType::normal || types[id] == PieceType::user_defined ||
            types[id] == PieceType::unused;
@@ -144,9 +146,9 @@ Bpe::Merges merges_from_scores(const GgufFile& file, const std::vector<std::stri
     if (!merges(id)) continue;
     if (types[id] == PieceType::user_defined) scores[id] = 0;
     const std::string_view piece = pieces[id];
-    if (piece.size() > kLongestPiece)
-      fail("{}: key '{}'[{}] has {} bytes, expected at most {}", file.path().string(), kTokens, id,
-           piece.size(), kLongestPiece);
+    if (piece.size() > longest_piece)
+      fail("{}: key '{}'[{}] has {} bytes, expected at most {}", file.path().string(), tokens_key, id,
+           piece.size(), longest_piece);
     if (!std::isfinite(scores[id])) fail("{}: key '{}'[{}] is not a number", file.path().string(), key, id);
     const std::size_t first = found.size();
     std::size_t characters = 0, total = 0;
@@ -225,7 +227,7 @@ Json added_tokens(const std::vector<std::string>& pieces, const std::vector<Piec
 }  // namespace
 
 TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file) {
-  const std::string model = file.string("tokenizer.ggml.model");
+  const std::string& model = file.string("tokenizer.ggml.model");
   if (model != "gpt2" && model != "llama")
     fail(
         "{}: key 'tokenizer.ggml.model' is '{}', which is not supported; supported: gpt2 (byte-level BPE), "
@@ -257,14 +259,14 @@ TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file) {
     if (const auto unknown = token_id(file, "unknown")) bpe["unk_token"] = pieces[*unknown];
     const bool prefix = flag_or(file, "tokenizer.ggml.add_space_prefix", true);
     std::vector<Json> before,
-        after = {{{"type", "Replace"}, {"pattern", {{"String", kSpace}}}, {"content", " "}},
+        after = {{{"type", "Replace"}, {"pattern", {{"String", visible_space}}}, {"content", " "}},
                  {{"type", "ByteFallback"}},
                  {{"type", "Fuse"}}};
     if (prefix) {
-      before.push_back({{"type", "Prepend"}, {"prepend", kSpace}});
+      before.push_back({{"type", "Prepend"}, {"prepend", visible_space}});
       after.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
     }
-    before.push_back({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kSpace}});
+    before.push_back({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", visible_space}});
     normalizer = sequence("normalizers", before);
     decoder = sequence("decoders", after);
   } else {
@@ -291,13 +293,13 @@ TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file) {
 TokenizerConfig tokenizer_config_from_gguf(const GgufFile& file) {
   TokenizerConfig config;
   const auto& pieces = read_pieces(file);
-  constexpr std::array<std::pair<const char*, const char*>, 6> kNames = {{{"bos", "bos"},
-                                                                          {"eos", "eos"},
-                                                                          {"unk", "unknown"},
-                                                                          {"pad", "padding"},
-                                                                          {"sep", "seperator"},
-                                                                          {"mask", "mask"}}};
-  for (const auto& [name, key] : kNames)
+  constexpr std::array<std::pair<const char*, const char*>, 6> names = {{{"bos", "bos"},
+                                                                         {"eos", "eos"},
+                                                                         {"unk", "unknown"},
+                                                                         {"pad", "padding"},
+                                                                         {"sep", "seperator"},
+                                                                         {"mask", "mask"}}};
+  for (const auto& [name, key] : names)
     if (const auto id = token_id(file, key))
       config.special_texts.emplace_back(std::string(name) + "_token", pieces[*id]);
   for (const char* name : {"eos", "eot", "eom"})

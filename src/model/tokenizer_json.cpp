@@ -6,10 +6,10 @@
 namespace fathom {
 namespace {
 
-constexpr std::size_t kLargestFile = std::size_t{256} << 20;
-constexpr std::size_t kDeepest = 64;
+constexpr std::size_t largest_file = std::size_t{256} << 20;
+constexpr std::size_t deepest = 64;
 // Outside the vocabulary objects are small; Json finds their keys one by one.
-constexpr std::size_t kMostKeys = 4096;
+constexpr std::size_t most_keys = 4096;
 
 /// Takes the parser's events: builds a Json of everything but model.vocab and model.merges, which go into the
 /// spec's own lists.
@@ -141,13 +141,13 @@ class SpecReader : public nlohmann::json_sax<Json> {
     }
     Json& parent = *open_.back();
     if (parent.is_array()) return &parent.emplace_back(std::move(value));
-    if (parent.size() >= kMostKeys)
-      fail("{}: field '{}' has more than {} keys", spec_.source, names_.front(), kMostKeys);
+    if (parent.size() >= most_keys)
+      fail("{}: field '{}' has more than {} keys", spec_.source, names_.front(), most_keys);
     return &(parent[names_.back()] = std::move(value));
   }
 
   void open(Json value) {
-    if (open_.size() == kDeepest) fail("{}: field '{}' is nested too deeply", spec_.source, names_.front());
+    if (open_.size() == deepest) fail("{}: field '{}' is nested too deeply", spec_.source, names_.front());
     open_.push_back(put(std::move(value)));
     names_.emplace_back();
   }
@@ -168,17 +168,17 @@ class SpecReader : public nlohmann::json_sax<Json> {
 }  // namespace
 
 Token read_token_id(const Json& value, const std::string& field) {
-  constexpr auto kMost = std::numeric_limits<Token>::max();
-  if (!value.is_number_integer() || value < 0 || value > kMost)
+  constexpr auto most = std::numeric_limits<Token>::max();
+  if (!value.is_number_integer() || value < 0 || value > most)
     fail("{} has {}, expected token ids from 0 to {}", field,
-         value.dump(-1, ' ', true, Json::error_handler_t::replace), kMost);
+         value.dump(-1, ' ', true, Json::error_handler_t::replace), most);
   return value.get<Token>();
 }
 
 TokenizerSpec read_tokenizer_json(const std::filesystem::path& file) {
   TokenizerSpec spec;
   spec.source = file.string();
-  const std::string text = read_file(file, kLargestFile);
+  const std::string text = read_file(file, largest_file);
   SpecReader reader(spec);
   Json::sax_parse(text, &reader);
   return spec;

@@ -12,10 +12,10 @@ namespace {
 namespace fs = std::filesystem;
 
 // Looking for added tokens takes a tree with a node for each of their bytes.
-constexpr std::size_t kMostAddedBytes = 16 << 20;
+constexpr std::size_t most_added_bytes = 16 << 20;
 
 // Tokens that end a model's turn in a chat, besides the end of text.
-constexpr std::array kEndOfTurn = {"<|im_end|>", "<|eot_id|>", "<end_of_turn>"};
+constexpr std::array end_of_turn = {"<|im_end|>", "<|eot_id|>", "<end_of_turn>"};
 
 BpeOptions read_bpe_options(const JsonObject& model) {
   const std::string type = model.string_or("type", "BPE");
@@ -44,9 +44,9 @@ std::vector<AddedToken> read_added_tokens(const JsonObject& root, const Vocabula
     token.content = object.string("content");
     if (token.content.empty()) continue;
     bytes += token.content.size();
-    if (bytes > kMostAddedBytes)
+    if (bytes > most_added_bytes)
       fail("{}: the added tokens up to here have more than {} bytes", object.field("content"),
-           kMostAddedBytes);
+           most_added_bytes);
     // A piece of the vocabulary keeps its id there.
     const auto known = vocabulary.find(token.content);
     token.id =
@@ -94,7 +94,7 @@ void add_post_processor(const JsonObject& processor, Frame& frame, int depth) {
   const std::string type = processor.string("type");
   if (type == "TemplateProcessing") {
     add_template(processor, frame);
-  } else if (type == "Sequence" && depth < kDeepestSequence) {
+  } else if (type == "Sequence" && depth < deepest_sequence) {
     for (const JsonObject& part : processor.objects("processors")) add_post_processor(part, frame, depth + 1);
   } else if (type != "ByteLevel") {  // which only moves offsets
     fail("{} is '{}', which is not supported; supported: TemplateProcessing, ByteLevel, Sequence",
@@ -144,7 +144,7 @@ Tokenizer::Data::Data(TokenizerSpec spec, TokenizerConfig companions, fs::path s
   if (!eos && !config.end_ids.empty()) eos = config.end_ids.front();
   if (eos) add_end(*eos);
   for (const Token id : config.end_ids) add_end(id);
-  for (const char* text : kEndOfTurn) {
+  for (const char* text : end_of_turn) {
     const AddedToken* token = added_tokens.find(text);
     if (token != nullptr && token->special) add_end(token->id);
   }

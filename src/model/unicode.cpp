@@ -11,7 +11,7 @@
 namespace fathom {
 namespace {
 
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+constexpr std::string_view replacement = "\xEF\xBF\xBD";  // U+FFFD
 
 struct Sequence {
   std::size_t bytes;  ///< of the character, or of the maximal ill-formed subpart
@@ -49,7 +49,7 @@ std::size_t append_lossy(std::string& out, std::string_view bytes, bool final) {
   while (at < bytes.size()) {
     const Sequence next = scan(bytes.substr(at));
     if (next.state == Sequence::cut_off && !final) break;
-    out += next.state == Sequence::complete ? bytes.substr(at, next.bytes) : kReplacement;
+    out += next.state == Sequence::complete ? bytes.substr(at, next.bytes) : replacement;
     at += next.bytes;
   }
   return at;
@@ -67,8 +67,8 @@ bool is_valid_utf8(std::string_view bytes) {
 char32_t next_code_point(std::string_view text, std::size_t& at) {
   const std::size_t length = std::min(character_bytes(text[at]), text.size() - at);
   const auto first = static_cast<unsigned char>(text[at]);
-  constexpr std::array<unsigned, 5> kFirstBits = {0, 0x7F, 0x1F, 0x0F, 0x07};
-  char32_t code_point = first & kFirstBits[length];
+  constexpr std::array<unsigned, 5> first_bits = {0, 0x7F, 0x1F, 0x0F, 0x07};
+  char32_t code_point = first & first_bits[length];
   for (std::size_t i = 1; i < length; ++i)
     code_point = code_point << 6 | (static_cast<unsigned char>(text[at + i]) & 0x3F);
   at += length;

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-const fs::path kData = fs::path(FATHOM_TEST_DATA) / "tokenizers";
+const fs::path data_folder = fs::path(FATHOM_TEST_DATA) / "tokenizers";
 
 std::string message(const std::function<void()>& action) {
   try {
@@ -31,7 +31,7 @@ std::string message(const std::function<void()>& action) {
 /// The message that a tokenizer gives after `edit` changed its tokenizer.json.
 std::string refusal(const std::string& name, const std::function<void(Json&)>& edit) {
   const test::Scratch scratch;
-  Json json = read_json(kData / name / "tokenizer.json");
+  Json json = read_json(data_folder / name / "tokenizer.json");
   edit(json);
   write_file(scratch / "tokenizer.json", json.dump());
   return message(
@@ -118,7 +118,7 @@ TEST(Regex, FollowsOniguruma) {
 
 TEST(TokenizerFiles, CompanionsSayWhichTokenIsWhich) {
   const test::Scratch scratch;
-  fs::copy_file(kData / "qwen2/tokenizer.json", scratch / "tokenizer.json");
+  fs::copy_file(data_folder / "qwen2/tokenizer.json", scratch / "tokenizer.json");
   {
     const Tokenizer tokenizer = load_tokenizer(scratch.path());  // alone
     EXPECT_EQ(tokenizer.eos(), std::nullopt);
@@ -147,8 +147,8 @@ TEST(TokenizerFiles, CompanionsSayWhichTokenIsWhich) {
 TEST(TokenizerFiles, AMissingTokenizerIsSaidSo) {
   const test::Scratch scratch;
   EXPECT_FALSE(has_tokenizer(scratch.path()));
-  EXPECT_TRUE(has_tokenizer(kData / "gpt2"));
-  EXPECT_TRUE(has_tokenizer(kData / "gpt2/tokenizer.gguf"));
+  EXPECT_TRUE(has_tokenizer(data_folder / "gpt2"));
+  EXPECT_TRUE(has_tokenizer(data_folder / "gpt2/tokenizer.gguf"));
   EXPECT_THAT(message([&] { load_tokenizer(scratch.path()); }), HasSubstr("tokenizer.json is missing"));
 }
 
@@ -156,13 +156,13 @@ TEST(TokenizerFiles, DamagedFilesGiveErrors) {
   const test::Scratch scratch;
   for (const char* name : {"llama2", "qwen2", "metaspace"}) {
     const fs::path path = scratch / "tokenizer.json";
-    test::expect_survives_damage(path, read_file(kData / name / "tokenizer.json"), 400,
+    test::expect_survives_damage(path, read_file(data_folder / name / "tokenizer.json"), 400,
                                  [&] { load_tokenizer(path).encode("Hello  World\u00e9\n 123"); });
     fs::remove(path);
   }
   for (const char* name : {"llama2", "qwen2"}) {
     const fs::path path = scratch / "tokenizer.gguf";
-    test::expect_survives_damage(path, read_file(kData / name / "tokenizer.gguf"), 400,
+    test::expect_survives_damage(path, read_file(data_folder / name / "tokenizer.gguf"), 400,
                                  [&] { load_tokenizer(path).encode("Hello  World\u00e9\n 123"); });
     fs::remove(path);
   }

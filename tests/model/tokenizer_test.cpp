@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::ElementsAre;
 
-const fs::path kData = fs::path(FATHOM_TEST_DATA) / "tokenizers";
+const fs::path data_folder = fs::path(FATHOM_TEST_DATA) / "tokenizers";
 
 class Tokenizers : public testing::TestWithParam<std::string> {};
 
@@ -31,7 +31,7 @@ std::string streamed(const Tokenizer& tokenizer, const std::vector<Token>& ids, 
 }
 
 TEST_P(Tokenizers, EncodeAndDecodeLikeHuggingFace) {
-  const fs::path model = kData / GetParam();
+  const fs::path model = data_folder / GetParam();
   const Tokenizer tokenizer = load_tokenizer(model);
   const fs::path oracle = (fs::is_directory(model) ? model : model.parent_path()) / "oracle.json";
   for (const Json& entry : read_json(oracle)) {
@@ -59,14 +59,14 @@ INSTANTIATE_TEST_SUITE_P(FromGguf, Tokenizers,
                                          "llama2/tokenizer.gguf", "gemma/tokenizer.gguf"));
 
 TEST(Tokenizer, BytesThatAreNoUtf8BecomeReplacementCharacters) {
-  const Tokenizer tokenizer = load_tokenizer(kData / "gpt2");
+  const Tokenizer tokenizer = load_tokenizer(data_folder / "gpt2");
   const std::string broken = "a\xFF\xE2\x82z\xF0\x9F\x98";
   EXPECT_EQ(tokenizer.encode(broken), tokenizer.encode("a\uFFFD\uFFFDz\uFFFD"));
   EXPECT_EQ(tokenizer.decode(tokenizer.encode(broken)), "a\uFFFD\uFFFDz\uFFFD");
 }
 
 TEST(Tokenizer, AStreamHoldsBackACharacterUntilItIsWhole) {
-  const Tokenizer tokenizer = load_tokenizer(kData / "gpt2");
+  const Tokenizer tokenizer = load_tokenizer(data_folder / "gpt2");
   const std::vector<Token> ids = tokenizer.encode("\U0001F999");
   ASSERT_EQ(ids.size(), 4U);
   StreamDecoder decoder(tokenizer);
@@ -80,7 +80,7 @@ TEST(Tokenizer, AStreamHoldsBackACharacterUntilItIsWhole) {
 
 TEST(Tokenizer, SpecialTokensAreKnownByNameAndNumber) {
   for (const char* name : {"smollm", "smollm/tokenizer.gguf"}) {
-    const Tokenizer tokenizer = load_tokenizer(kData / name);
+    const Tokenizer tokenizer = load_tokenizer(data_folder / name);
     SCOPED_TRACE(name);
     EXPECT_EQ(tokenizer.bos(), std::nullopt);  // has one, but puts none before a text
     EXPECT_EQ(tokenizer.eos(), tokenizer.id("<|im_end|>"));
@@ -95,17 +95,17 @@ TEST(Tokenizer, SpecialTokensAreKnownByNameAndNumber) {
     EXPECT_EQ(tokenizer.id("no such piece"), std::nullopt);
     EXPECT_EQ(tokenizer.decode(std::vector<Token>{-1, 1'000'000}), "");
   }
-  const Tokenizer gemma = load_tokenizer(kData / "gemma");
+  const Tokenizer gemma = load_tokenizer(data_folder / "gemma");
   EXPECT_EQ(gemma.bos(), gemma.id("<bos>"));
   EXPECT_THAT(gemma.end_tokens(), ElementsAre(*gemma.id("<eos>"), *gemma.id("<end_of_turn>")));
-  const Tokenizer llama = load_tokenizer(kData / "llama3/tokenizer.gguf");
+  const Tokenizer llama = load_tokenizer(data_folder / "llama3/tokenizer.gguf");
   EXPECT_THAT(llama.end_tokens(), ElementsAre(*llama.id("<|end_of_text|>"), *llama.id("<|eot_id|>")));
 }
 
 // Without the heap and the cache of words these take hours.
 TEST(Tokenizer, LongTextsWithoutAnyWordTakeNoTime) {
   for (const char* name : {"llama2", "gemma", "gpt2"}) {
-    const Tokenizer tokenizer = load_tokenizer(kData / name);
+    const Tokenizer tokenizer = load_tokenizer(data_folder / name);
     for (const char* unit : {"a", " ", "the", "\n", "\u00e9", "\U0001F999"}) {
       std::string text;
       while (text.size() < 300'000) text += unit;
@@ -120,7 +120,7 @@ TEST(Tokenizer, SavedFilesGiveTheSameTokenizer) {
     SCOPED_TRACE(name);
     const fs::path directory = fs::temp_directory_path() / ("fathom_tokenizer_" + std::to_string(::getpid()));
     fs::create_directories(directory);
-    const Tokenizer before = load_tokenizer(kData / name);
+    const Tokenizer before = load_tokenizer(data_folder / name);
     before.save(directory);
     {
       const Tokenizer after = load_tokenizer(directory);
