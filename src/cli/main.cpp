@@ -1,8 +1,11 @@
 // fathom: the program. Exit codes: 0, 1 (failed), 2 (wrong usage), 130 (interrupted).
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <memory>
 #include <new>
+#include <string>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -11,6 +14,27 @@
 #include "cli/verbs.h"
 
 namespace {
+
+/// A message may quote what a file holds: control characters, which a terminal would obey, are spelled out,
+/// and what is long is cut.
+std::string printable(std::string_view message) {
+  constexpr std::size_t longest = 2000;
+  std::string text;
+  for (const char c : message.substr(0, longest)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      text += fmt::format("\\x{:02x}", byte);
+    } else {
+      text += c;
+    }
+  }
+  return message.size() > longest ? text + "..." : text;
+}
+
+int failed(std::string_view message, int code) {
+  fmt::print(stderr, "fathom: {}\n", printable(message));
+  return code;
+}
 
 int run(int argc, char** argv) {
   using namespace fathom;
@@ -40,17 +64,16 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return program.exit(e) == 0 ? 0 : 2;
   } catch (const UsageError& e) {
-    fmt::print(stderr, "fathom: {}\n", e.what());
-    return 2;
+    return failed(e.what(), 2);
   } catch (const Interrupted&) {
-    fmt::print(stderr, "\nfathom: interrupted\n");
-    return 130;
+    fmt::print(stderr, "\n");  // after a progress bar
+    return failed("interrupted", 130);
+  } catch (const std::filesystem::filesystem_error& e) {
+    return failed(e.path1().string() + ": " + e.code().message(), 1);
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "fathom: not enough memory\n");
-    return 1;
+    return failed("not enough memory", 1);
   } catch (const std::exception& e) {
-    fmt::print(stderr, "fathom: {}\n", e.what());
-    return 1;
+    return failed(e.what(), 1);
   }
 }
 

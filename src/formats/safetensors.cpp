@@ -228,8 +228,9 @@ TensorMap read_shards(const std::filesystem::path& index_path) {
     const auto& shard_name = shard.get_ref<const std::string&>();
     // A name only, so that an index cannot reach outside its directory.
     const auto shard_path = index_path.parent_path() / shard_name;
+    std::error_code impossible;  // a name too long, for instance, which is no file either
     if (shard_name.find_first_of(std::string_view("/\0", 2)) != std::string::npos ||
-        !std::filesystem::is_regular_file(shard_path)) {
+        !std::filesystem::is_regular_file(shard_path, impossible)) {
       fail("{}: field 'weight_map': {} is in {}, which is no file beside the index", where, shown(name),
            shown(shard));
     }

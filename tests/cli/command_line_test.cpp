@@ -2,7 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <fstream>
 #include <sstream>
 #include <vector>
 
@@ -105,6 +105,16 @@ TEST(CommandLine, AMissingFileIsNamed) {
     EXPECT_THAT(run.err, AllOf(HasSubstr("fathom: "), HasSubstr(gone))) << arguments;
   }
   EXPECT_FALSE(std::filesystem::exists(scratch / "out"));
+}
+
+TEST(CommandLine, WhatAFileHoldsDoesNotReachTheTerminalAsItIs) {
+  const test::Scratch scratch;
+  std::ofstream(scratch / "config.json") << R"({"model_type": "\u001b[2J\n"})";
+  const test::Run run = run_program("inspect " + (scratch / "config.json").string());
+  EXPECT_EQ(run.code, 1);
+  EXPECT_THAT(run.err, HasSubstr("[2J"));
+  EXPECT_EQ(run.err.find('\x1b'), std::string::npos);
+  EXPECT_EQ(run.err.find('\n'), run.err.size() - 1);
 }
 
 TEST(CommandLine, OutputThatCannotBeWrittenIsNamed) {

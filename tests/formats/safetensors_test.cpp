@@ -185,6 +185,7 @@ TEST_F(Shards, AnIndexThatLiesIsRefusedWithTheTensorsName) {
   EXPECT_THAT(read_with("model-00001", "model-00009"), HasSubstr("which is no file beside the index"));
   EXPECT_THAT(read_with("\"model-00001-of-00003.safetensors\"", "5"), HasSubstr("\"f32\" is in 5"));
   EXPECT_THAT(read_with("\"model-00001-of-00003.safetensors\"", "\".\""), HasSubstr("which is no file"));
+  EXPECT_THAT(read_with("model-00001", std::string(5000, 'x')), HasSubstr("which is no file beside"));
   EXPECT_THAT(read_with("weight_map", "weights"), HasSubstr("field 'weight_map' is missing"));
 }
 
