@@ -80,12 +80,14 @@ bool flag_or(const GgufFile& file, const std::string& key, bool fallback) {
   fail("{}: key '{}' is of another type, expected a boolean", file.path().string(), key);
 }
 
-/// The id under tokenizer.ggml.NAME_token_id, if there is one.
+/// The id under tokenizer.ggml.NAME_token_id, if there is one; -1 (of 32 bits) says that there is none.
 std::optional<Token> token_id(const GgufFile& file, const std::string& name) {
   const std::string key = "tokenizer.ggml." + name + "_token_id";
-  if (!file.has(key)) return std::nullopt;
+  constexpr std::int64_t none = 0xFFFFFFFF;
+  if (!file.has(key) || file.integer(key, -1, none) == none || file.integer(key, -1, none) == -1)
+    return std::nullopt;
   const auto count = static_cast<std::int64_t>(file.strings(tokens_key).size());
-  return static_cast<Token>(file.integer(key, 0, std::max<std::int64_t>(count - 1, 0)));
+  return static_cast<Token>(file.integer(key, 0, count - 1));
 }
 
 const std::vector<std::string>& read_pieces(const GgufFile& file) {

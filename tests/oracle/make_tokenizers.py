@@ -220,6 +220,8 @@ def write_gguf(path, tokenizer, about):
                       ("unk", writer.add_unk_token_id), ("pad", writer.add_pad_token_id)):
         if name in about:
             add(tokenizer.token_to_id(about[name]))
+    if "pad" not in about:  # as some converters say that there is none
+        writer.add_pad_token_id(0xFFFFFFFF)
     if "add_bos" in about:
         writer.add_add_bos_token(about["add_bos"])
     if "chat" in about:
