@@ -1,6 +1,7 @@
 // What stands beside tokenizer.json: tokenizer_config.json and its companions.
+#include <algorithm>
 #include <filesystem>
-#include <limits>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"

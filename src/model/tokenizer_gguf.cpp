@@ -306,7 +306,9 @@ TokenizerConfig tokenizer_config_from_gguf(const GgufFile& file) {
       config.special_texts.emplace_back(std::string(name) + "_token", pieces[*id]);
   for (const char* name : {"eos", "eot", "eom"})
     if (const auto id = token_id(file, name)) config.end_ids.push_back(*id);
-  if (file.has("tokenizer.chat_template")) config.chat_template = file.string("tokenizer.chat_template");
+  const std::string key = "tokenizer.chat_template";
+  if (file.has(key)) config.chat_template = file.string(key);
+  if (!is_valid_utf8(config.chat_template)) fail("{}: key '{}' is not UTF-8", file.path().string(), key);
   return config;
 }
 
