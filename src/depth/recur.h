@@ -38,8 +38,8 @@ struct RecurOptions {
   Sharing sharing = Sharing::middle_sequence;
   SharedInit init = SharedInit::calibrated;
   LoraInit lora = LoraInit::svd;
-  std::int64_t rank = 64;   ///< clipped to min(in, out) of each matrix; 0: no adapters
-  std::int64_t rounds = 8;  ///< alternations of the calibrated fit
+  std::int64_t rank = 64;    ///< clipped to min(in, out) of each matrix; 0: no adapters
+  std::int64_t rounds = 24;  ///< alternations of the calibrated fit
   std::int64_t calibration_tokens = 16'384;
   std::int64_t context = 512;
   Token bos = -1;  ///< put before each window of the calibration text, if not negative

@@ -116,18 +116,25 @@ TiedMatrix tie_calibrated(std::span<const Matrix> weights, const InputStatistics
   const std::int64_t width = std::min(full, rank + std::max<std::int64_t>(8, rank / 8));
   std::vector<Matrix> bases;
   for (std::size_t l = 0; l < weights.size(); ++l) bases.push_back(gaussian(out, width, random));
-  constexpr int first_steps = 4, later_steps = 2;
+  constexpr int first_steps = 4;
+  Matrix last = tied.shared;  // the previous round's, before its extrapolation
   for (std::int64_t round = 0; round <= rounds; ++round) {
     if (round > 0) {
-      tied.shared = mean;
+      Matrix next = mean;
       for (std::size_t l = 0; l < weights.size(); ++l) {
         multiply(tied.own[l].b, Transpose::no, multiply(tied.own[l].a, inputs.shares[l]), Transpose::no, -1,
-                 1, tied.shared);
+                 1, next);
       }
+      tied.shared = next;
+      if (round < rounds) {  // the last pairs are made for the shared matrix as it is
+        const auto momentum = static_cast<float>(round - 1) / static_cast<float>(round + 2);
+        add_scaled(difference(next, last), momentum, tied.shared);
+      }
+      last = std::move(next);
     }
     for (std::size_t l = 0; l < weights.size(); ++l) {
       tied.own[l] = weighted_pair(difference(weights[l], tied.shared), inputs.moments[l], rank,
-                                  round == 0 ? first_steps : later_steps, bases[l]);
+                                  round == 0 ? first_steps : 1, bases[l]);
     }
   }
   for (LowRank& pair : tied.own) normalise(pair);
