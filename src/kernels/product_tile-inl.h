@@ -28,8 +28,9 @@ inline constexpr std::size_t tile_vectors = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
 // and 64 in c. Reading several panels side by side keeps more of the memory busy: one stream draws 11 GB/s a
 // core here, four 15 and eight 18.
 template <std::size_t R, std::size_t V, std::size_t P>
-HWY_INLINE void product_tile(std::size_t inner, const float* a, std::size_t lda, const float* b,
-                             std::size_t ldb, std::size_t panel, float* c, std::size_t ldc, bool accumulate) {
+HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t lda, const float* b,
+                               std::size_t ldb, std::size_t panel, float* c, std::size_t ldc,
+                               bool accumulate) {
   const D d;
   constexpr std::size_t lanes = hn::MaxLanes(d);
   hn::Vec<D> sums[R][P * V];
@@ -56,8 +57,9 @@ HWY_INLINE void product_tile(std::size_t inner, const float* a, std::size_t lda,
 
 // The same for bf16: each 32-bit lane holds rows k (lower half) and k + 1, `inner` is rounded up to even.
 template <std::size_t R, std::size_t V, std::size_t P>
-HWY_INLINE void product_tile(std::size_t inner, const float* a, std::size_t lda, const std::uint16_t* b,
-                             std::size_t ldb, std::size_t panel, float* c, std::size_t ldc, bool accumulate) {
+HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t lda, const std::uint16_t* b,
+                               std::size_t ldb, std::size_t panel, float* c, std::size_t ldc,
+                               bool accumulate) {
   const D d;
   const hn::RebindToUnsigned<D> d32;
   constexpr std::size_t lanes = hn::MaxLanes(d);
