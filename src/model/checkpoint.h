@@ -3,11 +3,11 @@
 //
 // Tensor names are canonical, Hugging Face's:
 //   model.embed_tokens.weight, model.norm.weight, lm_head.weight
-//   model.layers.K.NAME.weight, .bias       layer K's own (self_attn.q_proj, mlp.down_proj, input_layernorm, ...)
-//   model.adapters.A.NAME.lora_A.weight     [rank, in]
-//   model.adapters.A.NAME.lora_B.weight     [out, rank]   adapter A's low-rank pair: y += B (A x)
-//   model.adapters.A.NAME.lora_B.bias       [out]         added with the pair (optional)
-//   model.adapters.A.NORM.weight            a norm of that visit's own, in place of the layer's
+//   model.layers.K.NAME.weight, .bias       layer K's own (self_attn.q_proj, mlp.down_proj, input_layernorm,
+//   ...) model.adapters.A.NAME.lora_A.weight     [rank, in] model.adapters.A.NAME.lora_B.weight     [out,
+//   rank]   adapter A's low-rank pair: y += B (A x) model.adapters.A.NAME.lora_B.bias       [out] added with
+//   the pair (optional) model.adapters.A.NORM.weight            a norm of that visit's own, in place of the
+//   layer's
 // A pair may be missing (that matrix is not relaxed) and ranks may differ by matrix.
 #pragma once
 
