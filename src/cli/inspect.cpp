@@ -84,7 +84,8 @@ void print_account(std::FILE* out, const Checkpoint& checkpoint) {
              format_bytes(kv_bytes(checkpoint, 4)));
 }
 
-/// The counts of METHODS 1.1: parameters of the layers' matrices as they are, tied, and relaxed at each rank.
+/// The counts of arXiv 2410.20672 (tables 2 and F): parameters of the layers' matrices as they are, tied, and
+/// relaxed at each rank.
 Json recursive_counts(const Checkpoint& checkpoint, const InspectOptions& options) {
   const std::int64_t depth = checkpoint.plan.layers;
   const auto layer_of = share_layers(depth, options.loops, sharing_from_name(options.share));

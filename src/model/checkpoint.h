@@ -1,13 +1,13 @@
 // A model as a value: configuration, depth plan and tensors (views into mapped files). What every verb reads
 // and writes.
 //
-// Tensor names are canonical, Hugging Face's:
+// Tensor names are canonical, Hugging Face's. K is a layer, A an adapter, NAME as in "self_attn.q_proj":
 //   model.embed_tokens.weight, model.norm.weight, lm_head.weight
-//   model.layers.K.NAME.weight, .bias       layer K's own (self_attn.q_proj, mlp.down_proj, input_layernorm,
-//   ...) model.adapters.A.NAME.lora_A.weight     [rank, in] model.adapters.A.NAME.lora_B.weight     [out,
-//   rank]   adapter A's low-rank pair: y += B (A x) model.adapters.A.NAME.lora_B.bias       [out] added with
-//   the pair (optional) model.adapters.A.NORM.weight            a norm of that visit's own, in place of the
-//   layer's
+//   model.layers.K.NAME.weight, .bias
+//   model.adapters.A.NAME.lora_A.weight   [rank, in], the first of a low-rank pair: y += B (A x)
+//   model.adapters.A.NAME.lora_B.weight   [out, rank]
+//   model.adapters.A.NAME.lora_B.bias     [out], added with the pair (optional)
+//   model.adapters.A.NORM.weight          a norm of that visit's own, in place of the layer's
 // A pair may be missing (that matrix is not relaxed) and ranks may differ by matrix.
 #pragma once
 
@@ -87,7 +87,7 @@ ParameterCount count_parameters(const Checkpoint& checkpoint);
 std::int64_t visit_parameters(const Checkpoint& checkpoint, const Visit& visit);
 
 /// Non-embedding parameters of the relaxed recursive model with `unique` layers of `depth` visits and LoRA of
-/// `rank` (clipped to each matrix) at each visit, without norms: the counts of METHODS 1.1 (arXiv 2410.20672,
+/// `rank` (clipped to each matrix) at each visit, without norms: the counts of Bae et al. (arXiv 2410.20672,
 /// tables 2 and F). From the configuration alone.
 std::int64_t relaxed_parameters(const ModelConfig& config, std::int64_t unique, std::int64_t depth,
                                 std::int64_t rank);

@@ -80,7 +80,7 @@ INSTANTIATE_TEST_SUITE_P(Models, FullRank,
                          testing::Values("llama", "llama-odd-bias", "qwen2", "qwen3", "gemma", "gemma2",
                                          "gemma3"));
 
-/// Two loops, average: what the two depths miss is opposite, so their pairs are too (METHODS 1.3).
+/// Two loops, average: what the two depths miss is opposite, so their pairs are too.
 TEST(Recur, AverageOfTwoIsAntisymmetric) {
   const Checkpoint original = deep_model("llama", 4);
   RecurOptions options = tiny_options();
