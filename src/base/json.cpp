@@ -36,6 +36,22 @@ bool too_deep(std::string_view text) {
   return false;
 }
 
+// An object that keeps its order is searched key by key, so reading one of n keys takes n * n / 2
+// comparisons.
+constexpr std::int64_t most_keys = 20'000;
+
+/// Refuses an object of more keys than that while it is read.
+nlohmann::detail::parser_callback_t<Json> key_limit(const std::string& where) {
+  return [where, keys = std::vector<std::int64_t>(most_levels + 2)](
+             int level, nlohmann::detail::parse_event_t event, const Json&) mutable {
+    auto& count = keys[static_cast<std::size_t>(level)];
+    if (event == nlohmann::detail::parse_event_t::object_start) keys[static_cast<std::size_t>(level) + 1] = 0;
+    if (event == nlohmann::detail::parse_event_t::key && ++count > most_keys)
+      fail("{}: an object of more than {} keys", where, most_keys);
+    return true;
+  };
+}
+
 /// Without the library's own "[json.exception.parse_error.101] parse error ", and short.
 std::string reason(const Json::exception& error) {
   std::string text = error.what();
@@ -49,7 +65,7 @@ std::string reason(const Json::exception& error) {
 Json parse_json(std::string_view text, const std::string& where) {
   if (too_deep(text)) fail("{}: nested deeper than {} levels", where, most_levels);
   try {
-    return Json::parse(text);
+    return Json::parse(text, key_limit(where));
   } catch (const Json::exception& e) {
     fail("{}: not valid JSON: {}", where, reason(e));
   }

@@ -156,9 +156,14 @@ Json compress(const CompressOptions& options) {
                   format_count(count_parameters(original).non_embedding()), options.target * 100));
   const Data data = gather_data(original, tokenizer, options, context, work.path());
   const Judge judge(tokenizer, data.eval, context, choose_compute("auto", original));
-  const double before_judged = clock.minutes();
-  const Json before = judge.measure(original);
-  const double judging_minutes = clock.minutes() - before_judged;
+  double judging_minutes = 0;  // of the latest measurement: a machine's other users come and go
+  const auto judged = [&](const Checkpoint& model) {
+    const double start = clock.minutes();
+    Json figures = judge.measure(model);
+    judging_minutes = clock.minutes() - start;
+    return figures;
+  };
+  const Json before = judged(original);
   const Profile profile = profile_depth(original, data.calibration,
                                         {.context = context, .max_tokens = profile_tokens, .bos = bos});
 
@@ -186,7 +191,7 @@ Json compress(const CompressOptions& options) {
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const Candidate& candidate = candidates[i];
     say(fmt::format("{}: {}", candidate.method, candidate.what));
-    const Json cut = judge.measure(candidate.cut);
+    const Json cut = judged(candidate.cut);
     TrainOptions training;
     training.ce_weight = 0;
     training.distil_weight = 1;
@@ -207,7 +212,7 @@ Json compress(const CompressOptions& options) {
     const TrainResult result =
         train(candidate.cut, &original, data.train, data.separator, training, work.run(), false);
     if (result.interrupted) throw Interrupted();
-    const Json after = judge.measure(result.model);
+    const Json after = judged(result.model);
     account["candidates"].push_back({{"method", candidate.method},
                                      {"what", candidate.what},
                                      {"why", candidate.why},

@@ -66,6 +66,8 @@ Perplexity perplexity(Engine& engine, std::span<const Token> ids, std::int64_t c
     progress.advance(count * context, fmt::format("perplexity {:.2f}", result.perplexity()));
   }
   progress.finish();
+  if (!std::isfinite(result.nll))
+    fail("the text's log-probability is not a number: a weight of the model is damaged or out of range");
   result.seconds = progress.seconds();
   return result;
 }

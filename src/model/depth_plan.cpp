@@ -101,10 +101,9 @@ Json to_json(const DepthPlan& plan) {
 DepthPlan plan_from_json(const JsonObject& json, std::int64_t attention_types) {
   DepthPlan plan;
   plan.layers = json.integer("layers", 1, most_layers);
-  const Json& visits = json.array("visits", most_visits);
-  if (visits.empty()) fail("{} is empty, expected at least one visit", json.field("visits"));
-  for (std::size_t i = 0; i < visits.size(); i++) {
-    const JsonObject entry(visits[i], json.field(fmt::format("visits[{}]", i)));
+  if (json.array("visits", most_visits).empty())
+    fail("{} is empty, expected at least one visit", json.field("visits"));
+  for (const JsonObject& entry : json.objects("visits")) {
     Visit visit;
     visit.layer = entry.integer("layer", 0, plan.layers - 1);
     visit.adapter = entry.integer_or("adapter", -1, -1, most_visits - 1);

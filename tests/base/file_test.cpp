@@ -62,6 +62,13 @@ TEST(Json, ErrorsNameFileFieldAndWhatWasFound) {
   EXPECT_THROW(root.object("missing"), Error);
 }
 
+TEST(Json, AnObjectOfVeryManyKeysIsAnErrorAndNoHang) {
+  std::string text = "{";
+  for (int i = 0; i < 20'001; ++i) text += (i > 0 ? ",\"" : "\"") + std::to_string(i) + "\":[{}]";
+  EXPECT_THROW(parse_json(text + "}", "c.json"), Error);
+  EXPECT_EQ(parse_json(R"([{"a":{"b":1,"c":2}},{"a":3}])", "c.json")[0]["a"]["c"], 2);
+}
+
 TEST(Json, DeepNestingAndLongTokensAreShortErrors) {
   const auto message = [](const std::string& text) -> std::string {
     try {
