@@ -6,9 +6,24 @@
 # The links lie beside the build folders, not in them, so that a compiler cache serves all of them.
 set(FATHOM_INCLUDE ${CMAKE_SOURCE_DIR}/build/include)
 
+# Files named after an instruction set are compiled for it (kernels/isa.h chooses at run time which of them run), and
+# only for the processors that have it. They include no library code whose inline functions could end up elsewhere.
+set(FATHOM_ISA_avx2 -mavx2 -mfma -mf16c)
+set(FATHOM_ISA_avx512 ${FATHOM_ISA_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512)
+set(FATHOM_ISA_amx ${FATHOM_ISA_avx512} -mamx-tile -mamx-int8 -mamx-bf16)
+
 function(fathom_part name)
   cmake_parse_arguments(PART "" "" "USES;PRIVATE" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cpp)
+  foreach(isa avx2 avx512 amx)
+    set(own ${sources})
+    list(FILTER own INCLUDE REGEX "_${isa}\\.cpp$")
+    if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+      set_source_files_properties(${own} PROPERTIES COMPILE_OPTIONS "${FATHOM_ISA_${isa}}")
+    elseif(own)
+      list(REMOVE_ITEM sources ${own})
+    endif()
+  endforeach()
   set(scope PUBLIC)
   if(sources)
     add_library(fathom_${name} STATIC ${sources})
