@@ -132,7 +132,8 @@ void bench_linear(MatrixProduct& library, const Ceilings& ceilings, std::int64_t
 void bench_attention(const Backend& backend, const Ceilings& ceilings, Compute type, std::int64_t sequences,
                      std::int64_t first, std::int64_t count) {
   const KvLayout layout = {.kv_heads = 3, .head_dim = 64, .type = type};
-  const AttentionShape shape = {.heads = 9, .cache = layout, .window = 0, .scale = 0.125F, .softcap = 0};
+  const AttentionShape shape = {
+      .heads = 9, .query_stride = 9 * 64, .cache = layout, .window = 0, .scale = 0.125F, .softcap = 0};
   std::vector<AlignedBuffer> memory;
   std::vector<std::vector<std::byte*>> pages(static_cast<std::size_t>(sequences));
   std::vector<AttentionSpan> spans;

@@ -111,16 +111,17 @@ void attention(const AttentionShape& shape, const AttentionBlock& block, const f
   rows.scores = rows.mixed + rows.count * rows.width;
   rows.largest = rows.scores + rows.count * page_positions;
   rows.sums = rows.largest + rows.count;
-  const auto offset = [&](std::size_t row) {
+  const auto offset = [&](std::size_t row, std::int64_t stride) {
     const auto token = static_cast<std::size_t>(block.span->row + block.begin) + row / group;
-    return (token * static_cast<std::size_t>(shape.heads) + block.kv_head * group + row % group) * head_dim;
+    return token * static_cast<std::size_t>(stride) + (block.kv_head * group + row % group) * head_dim;
   };
   std::fill_n(rows.queries, 2 * rows.count * rows.width, 0.0F);
   std::fill_n(rows.largest, rows.count, -std::numeric_limits<float>::infinity());
   std::fill_n(rows.sums, rows.count, 0.0F);
-  for (std::size_t row = 0; row < rows.count; ++row)
-    for (std::size_t i = 0; i < head_dim; ++i)
-      rows.queries[row * rows.width + i] = queries[offset(row) + i] * shape.scale;
+  for (std::size_t row = 0; row < rows.count; ++row) {
+    const float* query = queries + offset(row, shape.query_stride);
+    for (std::size_t i = 0; i < head_dim; ++i) rows.queries[row * rows.width + i] = query[i] * shape.scale;
+  }
 
   const std::int64_t first = block.span->first + block.begin, last = block.span->first + block.end - 1;
   const std::int64_t oldest = shape.window > 0 ? std::max<std::int64_t>(0, first - shape.window + 1) : 0;
@@ -130,9 +131,10 @@ void attention(const AttentionShape& shape, const AttentionBlock& block, const f
     else
       attend_page<std::uint16_t>(shape, block, page, rows);
   }
-  for (std::size_t row = 0; row < rows.count; ++row)
-    for (std::size_t i = 0; i < head_dim; ++i)
-      out[offset(row) + i] = rows.mixed[row * rows.width + i] / rows.sums[row];
+  for (std::size_t row = 0; row < rows.count; ++row) {
+    float* result = out + offset(row, shape.heads * shape.cache.head_dim);
+    for (std::size_t i = 0; i < head_dim; ++i) result[i] = rows.mixed[row * rows.width + i] / rows.sums[row];
+  }
 }
 
 }  // namespace fathom::simd::HWY_NAMESPACE

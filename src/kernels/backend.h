@@ -59,6 +59,7 @@ struct AttentionSpan {
 
 struct AttentionShape {
   std::int64_t heads = 0;
+  std::int64_t query_stride = 0;  ///< floats from one row of queries to the next
   KvLayout cache;
   std::int64_t window = 0;  ///< a token sees itself and the window-1 before it; 0: all before it
   float scale = 1, softcap = 0;
@@ -95,11 +96,12 @@ class Backend {
   virtual void add(std::int64_t count, const float* x, float* y) const = 0;
   /// x = c tanh(x / c).
   virtual void softcap(std::int64_t count, float c, float* x) const = 0;
-  /// Writes each span's keys and values [rows, kv_heads * head_dim] into its pages.
+  /// Writes each span's keys and values [rows, kv_heads * head_dim] into its pages; in both, `stride` floats
+  /// lie between the beginnings of two rows.
   virtual void store_kv(const KvLayout& layout, std::span<const AttentionSpan> spans, const float* keys,
-                        const float* values) const = 0;
-  /// out[rows, heads * head_dim] from queries of the same shape and each span's pages, which already hold the
-  /// span's own keys and values.
+                        const float* values, std::int64_t stride) const = 0;
+  /// out[rows, heads * head_dim] from queries of the same shape, but `query_stride` apart, and each span's
+  /// pages, which already hold the span's own keys and values.
   virtual void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans,
                          const float* queries, float* out) const = 0;
 };

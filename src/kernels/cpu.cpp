@@ -115,7 +115,7 @@ class CpuBackend : public Backend {
   }
 
   void store_kv(const KvLayout& layout, std::span<const AttentionSpan> spans, const float* keys,
-                const float* values) const override {
+                const float* values, std::int64_t stride) const override {
     std::int64_t rows = 0;
     for (const AttentionSpan& span : spans) rows += span.count;
     const auto units = static_cast<std::int64_t>(spans.size()) * layout.kv_heads;
@@ -123,9 +123,9 @@ class CpuBackend : public Backend {
       for (std::int64_t unit = first; unit < last; ++unit) {
         const AttentionSpan& span = spans[size(unit / layout.kv_heads)];
         if (layout.type == Compute::f32)
-          simd::store_kv<float>(layout, span, unit % layout.kv_heads, keys, values);
+          simd::store_kv<float>(layout, span, unit % layout.kv_heads, keys, values, stride);
         else
-          simd::store_kv<std::uint16_t>(layout, span, unit % layout.kv_heads, keys, values);
+          simd::store_kv<std::uint16_t>(layout, span, unit % layout.kv_heads, keys, values, stride);
       }
     });
   }

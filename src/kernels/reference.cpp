@@ -138,13 +138,13 @@ class ReferenceBackend : public Backend {
   }
 
   void store_kv(const KvLayout& layout, std::span<const AttentionSpan> spans, const float* keys,
-                const float* values) const override {
+                const float* values, std::int64_t stride) const override {
     for (const AttentionSpan& span : spans) {
       for (std::int64_t t = 0; t < span.count; ++t) {
         const std::int64_t position = span.first + t;
         std::byte* page = span.pages[position / page_positions];
         for (std::int64_t h = 0; h < layout.kv_heads; ++h) {
-          const std::int64_t source = ((span.row + t) * layout.kv_heads + h) * layout.head_dim;
+          const std::int64_t source = (span.row + t) * stride + h * layout.head_dim;
           for (std::int64_t d = 0; d < layout.head_dim; ++d) {
             store(layout, page, key_index(layout, h, position, d), keys[source + d]);
             store(layout, page, value_index(layout, h, position, d), values[source + d]);
@@ -159,8 +159,9 @@ class ReferenceBackend : public Backend {
     for (const AttentionSpan& span : spans)
       for (std::int64_t t = 0; t < span.count; ++t)
         for (std::int64_t head = 0; head < shape.heads; ++head) {
-          const std::int64_t offset = ((span.row + t) * shape.heads + head) * shape.cache.head_dim;
-          attend(shape, span, span.first + t, head, queries + offset, out + offset);
+          const std::int64_t row = span.row + t, dim = shape.cache.head_dim;
+          attend(shape, span, span.first + t, head, queries + row * shape.query_stride + head * dim,
+                 out + (row * shape.heads + head) * dim);
         }
   }
 

@@ -36,7 +36,7 @@ void panel_product(const PanelMatrix& weight, std::size_t first, std::size_t las
 /// Writes one KV head's keys and values of a span into its pages; T is float or uint16_t (bf16).
 template <typename T>
 void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
-              const float* values);
+              const float* values, std::int64_t stride);
 
 // attention.cpp
 /// One unit of attention: the query heads that share `kv_head`, at tokens [begin, end) of a span.

@@ -76,8 +76,9 @@ void LayerRunner::attention(const LayerWeights& layer, const Batch& batch, Obser
     backend_.rotary(rows.count, config_.heads, head_dim, positions, table, q_.data() + rows.row * q_width);
     backend_.rotary(rows.count, config_.kv_heads, head_dim, positions, table,
                     k_.data() + rows.row * kv_width);
-    backend_.store_kv(layout_, rows.spans, k_.data(), v_.data());
+    backend_.store_kv(layout_, rows.spans, k_.data(), v_.data(), kv_width);
     const AttentionShape shape = {.heads = config_.heads,
+                                  .query_stride = q_width,
                                   .cache = layout_,
                                   .window = type.window,
                                   .scale = static_cast<float>(config_.attention_scale),

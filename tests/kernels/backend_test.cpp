@@ -193,7 +193,11 @@ struct AttentionCase {
 
 std::vector<float> attend(const Backend& backend, const AttentionCase& test, Compute type) {
   const KvLayout layout = {.kv_heads = test.kv_heads, .head_dim = test.head_dim, .type = type};
+  // Rows lie further apart than they are wide, as q, k and v do that one product wrote.
+  const std::int64_t stride = test.kv_heads * test.head_dim + 5;
+  const std::int64_t query_stride = test.heads * test.head_dim + 3;
   const AttentionShape shape = {.heads = test.heads,
+                                .query_stride = query_stride,
                                 .cache = layout,
                                 .window = test.window,
                                 .scale = 1 / std::sqrt(static_cast<float>(test.head_dim)),
@@ -201,20 +205,19 @@ std::vector<float> attend(const Backend& backend, const AttentionCase& test, Com
   Random random(11);
   std::vector<Cache> caches;
   std::vector<AttentionSpan> spans;
-  const std::int64_t width = test.kv_heads * test.head_dim;
   std::int64_t rows = 0;
   for (const auto& [first, count] : test.spans) {
     caches.emplace_back(layout, first + count);
-    const auto old_keys = normals(random, first * width, 2), old_values = normals(random, first * width);
+    const auto old_keys = normals(random, first * stride, 2), old_values = normals(random, first * stride);
     const AttentionSpan old = {.row = 0, .count = first, .first = 0, .pages = caches.back().pages.data()};
-    backend.store_kv(layout, {&old, 1}, old_keys.data(), old_values.data());
+    backend.store_kv(layout, {&old, 1}, old_keys.data(), old_values.data(), stride);
     spans.push_back({.row = rows, .count = count, .first = first, .pages = caches.back().pages.data()});
     rows += count;
   }
-  const auto keys = normals(random, rows * width, 2), values = normals(random, rows * width);
-  const auto queries = normals(random, rows * test.heads * test.head_dim, 2);
-  backend.store_kv(layout, spans, keys.data(), values.data());
-  std::vector<float> out(queries.size());
+  const auto keys = normals(random, rows * stride, 2), values = normals(random, rows * stride);
+  const auto queries = normals(random, rows * query_stride, 2);
+  backend.store_kv(layout, spans, keys.data(), values.data(), stride);
+  std::vector<float> out(static_cast<std::size_t>(rows * test.heads * test.head_dim));
   backend.attention(shape, spans, queries.data(), out.data());
   return out;
 }
