@@ -14,6 +14,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "kernels/backend.h"
+#include "kernels/ceilings.h"
 #include "kernels/matrix_product.h"
 #include "kernels/panels.h"
 #include "kernels/simd.h"
@@ -42,47 +43,10 @@ std::vector<float> normals(std::int64_t count) {
 }
 
 struct Ceilings {
-  double bytes = 0;          // a second, read from memory by all threads, four streams each
-  double f32 = 0, bf16 = 0;  // operations a second of the largest product
+  double bytes = read_ceiling();                    // a second
+  double f32 = product_ceiling(Operand::f32).rate;  // operations a second
+  double bf16 = product_ceiling(Operand::bf16).rate;
 };
-
-// The own product of one row is little else than reading; the library's of many rows little else than
-// arithmetic.
-Ceilings measure_ceilings(MatrixProduct& library) {
-  Ceilings ceilings;
-  const std::int64_t size = 2048;
-  const Tensor weight = make_tensor(DType::f32, {size, size}, normals(size * size));
-  const auto x = normals(size * size);
-  std::vector<std::uint16_t> narrow(x.size());
-  simd::to_bf16(x.size(), x.data(), narrow.data());
-  std::vector<float> y(x.size());
-  const double operations = 2.0 * size * size * size;
-  if (library.supports(Compute::f32)) {
-    const PanelMatrix panels = pack_panels(weight, Compute::f32);
-    ceilings.f32 =
-        operations / best_seconds([&] { library.run(panels, nullptr, size, x.data(), y.data(), false); });
-  }
-  if (library.supports(Compute::bf16)) {
-    const PanelMatrix panels = pack_panels(weight, Compute::bf16);
-    ceilings.bf16 = operations /
-                    best_seconds([&] { library.run(panels, nullptr, size, narrow.data(), y.data(), false); });
-  }
-  const std::size_t count = std::size_t{1} << 26;  // 256 MB
-  const std::vector<float> memory(count, 1.0F);
-  const std::size_t threads = static_cast<std::size_t>(thread_count()), part = count / threads / 4;
-  std::vector<float> sums(threads * 16);
-  ceilings.bytes = count * sizeof(float) / best_seconds([&] {
-                     parallel_for(static_cast<std::int64_t>(threads), [&](std::int64_t thread) {
-                       const float* from = memory.data() + static_cast<std::size_t>(thread) * 4 * part;
-                       float sum[64] = {};
-                       for (std::size_t i = 0; i + 16 <= part; i += 16)
-                         for (std::size_t s = 0; s < 4; ++s)
-                           for (std::size_t j = 0; j < 16; ++j) sum[s * 16 + j] += from[s * part + i + j];
-                       for (const float s : sum) sums[static_cast<std::size_t>(thread) * 16] += s;
-                     });
-                   });
-  return ceilings;
-}
 
 void bench_linear(MatrixProduct& library, const Ceilings& ceilings, std::int64_t out, std::int64_t in,
                   Compute type) {
@@ -117,8 +81,7 @@ void bench_linear(MatrixProduct& library, const Ceilings& ceilings, std::int64_t
                              static_cast<double>(copies);
       const double operations = 2.0 * static_cast<double>(rows * out * in);
       const double peak = type == Compute::f32 ? ceilings.f32 : ceilings.bf16;
-      const double least =
-          std::max(static_cast<double>(bytes) / ceilings.bytes, peak > 0 ? operations / peak : 0);
+      const double least = std::max(static_cast<double>(bytes) / ceilings.bytes, operations / peak);
       fmt::print("{:>4} x {:>5} x {:>4} {:4} {:8} {:9.1f} us {:7.1f} GFLOP/s {:6.1f} GB/s {:4.0f} %\n", rows,
                  out, in, type == Compute::f32 ? "f32" : "bf16", name, seconds * 1e6,
                  operations / seconds * 1e-9, static_cast<double>(bytes) / seconds * 1e-9,
@@ -153,7 +116,7 @@ void bench_attention(const Backend& backend, const Ceilings& ceilings, Compute t
   const double operations = 4.0 * static_cast<double>(sequences * shape.heads * layout.head_dim) * pairs;
   const double bytes = static_cast<double>(sequences * (first + count) * 2 * layout.kv_heads *
                                            layout.head_dim * (type == Compute::f32 ? 4 : 2));
-  const double least = std::max(bytes / ceilings.bytes, ceilings.f32 > 0 ? operations / ceilings.f32 : 0);
+  const double least = std::max(bytes / ceilings.bytes, operations / ceilings.f32);
   fmt::print(
       "attention {:3} x {:4} tokens after {:4} {:4} {:9.1f} us {:7.1f} GFLOP/s {:6.1f} GB/s {:4.0f} %\n",
       sequences, count, first, type == Compute::f32 ? "f32" : "bf16", seconds * 1e6,
@@ -181,9 +144,9 @@ void bench_elementwise(const Backend& backend, const Ceilings& ceilings) {
 void run() {
   MatrixProduct library;
   const auto backend = make_cpu_backend();
-  const Ceilings ceilings = measure_ceilings(library);
-  fmt::print("{}\nceilings: {:.1f} GB/s read, {:.0f} GFLOP/s f32, {:.0f} GFLOP/s bf16 (0: no such kernels)\n",
-             backend->describe(), ceilings.bytes * 1e-9, ceilings.f32 * 1e-9, ceilings.bf16 * 1e-9);
+  const Ceilings ceilings;
+  fmt::print("{}\nceilings: {:.1f} GB/s read, {:.0f} GFLOP/s f32, {:.0f} GFLOP/s bf16\n", backend->describe(),
+             ceilings.bytes * 1e-9, ceilings.f32 * 1e-9, ceilings.bf16 * 1e-9);
   for (const Compute type : {Compute::f32, Compute::bf16}) {
     bench_linear(library, ceilings, 576, 576, type);
     bench_linear(library, ceilings, 192, 576, type);

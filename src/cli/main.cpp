@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
   add_generate(program);
   add_chat(program);
   add_eval(program);
+  add_bench(program);
   add_profile(program);
   add_prune(program);
   add_recur(program);

@@ -28,6 +28,7 @@ void add_logits(CLI::App& program);
 void add_generate(CLI::App& program);
 void add_chat(CLI::App& program);
 void add_eval(CLI::App& program);
+void add_bench(CLI::App& program);
 void add_profile(CLI::App& program);
 void add_prune(CLI::App& program);
 void add_recur(CLI::App& program);

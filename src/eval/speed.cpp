@@ -1,10 +1,15 @@
 #include "eval/speed.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
-#include <vector>
+#include <cmath>
+#include <numeric>
+#include <span>
 
 #include "base/interrupt.h"
+#include "base/threads.h"
 
 namespace fathom {
 namespace {
@@ -13,43 +18,107 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-Token most_probable(const Engine& engine, const std::vector<float>& hidden, std::vector<float>& logits) {
-  engine.head(1, hidden.data(), logits.data());
-  return static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
+/// The sequences of a workload, which take in the same number of tokens each.
+class Batch {
+ public:
+  Batch(Engine& engine, std::int64_t size) : engine_(engine) {
+    for (std::int64_t i = 0; i < size; ++i) sequences_.push_back(engine.open());
+  }
+  ~Batch() {
+    for (const int sequence : sequences_) engine_.close(sequence);
+  }
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  void truncate(std::int64_t length) {
+    for (const int sequence : sequences_) engine_.truncate(sequence, length);
+  }
+
+  /// Each sequence takes in its run of `tokens` [batch, count]; afterwards next() are their successors.
+  void forward(std::span<const Token> tokens) {
+    check_interrupt();
+    const std::size_t count = tokens.size() / sequences_.size();
+    std::vector<Feed> feeds;
+    for (std::size_t i = 0; i < sequences_.size(); ++i)
+      feeds.push_back({sequences_[i], tokens.subspan(i * count, count), 1});
+    const std::vector<float> hidden = engine_.forward(feeds);
+    const auto vocab = static_cast<std::size_t>(engine_.config().vocab_size);
+    logits_.resize(sequences_.size() * vocab);
+    engine_.head(std::ssize(sequences_), hidden.data(), logits_.data());
+    next_.resize(sequences_.size());
+    parallel_for(std::ssize(sequences_), [&](std::int64_t i) {
+      const auto row = std::span(logits_).subspan(static_cast<std::size_t>(i) * vocab, vocab);
+      next_[static_cast<std::size_t>(i)] = static_cast<Token>(std::ranges::max_element(row) - row.begin());
+    });
+  }
+  const std::vector<Token>& next() const { return next_; }
+
+  /// Some tokens: which they are does not matter to the speed; a stride keeps them from being neighbours.
+  std::vector<Token> tokens(std::int64_t count) const {
+    std::vector<Token> tokens(sequences_.size() * static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = static_cast<Token>(i * 7919 % static_cast<std::size_t>(engine_.config().vocab_size));
+    return tokens;
+  }
+
+ private:
+  Engine& engine_;
+  std::vector<int> sequences_;
+  std::vector<float> logits_;
+  std::vector<Token> next_;
+};
 
 }  // namespace
 
-Speed measure_speed(Engine& engine, std::int64_t prompt_tokens, std::int64_t generated_tokens) {
-  const std::int64_t half = std::max<std::int64_t>(1, engine.max_context() / 2);
-  Speed speed{std::min(prompt_tokens, half), std::min(generated_tokens, half)};
-  const std::int64_t vocab = engine.config().vocab_size;
-  // Which tokens they are does not matter to the speed; a stride keeps them from being neighbours.
-  std::vector<Token> prompt;
-  for (std::int64_t i = 0; i < speed.prompt_tokens; ++i)
-    prompt.push_back(static_cast<Token>(i * 7919 % vocab));
-  std::vector<float> logits(static_cast<std::size_t>(vocab)), hidden;
+std::string Workload::name() const {
+  std::string name = fmt::format("{}{}", phase == Phase::prompt ? "pp" : "tg", tokens);
+  if (depth > 0 || batch > 1) name += " @";
+  if (depth > 0) name += fmt::format(" d{}", depth);
+  if (batch > 1) name += fmt::format(" b{}", batch);
+  return name;
+}
 
-  const int sequence = engine.open();
-  for (int run = 0; run < 2; ++run) {
-    check_interrupt();
-    engine.truncate(sequence, 0);
+std::vector<double> time_workload(Engine& engine, const Workload& work, int repetitions, Progress* progress) {
+  Batch batch(engine, work.batch);
+  if (work.depth > 0) batch.forward(batch.tokens(work.depth));
+  const std::vector<Token> prompt = batch.tokens(work.phase == Phase::prompt ? work.tokens : 1);
+  const std::int64_t steps = work.phase == Phase::prompt ? 1 : work.tokens;
+  std::vector<double> seconds;
+  for (int run = 0; run <= repetitions; ++run) {
+    batch.truncate(work.depth);
     const auto start = std::chrono::steady_clock::now();
-    const Feed feed{sequence, prompt, 1};
-    hidden = engine.forward({&feed, 1});
-    speed.prompt = std::max(speed.prompt, static_cast<double>(speed.prompt_tokens) / seconds_since(start));
+    for (std::int64_t step = 0; step < steps; ++step) {
+      batch.forward(step == 0 ? prompt : batch.next());
+      if (progress != nullptr) progress->advance(work.total() / steps, work.name());
+    }
+    if (run > 0) seconds.push_back(seconds_since(start));
   }
-  Token next = most_probable(engine, hidden, logits);
-  const auto start = std::chrono::steady_clock::now();
-  for (std::int64_t i = 0; i < speed.generated_tokens; ++i) {
-    check_interrupt();
-    const Feed feed{sequence, {&next, 1}, 1};
-    hidden = engine.forward({&feed, 1});
-    next = most_probable(engine, hidden, logits);
-  }
-  speed.generate = static_cast<double>(speed.generated_tokens) / seconds_since(start);
-  engine.close(sequence);
-  return speed;
+  return seconds;
+}
+
+Spread spread_of(std::vector<double> values) {
+  if (values.empty()) return {};
+  std::ranges::sort(values);
+  const std::size_t count = values.size();
+  Spread spread = {.min = values.front(),
+                   .median = (values[(count - 1) / 2] + values[count / 2]) / 2,
+                   .max = values.back()};
+  spread.mean = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(count);
+  double squares = 0;
+  for (const double value : values) squares += (value - spread.mean) * (value - spread.mean);
+  if (count > 1) spread.deviation = std::sqrt(squares / static_cast<double>(count - 1));
+  return spread;
+}
+
+Speed measure_speed(Engine& engine, std::int64_t prompt_tokens, std::int64_t generated_tokens) {
+  constexpr int repetitions = 3;
+  const std::int64_t half = std::max<std::int64_t>(1, engine.max_context() / 2);
+  const Workload prompt = {Phase::prompt, std::min(prompt_tokens, half)};
+  const Workload generate = {Phase::generate, std::min(generated_tokens, half), prompt.tokens};
+  const auto rate = [&](const Workload& work) {
+    return static_cast<double>(work.total()) / spread_of(time_workload(engine, work, repetitions)).median;
+  };
+  return {prompt.tokens, generate.tokens, rate(prompt), rate(generate)};
 }
 
 Json to_json(const Speed& speed) {

@@ -172,6 +172,7 @@ const DepthPlan& Engine::plan() const { return state_->plan; }
 const Backend& Engine::backend() const { return *state_->backend; }
 std::int64_t Engine::max_context() const { return state_->max_context; }
 std::int64_t Engine::weight_bytes() const { return state_->weights.bytes(); }
+std::int64_t Engine::kv_bytes() const { return state_->cache.layout().page_bytes() / page_positions; }
 
 int Engine::open() { return state_->cache.open(); }
 

@@ -60,6 +60,7 @@ class Engine {
   const Backend& backend() const;
   std::int64_t max_context() const;
   std::int64_t weight_bytes() const;  ///< memory of packed weights
+  std::int64_t kv_bytes() const;      ///< memory of one token's keys and values at one visit
 
   /// A new, empty sequence. Its memory grows with its length, and close leaves it to other sequences.
   int open();

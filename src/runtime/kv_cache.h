@@ -13,6 +13,8 @@ class KvCache {
  public:
   KvCache(const KvLayout& layout, std::int64_t visits) : layout_(layout), visits_(visits) {}
 
+  const KvLayout& layout() const { return layout_; }
+
   /// A new, empty sequence; numbers of closed ones are used again.
   int open();
   void close(int sequence);

@@ -28,8 +28,8 @@ std::vector<std::string> lines_of(const std::string& text) {
 std::vector<std::string> verbs() {
   const std::string help = run_program("--help").out;
   std::vector<std::string> names;
-  for (const char* name : {"inspect", "tokenize", "logits", "generate", "chat", "eval", "profile", "prune",
-                           "recur", "train", "compress"})
+  for (const char* name : {"inspect", "tokenize", "logits", "generate", "chat", "eval", "bench", "profile",
+                           "prune", "recur", "train", "compress"})
     if (help.find(std::string("\n  ") + name + " ") != std::string::npos) names.emplace_back(name);
   return names;
 }

@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/threads.h"
-#include "eval/speed.h"
 #include "model/checkpoint.h"
 #include "oracle.h"
 
@@ -66,16 +65,6 @@ TEST(Perplexity, SaysWhatIsWrong) {
   auto outside = oracle.ids;
   outside.back() = 80;
   EXPECT_THROW(perplexity(engine, outside, 28, -1), Error);
-}
-
-TEST(Speed, MeasuresBothPhasesWithinTheContext) {
-  Engine engine = tiny_engine(load_oracle("llama"));
-  const Speed speed = measure_speed(engine);  // 512 and 64 tokens; the model's context is 256
-  EXPECT_EQ(speed.prompt_tokens, 128);
-  EXPECT_EQ(speed.generated_tokens, 64);
-  EXPECT_GT(speed.prompt, 0);
-  EXPECT_GT(speed.generate, 0);
-  EXPECT_EQ(to_json(speed)["prompt_tokens"], 128);
 }
 
 }  // namespace

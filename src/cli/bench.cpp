@@ -1,0 +1,244 @@
+// fathom bench: speed of a model's two phases beside the ceilings of this machine.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/process.h"
+#include "base/progress.h"
+#include "base/threads.h"
+#include "cli/verbs.h"
+#include "eval/bench.h"
+#include "kernels/isa.h"
+#include "model/checkpoint.h"
+#include "runtime/engine.h"
+
+namespace fathom {
+namespace {
+
+struct Options : CommonOptions {
+  std::filesystem::path model;
+  std::vector<std::int64_t> prompt{512}, generate{128}, depth{0}, batch{1};
+  int repetitions = 5;
+  std::string dtype = "auto", csv;
+};
+
+std::string dtype_of(Compute compute) {
+  constexpr const char* names[] = {"f32", "bf16", "int8", "int4"};
+  return names[static_cast<std::size_t>(compute)];
+}
+
+std::vector<Workload> workloads_of(const Options& options) {
+  std::vector<Workload> works;
+  const auto add = [&](Phase phase, std::int64_t tokens, std::int64_t depth, std::int64_t batch) {
+    if (tokens > 0) works.push_back({phase, tokens, depth, batch});
+  };
+  for (const std::int64_t batch : options.batch) {
+    for (const std::int64_t depth : options.depth) {
+      for (const std::int64_t tokens : options.prompt) add(Phase::prompt, tokens, depth, batch);
+      for (const std::int64_t tokens : options.generate) add(Phase::generate, tokens, depth, batch);
+    }
+  }
+  if (works.empty()) fail_usage("nothing to measure: --prompt and --generate are both 0");
+  return works;
+}
+
+void check_context(const std::vector<Workload>& works, const Checkpoint& checkpoint) {
+  const std::int64_t most = checkpoint.config.max_positions;
+  for (const Workload& work : works) {
+    if (most > 0 && work.context() > most)
+      fail_usage("{} needs a context of {} tokens, but {} has at most {}", work.name(), work.context(),
+                 checkpoint.source.string(), most);
+  }
+}
+
+// What does not fit would be killed by the system without a word.
+void check_memory(const std::vector<Workload>& works, const Engine& engine) {
+  const std::int64_t available = available_memory();
+  for (const Workload& work : works) {
+    const std::int64_t pages = (work.context() + page_positions - 1) / page_positions;
+    const std::int64_t needed =
+        work.batch * pages * page_positions * engine.plan().depth() * engine.kv_bytes();
+    if (available > 0 && needed > available)
+      fail(
+          "{} needs {} for keys and values, but only {} of memory are free; use a smaller --batch or --depth",
+          work.name(), format_bytes(needed), format_bytes(available));
+  }
+}
+
+struct Run {
+  Json header;  // what all tests have in common
+  std::vector<BenchResult> results;
+};
+
+Json as_json(const Run& run) {
+  Json all = run.header;
+  all["tests"] = Json::array();
+  for (const BenchResult& result : run.results) all["tests"].push_back(to_json(result));
+  return all;
+}
+
+std::string csv_cell(const Json& value) {
+  if (!value.is_string()) return value.dump();
+  std::string quoted = "\"";
+  for (const char c : value.get<std::string>()) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + "\"";
+}
+
+/// One row a test, with the common values in each.
+std::string as_csv(const Run& run) {
+  std::string names, rows;
+  for (const BenchResult& result : run.results) {
+    Json row = run.header;
+    row.update(to_json(result));
+    names.clear();
+    row.erase("samples");
+    for (const auto& [name, value] : row.items()) {
+      const char* comma = names.empty() ? "" : ",";
+      names += comma + name;
+      rows += comma + csv_cell(value);
+    }
+    rows += "\n";
+  }
+  return names + "\n" + rows;
+}
+
+std::string as_markdown(const Run& run) {
+  std::vector<std::vector<std::string>> rows = {{"model", "parameters", "weights", "dtype", "threads",
+                                                 "backend", "test", "tok/s", "GB/s", "GFLOP/s",
+                                                 "of what the machine allows"}};
+  const Json& head = run.header;
+  const std::filesystem::path path = std::filesystem::path(head["model"].get<std::string>()) / "";
+  const std::string name = path.parent_path().filename().string();  // of a directory with or without a slash
+  for (const BenchResult& result : run.results) {
+    const bool reading = result.bound_by_reading();
+    const std::string ceiling = reading ? fmt::format("{:.1f} GB/s read", result.read_ceiling * 1e-9)
+                                        : fmt::format("{:.0f} GFLOP/s {}", result.product_ceiling.rate * 1e-9,
+                                                      result.product_ceiling.unit);
+    rows.push_back({name, format_count(head["parameters"].get<std::int64_t>()),
+                    format_bytes(head["weight_bytes"].get<std::int64_t>()), head["dtype"].get<std::string>(),
+                    head["threads"].dump(), head["isa"].get<std::string>(), result.work.name(),
+                    fmt::format("{:.2f} ± {:.2f}", result.rate.mean, result.rate.deviation),
+                    fmt::format("{:.1f}", result.read * 1e-9),
+                    fmt::format("{:.0f}", result.operations * 1e-9),
+                    fmt::format("{:.0f} % of {}", 100 * result.share(), ceiling)});
+  }
+  // The sign ± has two bytes and one column: fmt counts columns.
+  std::vector<std::size_t> width(rows[0].size());
+  for (const auto& row : rows)
+    for (std::size_t c = 0; c < row.size(); ++c)
+      width[c] = std::max(width[c], fmt::formatted_size("{}", row[c]));
+  rows.insert(rows.begin() + 1, std::vector<std::string>());
+  std::string text;
+  for (const auto& row : rows) {
+    for (std::size_t c = 0; c < width.size(); ++c)
+      text += row.empty() ? "|" + std::string(width[c] + 2, '-') : fmt::format("| {:<{}} ", row[c], width[c]);
+    text += "|\n";
+  }
+  return text + fmt::format(
+                    "\nFrom the start of the process: {:.2f} s to packed weights, {:.2f} s to the first "
+                    "token after a prompt of 8.\n",
+                    head["load_seconds"].get<double>(), head["first_token_seconds"].get<double>());
+}
+
+void emit(const Options& options, const Run& run) {
+  if (run.results.empty()) return;
+  const bool taken = options.json == "-" || options.csv == "-";
+  fmt::print(taken ? stderr : stdout, "{}", as_markdown(run));
+  emit_json(options, as_json(run));
+  if (options.csv == "-")
+    fmt::print("{}", as_csv(run));
+  else if (!options.csv.empty())
+    write_file(options.csv, as_csv(run));
+}
+
+void measure(const Options& options) {
+  if (options.json == "-" && options.csv == "-")
+    fail_usage("--json - and --csv - cannot both have the standard output; give one of them a file");
+  const std::vector<Workload> works = workloads_of(options);
+  const Checkpoint checkpoint = load_checkpoint(options.model);
+  check_context(works, checkpoint);
+  const Compute compute = choose_compute(options.dtype, checkpoint);
+  Engine engine(checkpoint, {.compute = compute});
+  const double loaded = process_seconds();
+  check_memory(works, engine);
+  time_workload(engine, {Phase::prompt, std::min<std::int64_t>(8, engine.max_context())}, 0);
+  const double first_token = process_seconds();
+
+  const ParameterCount count = count_parameters(checkpoint);
+  Run run = {.header = {{"model", options.model.string()},
+                        {"parameters", count.embedding + count.non_embedding()},
+                        {"weight_bytes", engine.weight_bytes()},
+                        {"dtype", dtype_of(compute)},
+                        {"threads", thread_count()},
+                        {"isa", isa_name(isa())},
+                        {"backend", engine.backend().describe()},
+                        {"repetitions", options.repetitions},
+                        {"load_seconds", loaded},
+                        {"first_token_seconds", first_token}},
+             .results = {}};
+  std::int64_t tokens = 0;
+  for (const Workload& work : works) tokens += work.total() * (options.repetitions + 1);
+  Progress progress("bench", tokens, "tok");
+  try {
+    for (const Workload& work : works)
+      run.results.push_back(
+          bench(engine, checkpoint, operand_of(compute), work, options.repetitions, progress));
+  } catch (const Interrupted&) {
+    progress.finish();
+    emit(options, run);  // what is complete is not thrown away
+    throw;
+  }
+  progress.finish();
+  emit(options, run);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& program) {
+  auto options = std::make_shared<Options>();
+  CLI::App* verb =
+      program.add_subcommand("bench", "Speed of prompts and generation beside the machine's limits");
+  verb->add_option("MODEL", options->model, "Directory (Hugging Face, Fathom) or GGUF file")->required();
+  const auto list = [&](const char* name, std::vector<std::int64_t>& values, const char* text, int least,
+                        int most) {
+    verb->add_option(name, values, text)
+        ->delimiter(',')
+        ->type_name("N,...")
+        ->capture_default_str()
+        ->check(CLI::Range(least, most).description(""));
+  };
+  list("--prompt", options->prompt, "Tokens of a prompt that goes through at once (pp512); 0 = none", 0,
+       1 << 24);
+  list("--generate", options->generate, "Tokens generated one by one (tg128); 0 = none", 0, 1 << 24);
+  list("--depth", options->depth, "Tokens of context before either (@ d4096)", 0, 1 << 24);
+  list("--batch", options->batch, "Sequences side by side; speeds are their sum (b16)", 1, 4096);
+  verb->add_option("--repetitions,-r", options->repetitions, "Timed runs of each test, after one that is not")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  verb->add_option("--dtype", options->dtype, "What products are computed in; auto = as the weights are")
+      ->capture_default_str();
+  verb->add_option("--csv", options->csv,
+                   "Write one line a test, with min, median and max; - = standard output")
+      ->type_name("FILE");
+  add_common(*verb, *options, true);
+  verb->footer(
+      "Every combination of the lists is a test. The table gives tokens a second (mean ± standard "
+      "deviation),\n"
+      "GB/s (weights and KV that each step must read) and GFLOP/s, and the better of the two as a share of "
+      "what\n"
+      "this machine reaches in loops that only read, or only multiply, measured around each test.\n\n"
+      "Example: a prompt of 512, then 64 tokens after 128 for 1, 16 and 32 sequences\n"
+      "  fathom bench models/smollm2.gguf --prompt 512 --generate 0\n"
+      "  fathom bench models/smollm2.gguf --prompt 0 --generate 64 --depth 128 --batch 1,16,32 --csv "
+      "speed.csv");
+  verb->callback([options] {
+    apply_common(*options);
+    measure(*options);
+  });
+}
+
+}  // namespace fathom
