@@ -37,12 +37,16 @@ inline constexpr std::int64_t page_positions = 64;
 /// padded_dim] of each head, in `type`. Transposed, the scores of neighbouring keys are neighbours in memory,
 /// and neither q k nor p v needs a sum across a vector; padded_dim is head_dim rounded up to 16 (a 512-bit
 /// vector), so that neither needs a tail. In bf16, two neighbouring rows (of d in the keys, of positions in
-/// the values) are interleaved element by element, as the matrix units of CPUs read them.
+/// the values) are interleaved element by element, as the matrix units of CPUs read them, and padded_dim is a
+/// multiple of 32, the depth of their products.
 struct KvLayout {
   std::int64_t kv_heads = 0, head_dim = 0;
   Compute type = Compute::f32;
 
-  std::int64_t padded_dim() const { return (head_dim + 15) / 16 * 16; }
+  std::int64_t padded_dim() const {
+    const std::int64_t granule = type == Compute::bf16 ? 32 : 16;
+    return (head_dim + granule - 1) / granule * granule;
+  }
   /// Elements of one head's keys, or of its values, in a page.
   std::int64_t head_elements() const { return padded_dim() * page_positions; }
   std::int64_t page_bytes() const { return 2 * kv_heads * head_elements() * (type == Compute::f32 ? 4 : 2); }

@@ -9,9 +9,11 @@
 #include "base/threads.h"
 #include "kernels/aligned.h"
 #include "kernels/backend.h"
+#include "kernels/isa.h"
 #include "kernels/matrix_product.h"
 #include "kernels/panels.h"
 #include "kernels/simd.h"
+#include "kernels/tile_attention.h"
 
 namespace fathom {
 namespace {
@@ -132,6 +134,10 @@ class CpuBackend : public Backend {
 
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
                  float* out) const override {
+#if defined(__x86_64__)
+    if (isa() == Isa::amx && shape.cache.type == Compute::bf16)
+      return tile_attention_.run(shape, spans, queries, out);
+#endif
     const std::int64_t step = simd::attention_block_tokens(shape);
     blocks_.clear();
     for (const AttentionSpan& span : spans)
@@ -185,6 +191,7 @@ class CpuBackend : public Backend {
   mutable AlignedBuffer rounded_;  // activations as bf16
   mutable AlignedBuffer scratch_;  // of attention, a part for each thread
   mutable std::vector<simd::AttentionBlock> blocks_;
+  mutable TileAttention tile_attention_;
 };
 
 }  // namespace

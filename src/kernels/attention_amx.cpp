@@ -1,0 +1,379 @@
+// softmax(q k) v by tiles with a running maximum and sum (Milakov and Gimelshein 2018; FlashAttention-2, Dao
+// 2023; chunks joined at the end: flash decoding). For 16 rows, a page of 64 keys and a head of 64, the tiles
+// need 16 products and 8 stores of 16 cycles each, and the softmax 64 vectors of about 12 instructions on two
+// ports: 384 and 380 cycles. The two hardly overlap (1,000 cycles were measured, in whatever order): while
+// AMX is in use, and for some 200 cycles after, one of the two ports has no 512-bit arithmetic. What is left
+// to win is that nothing waits: the next scores are computed before the weights of these, so that no tile is
+// read right after it was written.
+#include "kernels/attention_amx.h"
+
+#include <immintrin.h>
+
+#include "kernels/tiles.h"
+
+namespace fathom::amx {
+namespace {
+
+constexpr std::int64_t tile_rows = 16, page_keys = 64, lanes = 16;
+constexpr float log2_e = 1.442695041F;
+
+// A row's weights are 2^(s - shift). The shift is a maximum that the row has seen, but it grows only when
+// a score exceeds it by a factor of 2^8: the weights are floats either way, and what was gathered is rescaled
+// hardly ever.
+constexpr float slack = 8;
+constexpr float no_shift = -1e30F;  // of a row that has seen no key: 2^(it - any other) is 0
+
+// 2^x for x below 128, 0 for -infinity: 2^floor(x) times a polynomial of smallest relative error, 3e-6, that
+// is 1 at 0. The weights are rounded to bf16, by up to 2e-3.
+__m512 exp2(__m512 x) {
+  const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  __m512 y = _mm512_set1_ps(1.3426685532e-2F);
+  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5.2242472175e-2F));
+  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.4128020570e-1F));
+  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.9304484478e-1F));
+  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1));
+  return _mm512_scalef_ps(y, x);
+}
+
+// tanh x = 1 - 2 / (e^2x + 1).
+__m512 tanh(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1);
+  // Beyond 10 it is 1 as a float, and the exponential of more would be infinite.
+  const __m512 bounded = _mm512_min_ps(x, _mm512_set1_ps(10));
+  const __m512 e = exp2(_mm512_mul_ps(bounded, _mm512_set1_ps(2 * log2_e)));
+  return _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2), _mm512_add_ps(e, one)));
+}
+
+std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+std::int64_t largest(std::int64_t a, std::int64_t b) { return a < b ? b : a; }
+
+std::int64_t gathered_tile_floats(std::int64_t padded_dim) {
+  return tile_rows * (padded_dim + lanes) + tile_rows;
+}
+
+// One tile of rows of what gathered_floats() describes.
+struct Gathered {
+  float *mixed, *sums, *shifts;
+};
+
+Gathered gathered_tile(const AttentionBlock& block, float* gathered, std::int64_t tile) {
+  float* mixed = gathered + tile * gathered_tile_floats(block.padded_dim);
+  float* sums = mixed + tile_rows * block.padded_dim;
+  return {mixed, sums, sums + tile_rows * lanes};
+}
+
+// Scratch of one block: its queries [rows, padded_dim], two pages of scores and weights [16, 64], one being
+// filled while the other is read, and the largest score up to which each row keeps its shift.
+struct Scratch {
+  std::uint16_t* queries;
+  float* limits;
+  float* scores[2];
+  std::uint16_t* weights[2];
+  float* gathered[2];  // over all chunks; in one
+};
+
+std::int64_t lay_out(const AttentionBlock& block, std::byte* memory, Scratch& scratch) {
+  std::int64_t used = 0;
+  const auto take = [&](std::int64_t bytes) {
+    std::byte* part = memory + used;
+    used += (bytes + 63) / 64 * 64;
+    return part;
+  };
+  const std::int64_t rows = block.tiles() * tile_rows;
+  scratch.queries = reinterpret_cast<std::uint16_t*>(take(rows * block.padded_dim * 2));
+  scratch.limits = reinterpret_cast<float*>(take(rows * 4));
+  for (int i = 0; i < 2; ++i) {
+    scratch.scores[i] = reinterpret_cast<float*>(take(tile_rows * page_keys * 4));
+    scratch.weights[i] = reinterpret_cast<std::uint16_t*>(take(tile_rows * page_keys * 2));
+  }
+  for (float*& gathered : scratch.gathered)
+    gathered = reinterpret_cast<float*>(take(gathered_floats(block) * 4));
+  return used;
+}
+
+// Rounds the block's queries to bf16; rows and columns of padding are zeros.
+void pack_queries(const AttentionBlock& block, std::uint16_t* to) {
+  std::int64_t token = 0, head = 0;
+  for (std::int64_t row = 0; row < block.tiles() * tile_rows; ++row, to += block.padded_dim) {
+    const std::int64_t readable = row < block.rows() ? block.head_dim : 0;
+    const float* from = block.queries + token * block.query_stride + head * block.head_dim;
+    for (std::int64_t i = 0; i < block.padded_dim; i += lanes) {
+      const auto mask =
+          static_cast<__mmask16>((1U << static_cast<unsigned>(least(lanes, largest(0, readable - i)))) - 1);
+      const auto narrow = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from + i));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to + i), reinterpret_cast<const __m256i&>(narrow));
+    }
+    if (row + 1 < block.rows() && ++head == block.group) ++token, head = 0;
+  }
+}
+
+// A tile of 16 rows of a block and a page that at least one of them sees something of.
+struct Step {
+  std::int64_t tile = 0, page = 0;
+  bool partly_seen = false;  // by some row
+};
+
+// The steps of one chunk: for each page all tiles, so that they find it in the L1 cache.
+class Steps {
+ public:
+  Steps(const AttentionBlock& block, std::int64_t chunk)
+      : block_(block),
+        end_(least(block.end_page(), (chunk + 1) * chunk_pages)),
+        tile_(-1),
+        page_(largest(block.first_page(), chunk * chunk_pages)) {}
+
+  bool next(Step& step) {
+    for (;;) {
+      if (++tile_ == block_.tiles()) tile_ = 0, ++page_;
+      if (page_ >= end_) return false;
+      const std::int64_t last_row = least(block_.rows(), (tile_ + 1) * tile_rows) - 1;
+      const std::int64_t oldest = block_.first + tile_ * tile_rows / block_.group;
+      const std::int64_t newest = block_.first + last_row / block_.group;
+      const std::int64_t begin = page_ * page_keys, end = begin + page_keys;
+      const bool windowed = block_.window > 0;
+      if (begin > newest || (windowed && end <= oldest - block_.window + 1)) continue;
+      step = {tile_, page_, end > oldest + 1 || (windowed && begin < newest - block_.window + 1)};
+      return true;
+    }
+  }
+
+ private:
+  const AttentionBlock& block_;
+  std::int64_t end_, tile_, page_;
+};
+
+// scores[16, 64] = queries[16, padded_dim] keys[padded_dim, 64]. Each product has its own tile to load, but
+// that takes 8 cycles and the product 16.
+void score(const std::uint16_t* queries, const std::byte* keys, std::int64_t padded_dim, float* scores) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (std::int64_t d = 0; d < padded_dim; d += 32, keys += 16 * page_keys * 4) {
+    _tile_loadd(4, queries + d, padded_dim * 2);
+    _tile_loadd(5, keys, page_keys * 4);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_loadd(6, keys + 64, page_keys * 4);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_loadd(5, keys + 128, page_keys * 4);
+    _tile_dpbf16ps(2, 4, 5);
+    _tile_loadd(6, keys + 192, page_keys * 4);
+    _tile_dpbf16ps(3, 4, 6);
+  }
+  _tile_stored(0, scores, page_keys * 4);
+  _tile_stored(1, scores + 16, page_keys * 4);
+  _tile_stored(2, scores + 32, page_keys * 4);
+  _tile_stored(3, scores + 48, page_keys * 4);
+}
+
+// mixed[16, padded_dim] += weights[16, 64] values[64, padded_dim], 32 columns at a time.
+void mix(const std::uint16_t* weights, const std::byte* values, std::int64_t padded_dim, float* mixed) {
+  const std::int64_t stride = padded_dim * 4;  // bytes of a row of mixed, and of a pair of rows of values
+  const std::byte* more = values + 16 * stride;
+  _tile_loadd(4, weights, page_keys * 2);
+  _tile_loadd(5, weights + 32, page_keys * 2);
+  for (std::int64_t d = 0; d < padded_dim; d += 32) {
+    _tile_loadd(0, mixed + d, stride);
+    _tile_loadd(6, values + d * 4, stride);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(1, mixed + d + 16, stride);
+    _tile_loadd(7, values + d * 4 + 64, stride);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(2, more + d * 4, stride);
+    _tile_dpbf16ps(0, 5, 2);
+    _tile_loadd(3, more + d * 4 + 64, stride);
+    _tile_dpbf16ps(1, 5, 3);
+    _tile_stored(0, mixed + d, stride);
+    _tile_stored(1, mixed + d + 16, stride);
+  }
+}
+
+// What a row's scores become.
+struct Softmax {
+  float scale;    // times log2(e)
+  float softcap;  // and its scale is 1 times log2(e), the shape's being inside the cap:
+  float inner;    // scale / cap
+};
+
+// The row's new shift is the largest of its scores so far; rescales what it has gathered.
+[[gnu::noinline]] void raise_shift(const Softmax& softmax, __m512 scores, std::int64_t padded_dim,
+                                   float* mixed, float* sums, float& shift, float& limit) {
+  const float top = _mm512_reduce_max_ps(scores);
+  const float raised = top * softmax.scale;
+  if (shift != no_shift) {
+    const __m512 factor = exp2(_mm512_set1_ps(shift - raised));
+    for (std::int64_t i = 0; i < padded_dim; i += lanes)
+      _mm512_store_ps(mixed + i, _mm512_mul_ps(_mm512_load_ps(mixed + i), factor));
+    _mm512_store_ps(sums, _mm512_mul_ps(_mm512_load_ps(sums), factor));
+  }
+  shift = raised;
+  limit = top + slack / softmax.scale;
+}
+
+// Bits [begin, end) of 64.
+std::uint64_t bits(std::int64_t begin, std::int64_t end) {
+  const auto below = [](std::int64_t n) {
+    return n <= 0 ? 0 : n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << static_cast<unsigned>(n)) - 1;
+  };
+  return below(end) & ~below(begin);
+}
+
+// Scores [16, 64] of a step to weights, and their sums. Rows of padding are left as they are.
+template <bool Masked, bool Capped>
+void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& step, const float* scores,
+              std::uint16_t* weights, const Gathered& gathered, float* limits) {
+  const __m512 scale = _mm512_set1_ps(softmax.scale), lowest = _mm512_set1_ps(-__builtin_inff());
+  const __m512 cap = _mm512_set1_ps(softmax.softcap), inner = _mm512_set1_ps(softmax.inner);
+  const std::int64_t begin = step.tile * tile_rows, count = least(tile_rows, block.rows() - begin);
+  std::int64_t position = block.first + begin / block.group - step.page * page_keys;  // within the page
+  std::int64_t head = begin % block.group;
+  for (std::int64_t row = 0; row < count; ++row) {
+    std::uint64_t visible = 0;
+    if constexpr (Masked) {
+      visible = bits(block.window > 0 ? position - block.window + 1 : 0, position + 1);
+      if (++head == block.group) ++position, head = 0;
+    }
+    __m512 s[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      s[i] = _mm512_load_ps(scores + row * page_keys + i * lanes);
+      if constexpr (Capped) s[i] = _mm512_mul_ps(cap, tanh(_mm512_mul_ps(s[i], inner)));
+      if constexpr (Masked)
+        s[i] = _mm512_mask_mov_ps(lowest, static_cast<__mmask16>(visible >> (16 * static_cast<unsigned>(i))),
+                                  s[i]);
+    }
+    float* sums = gathered.sums + row * lanes;
+    const __m512 top = _mm512_max_ps(_mm512_max_ps(s[0], s[1]), _mm512_max_ps(s[2], s[3]));
+    if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(limits[row]), _CMP_GT_OQ) != 0) [[unlikely]]
+      raise_shift(softmax, top, block.padded_dim, gathered.mixed + row * block.padded_dim, sums,
+                  gathered.shifts[row], limits[row]);
+    const __m512 shift = _mm512_set1_ps(gathered.shifts[row]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) s[i] = exp2(_mm512_fmsub_ps(s[i], scale, shift));
+    const __m512 sum = _mm512_add_ps(_mm512_add_ps(s[0], s[1]), _mm512_add_ps(s[2], s[3]));
+    _mm512_store_ps(sums, _mm512_add_ps(_mm512_load_ps(sums), sum));
+    std::uint16_t* to = weights + row * page_keys;
+    const auto low = _mm512_cvtne2ps_pbh(s[1], s[0]), high = _mm512_cvtne2ps_pbh(s[3], s[2]);
+    _mm512_store_si512(to, reinterpret_cast<const __m512i&>(low));
+    _mm512_store_si512(to + 32, reinterpret_cast<const __m512i&>(high));
+  }
+}
+
+void run_chunk(const AttentionBlock& block, const Scratch& scratch, std::int64_t chunk, float* all_gathered) {
+  for (std::int64_t tile = 0; tile < block.tiles(); ++tile) {
+    const Gathered gathered = gathered_tile(block, all_gathered, tile);
+    for (std::int64_t i = 0; i < tile_rows * (block.padded_dim + lanes); i += lanes)
+      _mm512_store_ps(gathered.mixed + i, _mm512_setzero_ps());  // and the sums, which follow
+    _mm512_store_ps(gathered.shifts, _mm512_set1_ps(no_shift));
+    _mm512_store_ps(scratch.limits + tile * tile_rows, _mm512_set1_ps(-__builtin_inff()));
+  }
+  Softmax softmax = {block.scale * log2_e, 0, 0};
+  if (block.softcap > 0) softmax = {log2_e, block.softcap, block.scale / block.softcap};
+  const auto part = block.softcap > 0 ? soft_max<true, true> : soft_max<true, false>;
+  const auto whole = block.softcap > 0 ? soft_max<false, true> : soft_max<false, false>;
+  const auto start = [&](const Step& step, float* scores) {
+    score(scratch.queries + step.tile * tile_rows * block.padded_dim, block.pages[step.page] + block.keys,
+          block.padded_dim, scores);
+  };
+  const auto finish = [&](const Step& step, const std::uint16_t* weights) {
+    mix(weights, block.pages[step.page] + block.values, block.padded_dim,
+        gathered_tile(block, all_gathered, step.tile).mixed);
+  };
+
+  Steps steps(block, chunk);
+  Step before, now, coming;
+  bool more = steps.next(now);
+  if (more) start(now, scratch.scores[0]);
+  for (int turn = 0, done = 0; more; turn ^= 1, ++done) {
+    more = steps.next(coming);
+    if (more) start(coming, scratch.scores[turn ^ 1]);
+    if (done > 0) finish(before, scratch.weights[turn ^ 1]);  // before raise_shift changes what it adds to
+    (now.partly_seen ? part : whole)(block, softmax, now, scratch.scores[turn], scratch.weights[turn],
+                                     gathered_tile(block, all_gathered, now.tile),
+                                     scratch.limits + now.tile * tile_rows);
+    if (!more) finish(now, scratch.weights[turn]);
+    before = now;
+    now = coming;
+  }
+}
+
+// Adds what a tile of rows has gathered elsewhere. A side that has seen nothing weighs 0, and the other 1: it
+// changes no bit.
+void join(std::int64_t rows, std::int64_t padded_dim, const Gathered& to, const Gathered& from) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const float shift = to.shifts[row] < from.shifts[row] ? from.shifts[row] : to.shifts[row];
+    const __m512 own = exp2(_mm512_set1_ps(to.shifts[row] - shift));
+    const __m512 other = exp2(_mm512_set1_ps(from.shifts[row] - shift));
+    const auto add = [&](float* a, const float* b) {
+      _mm512_store_ps(a, _mm512_fmadd_ps(_mm512_load_ps(a), own, _mm512_mul_ps(_mm512_load_ps(b), other)));
+    };
+    for (std::int64_t i = row * padded_dim; i < (row + 1) * padded_dim; i += lanes)
+      add(to.mixed + i, from.mixed + i);
+    add(to.sums + row * lanes, from.sums + row * lanes);
+    to.shifts[row] = shift;
+  }
+}
+
+void join_all(const AttentionBlock& block, float* to, float* from) {
+  for (std::int64_t tile = 0; tile < block.tiles(); ++tile)
+    join(least(tile_rows, block.rows() - tile * tile_rows), block.padded_dim, gathered_tile(block, to, tile),
+         gathered_tile(block, from, tile));
+}
+
+void write_out(const AttentionBlock& block, float* all_gathered) {
+  for (std::int64_t row = 0; row < block.rows(); ++row) {
+    const Gathered gathered = gathered_tile(block, all_gathered, row / tile_rows);
+    const std::int64_t within = row % tile_rows;
+    const __m512 inverse =
+        _mm512_set1_ps(1 / _mm512_reduce_add_ps(_mm512_load_ps(gathered.sums + within * lanes)));
+    float* to = block.out + row / block.group * block.out_stride + row % block.group * block.head_dim;
+    const float* mixed = gathered.mixed + within * block.padded_dim;
+    for (std::int64_t i = 0; i < block.head_dim; i += lanes) {
+      const auto mask =
+          static_cast<__mmask16>((1U << static_cast<unsigned>(least(lanes, block.head_dim - i))) - 1);
+      _mm512_mask_storeu_ps(to + i, mask, _mm512_mul_ps(_mm512_load_ps(mixed + i), inverse));
+    }
+  }
+}
+
+}  // namespace
+
+std::int64_t gathered_floats(const AttentionBlock& block) {
+  return block.tiles() * gathered_tile_floats(block.padded_dim);
+}
+
+std::int64_t attention_scratch_bytes(const AttentionBlock& block) {
+  Scratch scratch = {};
+  return lay_out(block, nullptr, scratch);
+}
+
+void attention(const AttentionBlock& block, std::byte* memory) {
+  const TileScope tiles;
+  Scratch scratch = {};
+  lay_out(block, memory, scratch);
+  pack_queries(block, scratch.queries);
+  const std::int64_t first = block.first_chunk();
+  run_chunk(block, scratch, first, scratch.gathered[0]);
+  for (std::int64_t chunk = first + 1; chunk < block.end_chunk(); ++chunk) {
+    run_chunk(block, scratch, chunk, scratch.gathered[1]);
+    join_all(block, scratch.gathered[0], scratch.gathered[1]);
+  }
+  write_out(block, scratch.gathered[0]);
+}
+
+void attention_chunk(const AttentionBlock& block, std::int64_t chunk, float* gathered, std::byte* memory) {
+  const TileScope tiles;
+  Scratch scratch = {};
+  lay_out(block, memory, scratch);
+  pack_queries(block, scratch.queries);
+  run_chunk(block, scratch, chunk, gathered);
+}
+
+void join_chunks(const AttentionBlock& block, float* gathered) {
+  const std::int64_t size = gathered_floats(block);
+  for (std::int64_t chunk = 1; chunk < block.chunks(); ++chunk)
+    join_all(block, gathered, gathered + chunk * size);
+  write_out(block, gathered);
+}
+
+}  // namespace fathom::amx

@@ -1,0 +1,103 @@
+#include "kernels/tile_attention.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/threads.h"
+
+namespace fathom {
+namespace {
+
+// Tokens in a block, for 4 tiles of rows: a page of keys and values, 16 KB for heads of 64, is then fetched
+// into the L1 cache once for all of them, beside their queries and sums.
+std::int64_t block_tokens(std::int64_t group) {
+  constexpr std::int64_t most_rows = 64;
+  return std::max<std::int64_t>(1, most_rows / group);
+}
+
+// Below about so many pages of one tile (some 0.2 us each) the work is over before another thread has begun.
+constexpr std::int64_t serial_pages = 12;
+
+}  // namespace
+
+void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionSpan> spans,
+                         const float* queries, float* out) {
+  const KvLayout& cache = shape.cache;
+  const std::int64_t head_bytes = cache.head_elements() * 2, group = shape.heads / cache.kv_heads;
+  const std::int64_t step = block_tokens(group), out_stride = shape.heads * cache.head_dim;
+  blocks_.clear();
+  splits_.clear();
+  units_.clear();
+  scratch_bytes_ = gathered_floats_ = page_reads_ = 0;
+  for (const AttentionSpan& span : spans) {
+    // One head after another, since one head's pages fit into an L2 cache (1 MB for 4,096 positions of 64).
+    // Later tokens see more keys: from the last to the first, the threads end together.
+    for (std::int64_t head = 0; head < cache.kv_heads; ++head) {
+      for (std::int64_t end = span.count; end > 0; end -= step) {
+        const std::int64_t begin = std::max<std::int64_t>(0, end - step);
+        const std::int64_t column = head * group * cache.head_dim, row = span.row + begin;
+        const amx::AttentionBlock block = {.pages = span.pages,
+                                           .keys = head * head_bytes,
+                                           .values = (cache.kv_heads + head) * head_bytes,
+                                           .head_dim = cache.head_dim,
+                                           .padded_dim = cache.padded_dim(),
+                                           .first = span.first + begin,
+                                           .tokens = end - begin,
+                                           .group = group,
+                                           .window = shape.window,
+                                           .scale = shape.scale,
+                                           .softcap = shape.softcap,
+                                           .queries = queries + row * shape.query_stride + column,
+                                           .out = out + row * out_stride + column,
+                                           .query_stride = shape.query_stride,
+                                           .out_stride = out_stride};
+        scratch_bytes_ = std::max(scratch_bytes_, amx::attention_scratch_bytes(block));
+        page_reads_ += (block.end_page() - block.first_page()) * block.tiles();
+        const auto index = static_cast<std::int64_t>(blocks_.size());
+        blocks_.push_back(block);
+        splits_.push_back({.gathered = gathered_floats_});
+        // One tile has as little to compute as there can be for its pages, and one sequence few such blocks.
+        if (block.tiles() == 1 && block.chunks() > 1) {
+          splits_.back().remaining = static_cast<std::int32_t>(block.chunks());
+          gathered_floats_ += block.chunks() * amx::gathered_floats(block);
+          for (std::int64_t chunk = block.first_chunk(); chunk < block.end_chunk(); ++chunk)
+            units_.push_back({index, chunk});
+        } else {
+          units_.push_back({index});
+        }
+      }
+    }
+  }
+}
+
+void TileAttention::run_unit(const Unit& unit, std::byte* scratch) {
+  const amx::AttentionBlock& block = blocks_[static_cast<std::size_t>(unit.block)];
+  if (unit.chunk < 0) return amx::attention(block, scratch);
+  Split& split = splits_[static_cast<std::size_t>(unit.block)];
+  float* gathered = gathered_.as<float>() + split.gathered;
+  amx::attention_chunk(block, unit.chunk,
+                       gathered + (unit.chunk - block.first_chunk()) * amx::gathered_floats(block), scratch);
+  // Whoever computes the last of the chunks joins them all, in their order.
+  if (std::atomic_ref(split.remaining).fetch_sub(1, std::memory_order_acq_rel) == 1)
+    amx::join_chunks(block, gathered);
+}
+
+void TileAttention::run(const AttentionShape& shape, std::span<const AttentionSpan> spans,
+                        const float* queries, float* out) {
+  plan(shape, spans, queries, out);
+  scratch_.reserve(static_cast<std::size_t>(scratch_bytes_ * thread_count()));
+  gathered_.reserve(static_cast<std::size_t>(gathered_floats_) * sizeof(float));
+  std::atomic<std::size_t> next = 0;
+  const auto work = [&](std::int64_t thread) {
+    std::byte* scratch = scratch_.as<std::byte>() + thread * scratch_bytes_;
+    for (std::size_t i = next.fetch_add(1, std::memory_order_relaxed); i < units_.size();
+         i = next.fetch_add(1, std::memory_order_relaxed))
+      run_unit(units_[i], scratch);
+  };
+  if (page_reads_ <= serial_pages)
+    work(0);
+  else
+    parallel_for(thread_count(), work);
+}
+
+}  // namespace fathom

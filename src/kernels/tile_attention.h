@@ -1,0 +1,41 @@
+// Attention over bf16 pages by AMX: cuts the work into blocks and shares them out to threads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/aligned.h"
+#include "kernels/attention_amx.h"
+#include "kernels/backend.h"
+
+namespace fathom {
+
+class TileAttention {
+ public:
+  /// As Backend::attention; the cache is of bf16, and isa() is Isa::amx. A row's result is the same to the
+  /// last bit whatever other rows and spans are computed with it, and by however many threads.
+  void run(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
+           float* out);
+
+ private:
+  struct Unit {
+    std::int64_t block = 0;
+    std::int64_t chunk = -1;  // of a split block; -1: all of a block
+  };
+  struct Split {
+    std::int64_t gathered = 0;   // where in gathered_ its chunks lie
+    std::int32_t remaining = 0;  // chunks not computed yet; 0: not split
+  };
+  void plan(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
+            float* out);
+  void run_unit(const Unit& unit, std::byte* scratch);
+
+  std::vector<amx::AttentionBlock> blocks_;
+  std::vector<Split> splits_;  // one a block
+  std::vector<Unit> units_;
+  std::int64_t scratch_bytes_ = 0, gathered_floats_ = 0, page_reads_ = 0;
+  AlignedBuffer scratch_, gathered_;
+};
+
+}  // namespace fathom
