@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,6 @@
 #include "kernels/aligned.h"
 #include "kernels/backend.h"
 #include "kernels/ceilings.h"
-#include "kernels/matrix_product.h"
-#include "kernels/panels.h"
 #include "kernels/simd.h"
 
 namespace fathom {
@@ -46,52 +45,39 @@ std::vector<float> normals(std::int64_t count) {
 }
 
 struct Ceilings {
-  double bytes = read_ceiling();                    // a second
-  double f32 = product_ceiling(Operand::f32).rate;  // operations a second
-  double bf16 = product_ceiling(Operand::bf16).rate;
+  double bytes = read_ceiling();  // a second
+  double operations(Compute type) const { return products[static_cast<std::size_t>(operand_of(type))]; }
+  double products[3] = {product_ceiling(Operand::f32).rate, product_ceiling(Operand::bf16).rate,
+                        product_ceiling(Operand::int8).rate};  // operations a second
 };
 
-void bench_linear(MatrixProduct& library, const Ceilings& ceilings, std::int64_t out, std::int64_t in,
+const char* name_of(Compute type) {
+  constexpr const char* names[] = {"f32", "bf16", "int8", "int4"};
+  return names[static_cast<std::size_t>(type)];
+}
+
+void bench_linear(const Backend& backend, const Ceilings& ceilings, std::int64_t out, std::int64_t in,
                   Compute type) {
-  const std::int64_t element = type == Compute::f32 ? 4 : 2, bytes = out * in * element;
-  const std::int64_t copies = std::max<std::int64_t>(1, (std::int64_t{96} << 20) / bytes);
   const Tensor weight = make_tensor(DType::f32, {out, in}, normals(out * in));
-  std::vector<PanelMatrix> panels;
-  for (std::int64_t i = 0; i < copies; ++i) panels.push_back(pack_panels(weight, type));
-  for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 512}) {
+  std::vector<std::unique_ptr<PackedLinear>> layers;
+  do {
+    layers.push_back(backend.pack(std::vector<LinearPart>{{&weight, nullptr}}, type));
+  } while (layers.front()->bytes * std::ssize(layers) < std::int64_t{96} << 20);
+  const auto bytes = static_cast<double>(layers.front()->bytes);
+  for (const std::int64_t rows : {1, 2, 4, 8, 16, 32, 128, 512}) {
     if (rows * out > (std::int64_t{1} << 23)) continue;
     const auto x = normals(rows * in);
-    std::vector<std::uint16_t> narrow(x.size());
-    simd::to_bf16(x.size(), x.data(), narrow.data());
     std::vector<float> y(static_cast<std::size_t>(rows * out));
-    const auto own = [&](const PanelMatrix& matrix) {
-      const std::int64_t threads = thread_count();
-      parallel_for(threads, [&](std::int64_t t) {
-        simd::panel_product(matrix, static_cast<std::size_t>(matrix.panels() * t / threads),
-                            static_cast<std::size_t>(matrix.panels() * (t + 1) / threads),
-                            static_cast<std::size_t>(rows), x.data(), static_cast<std::size_t>(in), y.data(),
-                            false);
-      });
-    };
-    const auto other = [&](const PanelMatrix& matrix) {
-      const void* from = type == Compute::f32 ? static_cast<const void*>(x.data()) : narrow.data();
-      library.run(matrix, nullptr, rows, from, y.data(), false);
-    };
-    const auto line = [&](const char* name, const std::function<void(const PanelMatrix&)>& product) {
-      const double seconds = best_seconds([&] {
-                               for (const auto& matrix : panels) product(matrix);
-                             }) /
-                             static_cast<double>(copies);
-      const double operations = 2.0 * static_cast<double>(rows * out * in);
-      const double peak = type == Compute::f32 ? ceilings.f32 : ceilings.bf16;
-      const double least = std::max(static_cast<double>(bytes) / ceilings.bytes, operations / peak);
-      fmt::print("{:>4} x {:>5} x {:>4} {:4} {:8} {:9.1f} us {:7.1f} GFLOP/s {:6.1f} GB/s {:4.0f} %\n", rows,
-                 out, in, type == Compute::f32 ? "f32" : "bf16", name, seconds * 1e6,
-                 operations / seconds * 1e-9, static_cast<double>(bytes) / seconds * 1e-9,
-                 100 * least / seconds);
-    };
-    if (rows <= 64) line("own", own);
-    if (library.supports(type)) line("oneDNN", other);
+    const double seconds = best_seconds([&] {
+                             for (const auto& layer : layers)
+                               backend.linear(*layer, rows, x.data(), y.data(), out, false);
+                           }) /
+                           static_cast<double>(layers.size());
+    const double operations = 2.0 * static_cast<double>(rows * out * in);
+    const double least = std::max(bytes / ceilings.bytes, operations / ceilings.operations(type));
+    fmt::print("{:>4} x {:>5} x {:>4} {:4} {:9.1f} us {:7.1f} GFLOP/s {:6.1f} GB/s {:4.0f} %\n", rows, out,
+               in, name_of(type), seconds * 1e6, operations / seconds * 1e-9, bytes / seconds * 1e-9,
+               100 * least / seconds);
   }
 }
 
@@ -160,13 +146,12 @@ void bench_attention(const Backend& backend, const Ceilings& ceilings, Compute t
   const double pairs =
       static_cast<double>(count) * (static_cast<double>(first) + (static_cast<double>(count) + 1) / 2);
   const double operations = 4.0 * static_cast<double>(sequences * shape.heads * layout.head_dim) * pairs;
-  const double peak = type == Compute::f32 ? ceilings.f32 : ceilings.bf16;
-  const double least = std::max(bytes / ceilings.bytes, operations / peak);
+  const double least = std::max(bytes / ceilings.bytes, operations / ceilings.operations(type));
   fmt::print(
       "attention {:3} x {:4} tokens after {:4} {:4} {:9.1f} us {:7.1f} GFLOP/s {:6.1f} GB/s {:4.0f} %"
       " {:5.1f} times as fast as by vectors\n",
-      sequences, count, first, type == Compute::f32 ? "f32" : "bf16", seconds * 1e6,
-      operations / seconds * 1e-9, bytes / seconds * 1e-9, 100 * least / seconds, by_vectors / seconds);
+      sequences, count, first, name_of(type), seconds * 1e6, operations / seconds * 1e-9,
+      bytes / seconds * 1e-9, 100 * least / seconds, by_vectors / seconds);
 }
 
 void bench_elementwise(const Backend& backend, const Ceilings& ceilings) {
@@ -179,26 +164,24 @@ void bench_elementwise(const Backend& backend, const Ceilings& ceilings) {
                bytes / seconds * 1e-9, 100 * bytes / ceilings.bytes / seconds);
   };
   line("rms_norm", 2, [&] { backend.rms_norm(rows, width, x.data(), other.data(), 1e-5F, x.data()); });
-  line("gated silu", 3,
-       [&] { backend.gated_activation(rows, width, GateActivation::silu, x.data(), other.data()); });
-  line("gated gelu_tanh", 3,
-       [&] { backend.gated_activation(rows, width, GateActivation::gelu_tanh, x.data(), other.data()); });
   line("add", 3, [&] { backend.add(rows * width, other.data(), x.data()); });
   line("softcap", 2, [&] { backend.softcap(rows * width, 30, x.data()); });
 }
 
 void run() {
-  MatrixProduct library;
   const auto backend = make_cpu_backend();
   const Ceilings ceilings;
-  fmt::print("{}\nceilings: {:.1f} GB/s read, {:.0f} GFLOP/s f32, {:.0f} GFLOP/s bf16\n", backend->describe(),
-             ceilings.bytes * 1e-9, ceilings.f32 * 1e-9, ceilings.bf16 * 1e-9);
+  fmt::print("{}\nceilings: {:.1f} GB/s read, {:.0f} GFLOP/s f32, {:.0f} bf16, {:.0f} int8\n",
+             backend->describe(), ceilings.bytes * 1e-9, ceilings.operations(Compute::f32) * 1e-9,
+             ceilings.operations(Compute::bf16) * 1e-9, ceilings.operations(Compute::int8) * 1e-9);
+  for (const Compute type : {Compute::f32, Compute::bf16, Compute::int8, Compute::int4}) {
+    bench_linear(*backend, ceilings, 576, 576, type);
+    bench_linear(*backend, ceilings, 960, 576, type);
+    bench_linear(*backend, ceilings, 3072, 576, type);
+    bench_linear(*backend, ceilings, 576, 1536, type);
+    bench_linear(*backend, ceilings, 49152, 576, type);
+  }
   for (const Compute type : {Compute::f32, Compute::bf16}) {
-    bench_linear(library, ceilings, 576, 576, type);
-    bench_linear(library, ceilings, 192, 576, type);
-    bench_linear(library, ceilings, 1536, 576, type);
-    bench_linear(library, ceilings, 576, 1536, type);
-    bench_linear(library, ceilings, 49152, 576, type);
     bench_attention(*backend, ceilings, type, 1, 0, 512);
     bench_attention(*backend, ceilings, type, 1, 0, 4096);
     bench_attention(*backend, ceilings, type, 1, 4095, 1);
@@ -211,7 +194,6 @@ void run() {
 }  // namespace fathom
 
 int main(int argc, char** argv) {
-  fathom::spin_briefly(argv);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   fathom::set_threads(argc > 1 ? std::atoi(argv[1]) : 0);
   fathom::run();

@@ -1,38 +1,142 @@
 #include "base/threads.h"
 
-#include <omp.h>
+#include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 #include "base/error.h"
 
 namespace fathom {
+namespace {
+
+int available_cores() {
+  cpu_set_t set;
+  if (::sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// Spins for some 50 us (a pause takes about 50 ns), then sleeps in the kernel until `value` has changed.
+void wait_while(const std::atomic<int>& value, int old) {
+  for (int i = 0; i < 1000; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  value.wait(old, std::memory_order_acquire);
+}
+
+// Its workers wait for `generation_` to change, run the body, and count `running_` down to 0.
+class Pool {
+ public:
+  explicit Pool(int threads) : threads_(threads) {
+    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { serve(thread); });
+  }
+  ~Pool() {
+    body_ = nullptr;
+    release();
+  }
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const { return threads_; }
+
+  void run(detail::ThreadBody body, void* context) {
+    body_ = body;
+    context_ = context;
+    running_.store(threads_ - 1, std::memory_order_relaxed);
+    release();
+    body(context, 0, threads_);
+    for (int left = running_.load(std::memory_order_acquire); left != 0;
+         left = running_.load(std::memory_order_acquire))
+      wait_while(running_, left);
+  }
+
+ private:
+  void release() {
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+  }
+
+  void serve(int thread) {
+    for (int seen = 0;; ++seen) {
+      wait_while(generation_, seen);
+      if (body_ == nullptr) return;
+      body_(context_, thread, threads_);
+      if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+    }
+  }
+
+  const int threads_;
+  detail::ThreadBody body_ = nullptr;
+  void* context_ = nullptr;
+  alignas(64) std::atomic<int> generation_ = 0;  // apart, so that one side's writes do not slow the other's
+  alignas(64) std::atomic<int> running_ = 0;
+  std::vector<std::jthread> workers_;  // last: they end before what they use
+};
+
+struct {
+  std::mutex in_use;
+  int wanted = 0;  // 0: all cores
+  std::unique_ptr<Pool> pool;
+} shared;
+thread_local bool inside = false;
+
+}  // namespace
 
 void set_threads(int count) {
   if (count < 0 || count > 4096) fail_usage("--threads is {}, expected 0 (all cores) to 4096", count);
-  omp_set_num_threads(count > 0 ? count : omp_get_num_procs());
+  const std::lock_guard lock(shared.in_use);
+  shared.wanted = count;
 }
 
-int thread_count() { return omp_get_max_threads(); }
+int thread_count() {
+  static const int cores = available_cores();
+  return shared.wanted > 0 ? shared.wanted : cores;
+}
+
+void detail::on_each_thread(ThreadBody body, void* context) {
+  const int threads = thread_count();
+  if (inside || threads == 1) return body(context, 0, 1);
+  const std::unique_lock lock(shared.in_use, std::try_to_lock);
+  if (!lock) return body(context, 0, 1);
+  if (!shared.pool || shared.pool->threads() != threads) {
+    shared.pool.reset();
+    shared.pool = std::make_unique<Pool>(threads);
+  }
+  inside = true;
+  shared.pool->run(body, context);
+  inside = false;
+}
 
 void spin_briefly(char** arguments) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
-  if (::setenv("GOMP_SPINCOUNT", "1000", 0) == 0) ::execv("/proc/self/exe", arguments);
+  std::error_code unknown;
+  // Its own path rather than /proc/self/exe, which would be the name that process lists show.
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", unknown);
+  if (!unknown && ::setenv("GOMP_SPINCOUNT", "1000", 0) == 0) ::execv(program.c_str(), arguments);
 }
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body) {
   std::exception_ptr first;
-#pragma omp parallel for schedule(static)
-  for (std::int64_t i = 0; i < count; ++i) {
+  std::mutex mutex;
+  on_each_thread([&](int thread, int threads) {
     try {
-      body(i);
+      for (std::int64_t i = count * thread / threads; i < count * (thread + 1) / threads; ++i) body(i);
     } catch (...) {
-#pragma omp critical
+      const std::lock_guard lock(mutex);
       if (!first) first = std::current_exception();
     }
-  }
+  });
   if (first) std::rethrow_exception(first);
 }
 

@@ -1,8 +1,9 @@
-// One pool of threads for everything: OpenMP's, which oneDNN uses too.
+// One pool of threads for everything but libtorch, which brings its own.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <type_traits>
 
 namespace fathom {
 
@@ -10,15 +11,34 @@ namespace fathom {
 void set_threads(int count);
 int thread_count();
 
-/// To be called first in main. libgomp lets idle threads spin for 300,000 rounds (some 10 ms) before they
+/// libgomp, which libtorch computes with, lets idle threads spin for 300,000 rounds (some 10 ms) before they
 /// sleep; on cores that other programs use too, that made a run of small products 25 times slower. 1,000
-/// rounds (about 50 us) still bridge the gaps between the products of a layer. libgomp reads its environment
-/// before main, so this sets GOMP_SPINCOUNT and starts the program again, unless the user has chosen a
-/// policy.
+/// rounds (about 50 us) still bridge the gaps between products. It reads its environment before main, so this
+/// sets GOMP_SPINCOUNT and starts the program again, unless the user has chosen a policy.
 void spin_briefly(char** arguments);
+
+/// Calls body(thread, threads) once on each thread of the pool, the caller's included, and returns when all
+/// are done. The body must not throw. Within a body, and while another thread uses the pool, the whole work
+/// is the caller's: body(0, 1). Starting and ending cost about 1 us while the pool's threads are awake; after
+/// some 50 us without work they sleep, and waking them takes as long again.
+template <typename Body>
+void on_each_thread(Body&& body);
 
 /// Runs body(i) for i in [0, count) on the pool; each thread gets one contiguous share. The first exception
 /// is rethrown.
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body);
+
+namespace detail {
+using ThreadBody = void (*)(void* context, int thread, int threads);
+void on_each_thread(ThreadBody body, void* context);
+}  // namespace detail
+
+template <typename Body>
+void on_each_thread(Body&& body) {
+  const auto call = [](void* context, int thread, int threads) {
+    (*static_cast<std::remove_reference_t<Body>*>(context))(thread, threads);
+  };
+  detail::on_each_thread(call, const_cast<void*>(static_cast<const void*>(&body)));
+}
 
 }  // namespace fathom

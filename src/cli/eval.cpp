@@ -25,7 +25,7 @@ struct Options : CommonOptions {
   std::vector<std::string> tasks;
   std::int64_t context = 512, windows = 0, limit = 0;
   std::string dtype = "f32", samples;
-  bool speed = false;
+  bool speed = false, trace = false;
 };
 
 void check(const Options& options) {
@@ -106,7 +106,7 @@ void evaluate(const Options& options) {
   const Checkpoint checkpoint = load_checkpoint(options.model);
   std::optional<Tokenizer> tokenizer;
   if (!options.text.empty() || !options.tasks.empty()) tokenizer = load_tokenizer(options.model);
-  Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint)});
+  Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint), .trace = options.trace});
 
   Json figures = {{"model", options.model.string()}, {"dtype", options.dtype}};
   if (!options.text.empty()) figures.update(measure_text(engine, *tokenizer, options));
@@ -139,9 +139,11 @@ void add_eval(CLI::App& program) {
       ->capture_default_str();
   verb->add_option("--samples", options->samples, "Write each example's log-likelihoods as JSON lines")
       ->type_name("FILE");
-  verb->add_option("--dtype", options->dtype, "f32, bf16 or auto")
-      ->check(CLI::IsMember({"f32", "bf16", "auto"}))
+  verb->add_option("--dtype", options->dtype, "auto, f32, bf16, int8 or int4")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}))
       ->capture_default_str();
+  verb->add_flag("--trace", options->trace,
+                 "A line about each operation on standard error: shape, time, rates");
   verb->add_flag("--speed", options->speed, "Tokens per second of both phases: a prompt, and generation");
   add_common(*verb, *options, true);
   verb->footer(

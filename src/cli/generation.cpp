@@ -37,7 +37,9 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
       ->type_name("TEXT");
   verb.add_option("--dtype", options.dtype, "Type to compute in")
       ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "f32", "bf16"}));
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}));
+  verb.add_flag("--trace", options.trace,
+                "A line about each operation on standard error: shape, time, rates");
   verb.add_option("--context", options.context, "Most tokens of a sequence; 0 = the model's limit")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
@@ -47,8 +49,9 @@ LoadedModel load_model(const GenerationOptions& options) {
   (void)Sampler(options.generate.sampler);  // wrong options are told before a large model is read
   Checkpoint checkpoint = load_checkpoint(options.model);
   Tokenizer tokenizer = load_tokenizer(options.model);
-  Engine engine(checkpoint,
-                {.compute = choose_compute(options.dtype, checkpoint), .max_context = options.context});
+  Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint),
+                             .max_context = options.context,
+                             .trace = options.trace});
   return {std::move(checkpoint), std::move(tokenizer), std::move(engine)};
 }
 

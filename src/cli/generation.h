@@ -19,9 +19,10 @@ struct GenerationOptions {
   GenerateOptions generate;
   std::string dtype = "auto";
   std::int64_t context = 0;
+  bool trace = false;
 };
 
-/// MODEL, --max-tokens, --stop, --dtype, --context and the sampler's options.
+/// MODEL, --max-tokens, --stop, --dtype, --context, --trace and the sampler's options.
 void add_generation_options(CLI::App& verb, GenerationOptions& options);
 
 struct LoadedModel {

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <span>
 #include <string>
@@ -16,12 +17,20 @@
 
 namespace fathom {
 
-/// Type in which matrix products are computed (sums are float32 in both).
-enum class Compute { f32, bf16 };
+/// How weights are held and products computed; sums of f32 and bf16 are float32. int8 and int4: integer
+/// weights (kernels/quantise.h) times activations that are rounded to 8 bits, a scale a row, when they are
+/// used; sums are whole numbers.
+enum class Compute { f32, bf16, int8, int4 };
 
 enum class GateActivation { silu, gelu, gelu_tanh, relu };
 
-/// A linear layer's weight [out, in] in the layout that the backend chose, with its bias if it has one.
+/// A linear layer's weight [out, in] and its bias [out] or nullptr, of any Tensor type.
+struct LinearPart {
+  const Tensor* weight = nullptr;
+  const Tensor* bias = nullptr;
+};
+
+/// One or more linear layers of the same inputs in the layout that the backend chose.
 class PackedLinear {
  public:
   virtual ~PackedLinear() = default;
@@ -78,24 +87,34 @@ class Backend {
   /// True if bf16 products are faster than float32 ones on this machine.
   virtual bool fast_bf16() const = 0;
 
-  /// `bias` may be nullptr. Decodes any Tensor type.
-  virtual std::unique_ptr<PackedLinear> pack(const Tensor& weight, const Tensor* bias,
-                                             Compute compute) const = 0;
-  /// y[rows, out] = x[rows, in] Wᵀ + bias; with `accumulate`, y += that.
+  /// Layers that read the same inputs, one after another by outputs: one product computes them all.
+  virtual std::unique_ptr<PackedLinear> pack(std::span<const LinearPart> parts, Compute compute) const = 0;
+  /// A gate and an up projection of the same size, for gated_linear.
+  virtual std::unique_ptr<PackedLinear> pack_gated(const LinearPart& gate, const LinearPart& up,
+                                                   Compute compute) const = 0;
+  /// y[rows, out] = x[rows, in] Wᵀ + bias; with `accumulate`, y += that. Rows of y begin `y_stride` floats
+  /// apart. A row's result is the same to the last bit whatever rows are beside it and however many threads
+  /// there are.
   virtual void linear(const PackedLinear& weight, std::int64_t rows, const float* x, float* y,
-                      bool accumulate) const = 0;
+                      std::int64_t y_stride, bool accumulate) const = 0;
+  /// y[rows, out / 2] = activation(gate) * up, where [gate, up] = x[rows, in] Wᵀ + bias + addend[rows, out]
+  /// (gates first; may be nullptr).
+  virtual void gated_linear(const PackedLinear& weight, std::int64_t rows, const float* x,
+                            GateActivation activation, const float* addend, float* y) const = 0;
 
   /// y = x / rms(x) * gain over each row of `width`; `gain` already holds 1 + w where the model wants that.
   /// In place allowed.
   virtual void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
                         float* y) const = 0;
+  /// The same over each of `heads` parts of `width` in rows that begin `stride` floats apart, in place.
+  virtual void norm_heads(std::int64_t rows, std::int64_t heads, std::int64_t width, const float* gain,
+                          float eps, float* x, std::int64_t stride) const = 0;
   /// Rotates each head of each row by its position: pairs (i, i + head_dim/2). Row p of `table`
-  /// [positions, head_dim] holds position p's head_dim/2 cosines, then its sines. In place.
+  /// [positions, head_dim] holds position p's head_dim/2 cosines, then its sines. Rows begin `stride` floats
+  /// apart. In place.
   virtual void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim,
-                      const std::int64_t* positions, const float* table, float* x) const = 0;
-  /// gate = activation(gate) * up.
-  virtual void gated_activation(std::int64_t rows, std::int64_t width, GateActivation activation, float* gate,
-                                const float* up) const = 0;
+                      const std::int64_t* positions, const float* table, float* x,
+                      std::int64_t stride) const = 0;
   /// y += x.
   virtual void add(std::int64_t count, const float* x, float* y) const = 0;
   /// x = c tanh(x / c).
@@ -110,11 +129,15 @@ class Backend {
                          const float* queries, float* out) const = 0;
 };
 
-/// The CPU: oneDNN for matrix products, Highway (dispatched at run time) for the rest.
+/// The CPU: kernels for the instruction sets of isa.h.
 std::unique_ptr<Backend> make_cpu_backend();
 
 /// Plain loops, one thread, double accumulators: what every other backend is tested against, and what one
 /// reads first.
 std::unique_ptr<Backend> make_reference_backend();
+
+/// Passes everything on to `backend` and writes a line about each operation to `to`: its shape, its time and
+/// the rates of arithmetic and of memory that this makes.
+std::unique_ptr<Backend> make_tracing_backend(std::unique_ptr<Backend> backend, std::FILE* to);
 
 }  // namespace fathom

@@ -1,84 +1,103 @@
-// The backend for CPUs: shares the work out to threads; the operations themselves are oneDNN's (products of
-// many rows) and those of simd.h.
+// The backend for CPUs: brings activations into the form that products read, and shares the work out to
+// threads.
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <numeric>
 #include <vector>
 
 #include "base/threads.h"
 #include "kernels/aligned.h"
 #include "kernels/backend.h"
 #include "kernels/isa.h"
-#include "kernels/matrix_product.h"
-#include "kernels/panels.h"
+#include "kernels/packed_matrix.h"
+#include "kernels/product.h"
+#include "kernels/quantise.h"
 #include "kernels/simd.h"
 #include "kernels/tile_attention.h"
 
 namespace fathom {
 namespace {
 
-// Up to so many rows, reading the weights takes longer than the arithmetic of vectors, and the own product
-// reads them faster than oneDNN: in float32 one tile of 6 rows, in bf16 3 rows with two panels side by side.
-// More rows are oneDNN's (bench_kernels shows both).
-constexpr std::int64_t few_rows_f32 = 6;
-constexpr std::int64_t few_rows_bf16 = 3;
-
 // Below about so many values a loop is over before a second thread has woken up (some microseconds).
 constexpr std::int64_t serial_values = 16384;
+// The same for the multiplications of a product.
+constexpr std::int64_t serial_products = 65536;
 
 struct CpuLinear : PackedLinear {
-  PanelMatrix matrix;
-  std::vector<float> bias;
+  PackedMatrix matrix;
 };
 
 // Calls body(first, last) for one contiguous share of [0, count) on each thread.
 template <typename Body>
 void share_out(std::int64_t count, std::int64_t values, Body body) {
   if (values < serial_values || count < 2) return body(std::int64_t{0}, count);
-#pragma omp parallel
-  {
-    const std::int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
-    body(count * thread / threads, count * (thread + 1) / threads);
-  }
+  on_each_thread(
+      [&](int thread, int threads) { body(count * thread / threads, count * (thread + 1) / threads); });
 }
+
+// Which rows and panels a thread computes. Many rows: each thread takes some with all outputs, so that it
+// works on rows that it has in its cache from the operation before. Few: some outputs for all rows, always
+// the same, so that it reads each weight alone, and finds those of a layer that is visited again soon in its
+// own cache.
+struct Shares {
+  Shares(const PackedMatrix& weight, std::int64_t rows, std::int64_t granule, int threads)
+      : rows_(rows),
+        granule_(std::max<std::int64_t>(granule, 32)),
+        blocks_((rows + granule_ - 1) / granule_),
+        // A gate and its up projection stay together.
+        pairs_((weight.panels() + 1) / 2),
+        panels_(weight.panels()),
+        threads_(threads) {
+    const std::int64_t rounds = (blocks_ + threads - 1) / threads;
+    by_rows_ = blocks_ >= threads && blocks_ * 10 >= rounds * threads * 9;  // nine tenths busy at least
+  }
+
+  Range rows(int thread) const {
+    if (!by_rows_) return {0, rows_};
+    return {std::min(rows_, blocks_ * thread / threads_ * granule_),
+            std::min(rows_, blocks_ * (thread + 1) / threads_ * granule_)};
+  }
+  Range panels(int thread) const {
+    if (by_rows_) return {0, panels_};
+    return {pairs_ * thread / threads_ * 2, std::min(panels_, pairs_ * (thread + 1) / threads_ * 2)};
+  }
+  bool by_rows() const { return by_rows_; }
+
+ private:
+  std::int64_t rows_, granule_, blocks_, pairs_, panels_;
+  int threads_;
+  bool by_rows_ = false;
+};
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 class CpuBackend : public Backend {
  public:
   std::string describe() const override {
-    const char* wide = products_.supports(Compute::f32) ? "oneDNN AVX-512" : "own panels";
-    const char* narrow = products_.supports(Compute::bf16) ? "oneDNN AMX" : "own panels";
-    return fmt::format("CPU, {} threads, {} vectors; products f32: {}, bf16: {}", thread_count(),
-                       simd::target_name(), wide, narrow);
+    return fmt::format("CPU, {} threads, {}", thread_count(), isa_name(isa()));
   }
-  bool fast_bf16() const override { return products_.supports(Compute::bf16); }
+  bool fast_bf16() const override { return isa() == Isa::amx; }
 
-  std::unique_ptr<PackedLinear> pack(const Tensor& weight, const Tensor* bias,
-                                     Compute compute) const override {
-    auto packed = std::make_unique<CpuLinear>();
-    packed->matrix = pack_panels(weight, compute);
-    packed->out = packed->matrix.out;
-    packed->in = packed->matrix.in;
-    if (bias != nullptr) packed->bias = decode(*bias);
-    packed->bytes =
-        static_cast<std::int64_t>(packed->matrix.data.size() + packed->bias.size() * sizeof(float));
-    return packed;
+  std::unique_ptr<PackedLinear> pack(std::span<const LinearPart> parts, Compute compute) const override {
+    return wrap(pack_matrix(parts, false, compute));
+  }
+  std::unique_ptr<PackedLinear> pack_gated(const LinearPart& gate, const LinearPart& up,
+                                           Compute compute) const override {
+    return wrap(pack_matrix(std::array{gate, up}, true, compute));
   }
 
-  void linear(const PackedLinear& packed, std::int64_t rows, const float* x, float* y,
+  void linear(const PackedLinear& packed, std::int64_t rows, const float* x, float* y, std::int64_t y_stride,
               bool accumulate) const override {
-    if (rows == 0) return;
-    const auto& weight = static_cast<const CpuLinear&>(packed);
-    const Compute type = weight.matrix.type;
-    const bool few = rows <= (type == Compute::f32 ? few_rows_f32 : few_rows_bf16);
-    if (few || !products_.supports(type)) return panel_linear(weight, rows, x, y, accumulate);
-    const float* bias = weight.bias.empty() ? nullptr : weight.bias.data();
-    if (type == Compute::f32)
-      products_.run(weight.matrix, bias, rows, x, y, accumulate);
-    else
-      products_.run(weight.matrix, bias, rows, to_bf16(rows * weight.in, x), y, accumulate);
+    product(static_cast<const CpuLinear&>(packed).matrix, rows, x,
+            {.y = y, .stride = y_stride, .accumulate = accumulate});
+  }
+  void gated_linear(const PackedLinear& packed, std::int64_t rows, const float* x, GateActivation activation,
+                    const float* addend, float* y) const override {
+    product(static_cast<const CpuLinear&>(packed).matrix, rows, x,
+            {.y = y, .stride = packed.out / 2, .activation = activation, .addend = addend});
   }
 
   void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
@@ -88,19 +107,19 @@ class CpuBackend : public Backend {
     });
   }
 
-  void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim, const std::int64_t* positions,
-              const float* table, float* x) const override {
-    const std::int64_t width = heads * head_dim;
-    share_out(rows, rows * width, [&](std::int64_t first, std::int64_t last) {
-      simd::rotary(size(last - first), size(heads), size(head_dim), positions + first, table,
-                   x + first * width);
+  void norm_heads(std::int64_t rows, std::int64_t heads, std::int64_t width, const float* gain, float eps,
+                  float* x, std::int64_t stride) const override {
+    share_out(rows, rows * heads * width, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t r = first; r < last; ++r)
+        simd::rms_norm(size(heads), size(width), x + r * stride, gain, eps, x + r * stride);
     });
   }
 
-  void gated_activation(std::int64_t rows, std::int64_t width, GateActivation activation, float* gate,
-                        const float* up) const override {
-    share_out(rows * width, rows * width, [&](std::int64_t first, std::int64_t last) {
-      simd::gated_activation(size(last - first), activation, gate + first, up + first);
+  void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim, const std::int64_t* positions,
+              const float* table, float* x, std::int64_t stride) const override {
+    share_out(rows, rows * heads * head_dim, [&](std::int64_t first, std::int64_t last) {
+      simd::rotary(size(last - first), size(heads), size(head_dim), positions + first, table,
+                   x + first * stride, size(stride));
     });
   }
 
@@ -147,48 +166,100 @@ class CpuBackend : public Backend {
     // Later tokens see more keys: from the last to the first, the threads end together.
     const std::size_t scratch = (simd::attention_scratch(shape) + 15) / 16 * 16;
     scratch_.reserve(scratch * sizeof(float) * size(thread_count()));
-#pragma omp parallel for schedule(dynamic) if (blocks_.size() > 1)
-    for (std::size_t i = 0; i < blocks_.size(); ++i)
-      simd::attention(shape, blocks_[i], queries, out,
-                      scratch_.as<float>() + scratch * size(omp_get_thread_num()));
+    std::atomic<std::size_t> next = 0;
+    on_each_thread([&](int thread, int) {
+      for (std::size_t i = next++; i < blocks_.size(); i = next++)
+        simd::attention(shape, blocks_[i], queries, out, scratch_.as<float>() + scratch * size(thread));
+    });
   }
 
  private:
-  const std::uint16_t* to_bf16(std::int64_t count, const float* x) const {
-    rounded_.reserve(size(count) * sizeof(std::uint16_t));
-    auto* y = rounded_.as<std::uint16_t>();
-    share_out(count, count, [&](std::int64_t first, std::int64_t last) {
-      simd::to_bf16(size(last - first), x + first, y + first);
-    });
-    return y;
+  static std::unique_ptr<PackedLinear> wrap(PackedMatrix matrix) {
+    auto packed = std::make_unique<CpuLinear>();
+    packed->out = matrix.out;
+    packed->in = matrix.in;
+    packed->bytes = static_cast<std::int64_t>(matrix.data.size() + matrix.bias.size() * sizeof(float));
+    packed->matrix = std::move(matrix);
+    return packed;
   }
 
-  // The own product; each thread has a share of the panels.
-  void panel_linear(const CpuLinear& weight, std::int64_t rows, const float* x, float* y,
-                    bool accumulate) const {
-    std::int64_t stride = weight.in;
-    if (weight.matrix.type == Compute::bf16) {
-      stride = (weight.in + 1) / 2 * 2;  // pairs; the padding was zeroed when the buffer was made
-      rounded_.reserve(size(rows * stride) * sizeof(float));
-      auto* rounded = rounded_.as<float>();
-      for (std::int64_t r = 0; r < rows; ++r) {
-        rounded[(r + 1) * stride - 1] = 0;
-        simd::round_to_bf16(size(weight.in), x + r * weight.in, rounded + r * stride);
+  void product(const PackedMatrix& weight, std::int64_t rows, const float* x, const Destination& to) const {
+    if (rows == 0) return;
+    const ProductKernel kernel = product_kernel(weight.type, isa());
+    const std::int64_t padded_rows =
+        (rows + kernel.row_granule - 1) / kernel.row_granule * kernel.row_granule;
+    const Activations activations = activations_for(weight, kernel.form, padded_rows);
+    const std::int64_t scratch = (product_scratch_bytes(weight) + 63) / 64 * 64;
+    widened_.reserve(size(scratch * thread_count()));
+
+    // Activations are brought into form by the threads that use them, where those are the same; few values by
+    // the caller.
+    const Shares shares(weight, rows, kernel.row_granule, thread_count());
+    const auto form = [&](Range range) { form_rows(weight, kernel.form, range, x, activations); };
+    if (!shares.by_rows())
+      share_out(rows, rows * weight.in, [&](std::int64_t first, std::int64_t last) { form({first, last}); });
+    const auto share = [&](int thread, int threads) {
+      const Shares own(weight, rows, kernel.row_granule, threads);
+      const Range range = own.rows(thread), panels = own.panels(thread);
+      if (shares.by_rows()) form(range);
+      if (range.first < range.last && panels.first < panels.last)
+        kernel.run(weight, activations, range, panels, to, widened_.as<std::byte>() + scratch * thread);
+    };
+    if (rows * weight.out * weight.in < serial_products)
+      share(0, 1);
+    else
+      on_each_thread(share);
+  }
+
+  // Where the rows of activations for this weight lie.
+  Activations activations_for(const PackedMatrix& weight, RowForm form, std::int64_t rows) const {
+    const std::int64_t element = form == RowForm::int8 ? 1 : form == RowForm::bf16 ? 2 : 4;
+    // Strides of whole pages would put all rows of a tile into the same few lines of the L1 cache.
+    std::int64_t stride = (weight.padded_in * element + 63) / 64 * 64;
+    if (stride % 1024 == 0) stride += 64;
+    formed_.reserve(size(rows * stride));
+    row_scales_.resize(std::max(row_scales_.size(), size(rows)));
+    if (weight.type == Compute::int4)
+      group_sums_.resize(std::max(group_sums_.size(), size(rows * weight.groups())));
+    return {formed_.as<std::byte>(), stride, row_scales_.data(), group_sums_.data()};
+  }
+
+  void form_rows(const PackedMatrix& weight, RowForm form, Range rows, const float* x,
+                 const Activations& to) const {
+    const std::size_t width = size(weight.in), padded = size(weight.padded_in);
+    for (std::int64_t r = rows.first; r < rows.last; ++r) {
+      const float* from = x + r * weight.in;
+      std::byte* row = formed_.as<std::byte>() + r * to.stride;
+      switch (form) {
+        case RowForm::f32:
+          std::copy_n(from, width, reinterpret_cast<float*>(row));
+          break;
+        case RowForm::rounded:
+          simd::round_to_bf16(width, from, reinterpret_cast<float*>(row));
+          std::fill_n(reinterpret_cast<float*>(row) + width, padded - width, 0.0F);
+          break;
+        case RowForm::bf16:
+          simd::to_bf16(width, from, reinterpret_cast<std::uint16_t*>(row));
+          std::fill_n(reinterpret_cast<std::uint16_t*>(row) + width, padded - width, std::uint16_t{0});
+          break;
+        case RowForm::int8:
+          row_scales_[size(r)] = simd::to_int8(width, padded, from, reinterpret_cast<std::int8_t*>(row));
+          if (weight.type == Compute::int4) sum_groups(weight, r, reinterpret_cast<std::int8_t*>(row));
+          break;
       }
-      x = rounded;
     }
-    const std::int64_t vectors =
-        rows * weight.out * weight.in / 16;  // each about as much work as a value elsewhere
-    share_out(weight.matrix.panels(), vectors, [&](std::int64_t first, std::int64_t last) {
-      simd::panel_product(weight.matrix, size(first), size(last), size(rows), x, size(stride), y, accumulate);
-    });
-    if (!weight.bias.empty())
-      for (std::int64_t r = 0; r < rows; ++r)
-        simd::add(size(weight.out), weight.bias.data(), y + r * weight.out);
   }
 
-  mutable MatrixProduct products_;
-  mutable AlignedBuffer rounded_;  // activations as bf16
+  void sum_groups(const PackedMatrix& weight, std::int64_t row, const std::int8_t* values) const {
+    for (std::int64_t g = 0; g < weight.groups(); ++g)
+      group_sums_[size(row * weight.groups() + g)] =
+          std::accumulate(values + g * int4_group, values + (g + 1) * int4_group, 0);
+  }
+
+  mutable AlignedBuffer formed_;  // activations in the form that a product reads
+  mutable std::vector<float> row_scales_;
+  mutable std::vector<std::int32_t> group_sums_;
+  mutable AlignedBuffer widened_;  // scratch of products, a part for each thread
   mutable AlignedBuffer scratch_;  // of attention, a part for each thread
   mutable std::vector<simd::AttentionBlock> blocks_;
   mutable TileAttention tile_attention_;

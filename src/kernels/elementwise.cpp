@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/product.h"
 #include "kernels/simd.h"
 #include "kernels/targets.h"
 
@@ -61,17 +62,18 @@ void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* 
 }
 
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
-            const float* table, float* x) {
+            const float* table, float* x, std::size_t stride) {
   const std::size_t half = head_dim / 2;
-  for (std::size_t r = 0; r < rows; ++r) {
+  for (std::size_t r = 0; r < rows; ++r, x += stride) {
     const float* cosines = table + static_cast<std::size_t>(positions[r]) * head_dim;
     const float* sines = cosines + half;
-    for (std::size_t h = 0; h < heads; ++h, x += head_dim) {
+    for (std::size_t h = 0; h < heads; ++h) {
+      float* head = x + h * head_dim;
       each_vector(half, [&](std::size_t i, std::size_t n) {
-        const Vector a = load(x + i, n), b = load(x + half + i, n);
+        const Vector a = load(head + i, n), b = load(head + half + i, n);
         const Vector c = load(cosines + i, n), s = load(sines + i, n);
-        store(hn::NegMulAdd(b, s, hn::Mul(a, c)), x + i, n);
-        store(hn::MulAdd(a, s, hn::Mul(b, c)), x + half + i, n);
+        store(hn::NegMulAdd(b, s, hn::Mul(a, c)), head + i, n);
+        store(hn::MulAdd(a, s, hn::Mul(b, c)), head + half + i, n);
       });
     }
   }
@@ -119,24 +121,80 @@ struct Relu {
   HWY_INLINE Vector operator()(Vector v) const { return hn::Max(v, hn::Zero(D())); }
 };
 
+// Blocks of alternating gates and ups (ProductKernel) to y.
 template <class Function>
-HWY_INLINE void gated(std::size_t count, float* gate, const float* up) {
-  each_vector(count, [&](std::size_t i, std::size_t n) {
-    store(hn::Mul(Function()(load(gate + i, n)), load(up + i, n)), gate + i, n);
-  });
+HWY_INLINE void gated_block(const PackedMatrix& weight, const Destination& to, std::int64_t row,
+                            std::int64_t rows, std::int64_t first, std::int64_t count, const float* block) {
+  const D d;
+  const std::int64_t half = weight.out / 2;
+  for (std::int64_t r = row; r < row + rows; ++r) {
+    for (std::int64_t p = 0; p < count; p += 2, block += 2 * panel_outputs) {
+      const std::int64_t output = (first + p) / 2 * panel_outputs;
+      const float* bias = weight.bias.empty() ? nullptr : weight.bias.data() + (first + p) * panel_outputs;
+      const float* addend = to.addend != nullptr ? to.addend + r * weight.out + output : nullptr;
+      each_vector(static_cast<std::size_t>(std::min(panel_outputs, half - output)),
+                  [&](std::size_t i, std::size_t n) {
+                    Vector gate = hn::LoadU(d, block + i), up = hn::LoadU(d, block + panel_outputs + i);
+                    if (bias != nullptr) {
+                      gate = hn::Add(gate, hn::LoadU(d, bias + i));
+                      up = hn::Add(up, hn::LoadU(d, bias + panel_outputs + i));
+                    }
+                    if (addend != nullptr) {
+                      gate = hn::Add(gate, load(addend + i, n));
+                      up = hn::Add(up, load(addend + half + i, n));
+                    }
+                    store(hn::Mul(Function()(gate), up), to.y + r * to.stride + output + i, n);
+                  });
+    }
+  }
 }
 
-void gated_activation(std::size_t count, GateActivation activation, float* gate, const float* up) {
-  switch (activation) {
-    case GateActivation::silu:
-      return gated<Silu>(count, gate, up);
-    case GateActivation::gelu:
-      return gated<Gelu>(count, gate, up);
-    case GateActivation::gelu_tanh:
-      return gated<GeluTanh>(count, gate, up);
-    case GateActivation::relu:
-      return gated<Relu>(count, gate, up);
+HWY_INLINE void plain_block(const PackedMatrix& weight, const Destination& to, std::int64_t row,
+                            std::int64_t rows, std::int64_t first, std::int64_t count, const float* block) {
+  const std::int64_t output = first * panel_outputs;
+  const auto outputs = static_cast<std::size_t>(std::min(count * panel_outputs, weight.out - output));
+  const float* bias = weight.bias.empty() ? nullptr : weight.bias.data() + output;
+  for (std::int64_t r = row; r < row + rows; ++r, block += count * panel_outputs) {
+    float* y = to.y + r * to.stride + output;
+    each_vector(outputs, [&](std::size_t i, std::size_t n) {
+      Vector v = load(block + i, n);
+      if (bias != nullptr) v = hn::Add(v, load(bias + i, n));
+      if (to.accumulate) v = hn::Add(v, load(y + i, n));
+      store(v, y + i, n);
+    });
   }
+}
+
+void write_block(const PackedMatrix& weight, const Destination& to, std::int64_t row, std::int64_t rows,
+                 std::int64_t first, std::int64_t count, const float* block) {
+  if (!weight.gated) return plain_block(weight, to, row, rows, first, count, block);
+  switch (to.activation) {
+    case GateActivation::silu:
+      return gated_block<Silu>(weight, to, row, rows, first, count, block);
+    case GateActivation::gelu:
+      return gated_block<Gelu>(weight, to, row, rows, first, count, block);
+    case GateActivation::gelu_tanh:
+      return gated_block<GeluTanh>(weight, to, row, rows, first, count, block);
+    case GateActivation::relu:
+      return gated_block<Relu>(weight, to, row, rows, first, count, block);
+  }
+}
+
+// quantise_activations of quantise.h.
+float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
+  const D d;
+  const hn::Rebind<std::int8_t, D> d8;
+  Vector largest = hn::Zero(d);
+  each_vector(width,
+              [&](std::size_t i, std::size_t n) { largest = hn::Max(largest, hn::Abs(load(x + i, n))); });
+  const float most = hn::GetLane(hn::MaxOfLanes(d, largest));
+  const Vector inverse = hn::Set(d, most > 0 ? 127 / most : 0);
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t i = 0; i < padded; i += lanes) {
+    const Vector v = i < width ? load(x + i, std::min(lanes, width - i)) : hn::Zero(d);
+    hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Mul(v, inverse))), d8, y + i);
+  }
+  return most / 127;
 }
 
 void add(std::size_t count, const float* x, float* y) {
@@ -191,7 +249,8 @@ namespace fathom::simd {
 
 HWY_EXPORT(rms_norm);
 HWY_EXPORT(rotary);
-HWY_EXPORT(gated_activation);
+HWY_EXPORT(write_block);
+HWY_EXPORT(to_int8);
 HWY_EXPORT(add);
 HWY_EXPORT(softcap);
 HWY_EXPORT(to_bf16);
@@ -204,11 +263,11 @@ void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* 
   HWY_DYNAMIC_DISPATCH(rms_norm)(rows, width, x, gain, eps, y);
 }
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
-            const float* table, float* x) {
-  HWY_DYNAMIC_DISPATCH(rotary)(rows, heads, head_dim, positions, table, x);
+            const float* table, float* x, std::size_t stride) {
+  HWY_DYNAMIC_DISPATCH(rotary)(rows, heads, head_dim, positions, table, x, stride);
 }
-void gated_activation(std::size_t count, GateActivation activation, float* gate, const float* up) {
-  HWY_DYNAMIC_DISPATCH(gated_activation)(count, activation, gate, up);
+float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
+  return HWY_DYNAMIC_DISPATCH(to_int8)(width, padded, x, y);
 }
 void add(std::size_t count, const float* x, float* y) { HWY_DYNAMIC_DISPATCH(add)(count, x, y); }
 void softcap(std::size_t count, float c, float* x) { HWY_DYNAMIC_DISPATCH(softcap)(count, c, x); }
@@ -220,4 +279,14 @@ void round_to_bf16(std::size_t count, const float* x, float* y) {
 }
 
 }  // namespace fathom::simd
+
+namespace fathom {
+
+void write_block(const PackedMatrix& weight, const Destination& to, std::int64_t row, std::int64_t rows,
+                 std::int64_t first, std::int64_t count, const float* block) {
+  using namespace simd;
+  HWY_DYNAMIC_DISPATCH(write_block)(weight, to, row, rows, first, count, block);
+}
+
+}  // namespace fathom
 #endif

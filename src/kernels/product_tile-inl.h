@@ -1,5 +1,5 @@
-// The inner product of panel_product.cpp and attention.cpp: rows of floats times a matrix of float32 or
-// paired bf16 (panels.h), in tiles that stay in registers. Included once for each instruction set.
+// The inner product of product_floats.cpp and attention.cpp: rows of floats times a matrix of float32 or
+// paired bf16 (packed_matrix.h), in tiles that stay in registers. Included once for each instruction set.
 
 #if defined(FATHOM_PRODUCT_TILE_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_PRODUCT_TILE_INL_H
@@ -25,8 +25,8 @@ inline constexpr std::size_t tile_vectors = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
 
 // c[R, P * vectors] (+)= a[R, inner] b[inner, ...]: row r of a begins at a + r lda, row k of b at b + k ldb
 // (a pair of rows at twice that distance for bf16), and P blocks of columns lie `panel` elements apart in b
-// and 64 in c. Reading several panels side by side keeps more of the memory busy: one stream draws 11 GB/s a
-// core here, four 15 and eight 18.
+// and side by side in c. Reading several panels side by side keeps more of the memory busy: one stream draws
+// 11 GB/s a core here, four 15 and eight 18.
 template <std::size_t R, std::size_t V, std::size_t P>
 HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t lda, const float* b,
                                std::size_t ldb, std::size_t panel, float* c, std::size_t ldc,
@@ -38,7 +38,7 @@ HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t ld
   for (std::size_t r = 0; r < R; ++r)
 #pragma GCC unroll 32
     for (std::size_t v = 0; v < P * V; ++v)
-      sums[r][v] = accumulate ? hn::LoadU(d, c + r * ldc + v / V * 64 + v % V * lanes) : hn::Zero(d);
+      sums[r][v] = accumulate ? hn::LoadU(d, c + r * ldc + v * lanes) : hn::Zero(d);
   for (std::size_t k = 0; k < inner; ++k) {
     const float* from = b + k * ldb;
 #pragma GCC unroll 32
@@ -51,8 +51,7 @@ HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t ld
 #pragma GCC unroll 8
   for (std::size_t r = 0; r < R; ++r)
 #pragma GCC unroll 32
-    for (std::size_t v = 0; v < P * V; ++v)
-      hn::StoreU(sums[r][v], d, c + r * ldc + v / V * 64 + v % V * lanes);
+    for (std::size_t v = 0; v < P * V; ++v) hn::StoreU(sums[r][v], d, c + r * ldc + v * lanes);
 }
 
 // The same for bf16: each 32-bit lane holds rows k (lower half) and k + 1, `inner` is rounded up to even.
@@ -69,7 +68,7 @@ HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t ld
   for (std::size_t r = 0; r < R; ++r)
 #pragma GCC unroll 32
     for (std::size_t v = 0; v < P * V; ++v)
-      sums[r][v] = accumulate ? hn::LoadU(d, c + r * ldc + v / V * 64 + v % V * lanes) : hn::Zero(d);
+      sums[r][v] = accumulate ? hn::LoadU(d, c + r * ldc + v * lanes) : hn::Zero(d);
   for (std::size_t k = 0; k < inner; k += 2) {
     const std::uint16_t* from = b + k * ldb;
 #pragma GCC unroll 32
@@ -88,8 +87,7 @@ HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t ld
 #pragma GCC unroll 8
   for (std::size_t r = 0; r < R; ++r)
 #pragma GCC unroll 32
-    for (std::size_t v = 0; v < P * V; ++v)
-      hn::StoreU(sums[r][v], d, c + r * ldc + v / V * 64 + v % V * lanes);
+    for (std::size_t v = 0; v < P * V; ++v) hn::StoreU(sums[r][v], d, c + r * ldc + v * lanes);
 }
 
 // For b's columns in one stretch, a multiple of 16.

@@ -1,5 +1,6 @@
 // Every operation as plain loops: what the other backends are tested against, and what one reads first.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -7,15 +8,47 @@
 
 #include "kernels/backend.h"
 #include "kernels/bf16.h"
+#include "kernels/quantise.h"
 
 namespace fathom {
 namespace {
 
 struct ReferenceLinear : PackedLinear {
   Compute compute = Compute::f32;
-  std::vector<float> weight;  // [out, in]
+  std::vector<float> weight;  // [out, in], as rounded to the type
   std::vector<float> bias;
 };
+
+// What a row of weights means once it is held in a type.
+void round_weights(Compute compute, std::span<float> row) {
+  if (compute == Compute::bf16) {
+    for (float& w : row) w = from_bf16(to_bf16(w));
+  } else if (compute == Compute::int8) {
+    std::vector<std::int8_t> q(row.size());
+    const float scale = quantise_int8(row, q);
+    std::ranges::transform(q, row.begin(), [scale](std::int8_t v) { return scale * static_cast<float>(v); });
+  } else if (compute == Compute::int4) {
+    std::vector<std::uint8_t> q(row.size());
+    std::vector<std::int8_t> multipliers((row.size() + int4_group - 1) / int4_group);
+    const float scale = quantise_int4(row, q, multipliers);
+    for (std::size_t i = 0; i < row.size(); ++i)
+      row[i] = scale * static_cast<float>(multipliers[i / int4_group] * (q[i] - 8));
+  }
+}
+
+// The same for a row of activations.
+std::vector<float> rounded_activations(Compute compute, std::span<const float> row) {
+  std::vector<float> rounded(row.begin(), row.end());
+  if (compute == Compute::bf16) {
+    for (float& v : rounded) v = from_bf16(to_bf16(v));
+  } else if (compute == Compute::int8 || compute == Compute::int4) {
+    std::vector<std::int8_t> q(row.size());
+    const float scale = quantise_activations(row, q);
+    std::ranges::transform(q, rounded.begin(),
+                           [scale](std::int8_t v) { return scale * static_cast<float>(v); });
+  }
+  return rounded;
+}
 
 double activate(GateActivation activation, double x) {
   switch (activation) {
@@ -64,35 +97,56 @@ class ReferenceBackend : public Backend {
   std::string describe() const override { return "reference (plain loops, one thread)"; }
   bool fast_bf16() const override { return false; }
 
-  std::unique_ptr<PackedLinear> pack(const Tensor& weight, const Tensor* bias,
-                                     Compute compute) const override {
+  std::unique_ptr<PackedLinear> pack(std::span<const LinearPart> parts, Compute compute) const override {
     auto packed = std::make_unique<ReferenceLinear>();
-    packed->out = weight.rows();
-    packed->in = weight.row_elements();
     packed->compute = compute;
-    packed->weight = decode(weight);
-    if (compute == Compute::bf16)
-      for (float& w : packed->weight) w = from_bf16(to_bf16(w));
-    if (bias != nullptr) packed->bias = decode(*bias);
+    packed->in = parts.front().weight->row_elements();
+    for (const LinearPart& part : parts) {
+      const auto weight = decode(*part.weight);
+      packed->out += part.weight->rows();
+      packed->weight.insert(packed->weight.end(), weight.begin(), weight.end());
+      packed->bias.resize(static_cast<std::size_t>(packed->out));
+      if (part.bias != nullptr)
+        std::ranges::copy(decode(*part.bias), packed->bias.end() - part.weight->rows());
+    }
+    const auto in = static_cast<std::size_t>(packed->in);
+    for (std::size_t at = 0; at < packed->weight.size(); at += in)
+      round_weights(compute, std::span(packed->weight).subspan(at, in));
     packed->bytes = static_cast<std::int64_t>((packed->weight.size() + packed->bias.size()) * sizeof(float));
     return packed;
   }
+  std::unique_ptr<PackedLinear> pack_gated(const LinearPart& gate, const LinearPart& up,
+                                           Compute compute) const override {
+    return pack(std::array{gate, up}, compute);
+  }
 
-  void linear(const PackedLinear& packed, std::int64_t rows, const float* x, float* y,
+  void linear(const PackedLinear& packed, std::int64_t rows, const float* x, float* y, std::int64_t y_stride,
               bool accumulate) const override {
     const auto& weight = static_cast<const ReferenceLinear&>(packed);
     for (std::int64_t r = 0; r < rows; ++r) {
+      const auto values =
+          rounded_activations(weight.compute, {x + r * weight.in, static_cast<std::size_t>(weight.in)});
       for (std::int64_t o = 0; o < weight.out; ++o) {
-        double sum = weight.bias.empty() ? 0.0 : weight.bias[static_cast<std::size_t>(o)];
-        for (std::int64_t i = 0; i < weight.in; ++i) {
-          const float value = x[r * weight.in + i];
-          sum += double{weight.weight[static_cast<std::size_t>(o * weight.in + i)]} *
-                 (weight.compute == Compute::bf16 ? from_bf16(to_bf16(value)) : value);
-        }
-        float& result = y[r * weight.out + o];
+        const float* w = weight.weight.data() + o * weight.in;
+        double sum = weight.bias[static_cast<std::size_t>(o)];
+        for (std::size_t i = 0; i < values.size(); ++i) sum += double{w[i]} * values[i];
+        float& result = y[r * y_stride + o];
         result = static_cast<float>(accumulate ? result + sum : sum);
       }
     }
+  }
+
+  void gated_linear(const PackedLinear& weight, std::int64_t rows, const float* x, GateActivation activation,
+                    const float* addend, float* y) const override {
+    std::vector<float> both(static_cast<std::size_t>(rows * weight.out));
+    if (addend != nullptr) std::copy_n(addend, both.size(), both.begin());
+    linear(weight, rows, x, both.data(), weight.out, true);
+    const std::int64_t half = weight.out / 2;
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t i = 0; i < half; ++i) {
+        const float* row = both.data() + r * weight.out;
+        y[r * half + i] = static_cast<float>(activate(activation, row[i]) * row[half + i]);
+      }
   }
 
   void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
@@ -106,14 +160,19 @@ class ReferenceBackend : public Backend {
     }
   }
 
+  void norm_heads(std::int64_t rows, std::int64_t heads, std::int64_t width, const float* gain, float eps,
+                  float* x, std::int64_t stride) const override {
+    for (std::int64_t r = 0; r < rows; ++r) rms_norm(heads, width, x + r * stride, gain, eps, x + r * stride);
+  }
+
   void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim, const std::int64_t* positions,
-              const float* table, float* x) const override {
+              const float* table, float* x, std::int64_t stride) const override {
     const std::int64_t half = head_dim / 2;
     for (std::int64_t r = 0; r < rows; ++r) {
       const float* cosines = table + positions[r] * head_dim;
       const float* sines = cosines + half;
       for (std::int64_t h = 0; h < heads; ++h) {
-        float* head = x + (r * heads + h) * head_dim;
+        float* head = x + r * stride + h * head_dim;
         for (std::int64_t i = 0; i < half; ++i) {
           const double a = head[i], b = head[i + half];
           head[i] = static_cast<float>(a * cosines[i] - b * sines[i]);
@@ -121,12 +180,6 @@ class ReferenceBackend : public Backend {
         }
       }
     }
-  }
-
-  void gated_activation(std::int64_t rows, std::int64_t width, GateActivation activation, float* gate,
-                        const float* up) const override {
-    for (std::int64_t i = 0; i < rows * width; ++i)
-      gate[i] = static_cast<float>(activate(activation, gate[i]) * up[i]);
   }
 
   void add(std::int64_t count, const float* x, float* y) const override {

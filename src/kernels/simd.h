@@ -7,7 +7,6 @@
 #include <string>
 
 #include "kernels/backend.h"
-#include "kernels/panels.h"
 
 namespace fathom::simd {
 
@@ -17,20 +16,16 @@ std::string target_name();
 // elementwise.cpp: as the operations of Backend, for a range of rows.
 void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y);
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
-            const float* table, float* x);
-void gated_activation(std::size_t count, GateActivation activation, float* gate, const float* up);
+            const float* table, float* x, std::size_t stride);
+/// quantise_activations of quantise.h, with zeros behind them up to `padded`, a multiple of 16. Returns the
+/// scale.
+float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y);
 void add(std::size_t count, const float* x, float* y);
 void softcap(std::size_t count, float c, float* x);
 /// Rounds to nearest even.
 void to_bf16(std::size_t count, const float* x, std::uint16_t* y);
 /// The same, widened again.
 void round_to_bf16(std::size_t count, const float* x, float* y);
-
-// panel_product.cpp
-/// y[rows, out] (+)= x[rows, in] Wᵀ for the outputs of panels [first, last). Rows of x are `x_stride` apart;
-/// for bf16 panels, x must be rounded already and have an even number of readable elements a row.
-void panel_product(const PanelMatrix& weight, std::size_t first, std::size_t last, std::size_t rows,
-                   const float* x, std::size_t x_stride, float* y, bool accumulate);
 
 // store_kv.cpp
 /// Writes one KV head's keys and values of a span into its pages; T is float or uint16_t (bf16).

@@ -50,7 +50,7 @@ struct Engine::State {
       : config(checkpoint.config),
         plan(checkpoint.plan),
         max_context(context_limit(checkpoint, options)),
-        backend(make_cpu_backend()),
+        backend(options.trace ? make_tracing_backend(make_cpu_backend(), stderr) : make_cpu_backend()),
         weights(pack_weights(checkpoint, *backend, options.compute)),
         cache(kv_layout(config, options.compute), plan.depth()),
         pool(config.hidden_size),
@@ -251,7 +251,8 @@ void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
   state_->normed.resize(static_cast<std::size_t>(rows * config.hidden_size));
   state_->backend->rms_norm(rows, config.hidden_size, hidden, state_->weights.final_norm.data(),
                             static_cast<float>(config.norm_eps), state_->normed.data());
-  state_->backend->linear(*state_->weights.head, rows, state_->normed.data(), logits, false);
+  state_->backend->linear(*state_->weights.head, rows, state_->normed.data(), logits, config.vocab_size,
+                          false);
   if (config.logit_softcap > 0)
     state_->backend->softcap(rows * config.vocab_size, static_cast<float>(config.logit_softcap), logits);
 }
@@ -259,7 +260,9 @@ void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
 Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint) {
   if (dtype == "f32") return Compute::f32;
   if (dtype == "bf16") return Compute::bf16;
-  if (dtype != "auto") fail_usage("--dtype is '{}', expected auto, f32 or bf16", dtype);
+  if (dtype == "int8") return Compute::int8;
+  if (dtype == "int4") return Compute::int4;
+  if (dtype != "auto") fail_usage("--dtype is '{}', expected auto, f32, bf16, int8 or int4", dtype);
   if (!make_cpu_backend()->fast_bf16()) return Compute::f32;
   for (std::int64_t layer = 0; layer < checkpoint.plan.layers; ++layer)
     for (const Linear linear : all_linears)

@@ -45,6 +45,7 @@ struct Feed {
 struct EngineOptions {
   Compute compute = Compute::f32;
   std::int64_t max_context = 0;  ///< 0: the model's own limit
+  bool trace = false;            ///< a line about each operation on standard error
 };
 
 class Engine {

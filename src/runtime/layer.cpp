@@ -29,7 +29,9 @@ GateActivation gate_activation(Activation activation) {
 }  // namespace
 
 KvLayout kv_layout(const ModelConfig& config, Compute compute) {
-  return {.kv_heads = config.kv_heads, .head_dim = config.head_dim, .type = compute};
+  return {.kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .type = compute == Compute::f32 ? Compute::f32 : Compute::bf16};
 }
 
 LayerRunner::LayerRunner(const ModelConfig& config, const DepthPlan& plan, const Weights& weights,
@@ -56,86 +58,120 @@ void LayerRunner::run(const Batch& batch, Observer* observer) {
 }
 
 void LayerRunner::attention(const LayerWeights& layer, const Batch& batch, Observer* observer) {
-  const std::int64_t hidden = config_.hidden_size, head_dim = config_.head_dim;
-  normalise(layer, Norm::attention, batch, 1, hidden, batch.hidden, normed_.data());
-  show(observer, Tap::attention_input, batch, hidden, normed_.data());
-  apply(layer, Linear::q, batch, normed_.data(), q_.data());
-  apply(layer, Linear::k, batch, normed_.data(), k_.data());
-  apply(layer, Linear::v, batch, normed_.data(), v_.data());
+  const std::int64_t head_dim = config_.head_dim;
+  const std::int64_t q_width = config_.heads * head_dim, kv_width = config_.kv_heads * head_dim;
+  const std::int64_t stride = layer.qkv->out;  // a row holds its queries, keys and values
+  float* q = qkv_.data();
+  float* k = q + q_width;
+  float* v = k + kv_width;
+  normalise(layer, Norm::attention, batch, batch.hidden, normed_.data());
+  show(observer, Tap::attention_input, batch, config_.hidden_size, normed_.data());
+  backend_.linear(*layer.qkv, batch.rows, normed_.data(), q, stride, false);
+  add_adapters(Linear::q, batch, normed_.data(), q, stride);
+  add_adapters(Linear::k, batch, normed_.data(), k, stride);
+  add_adapters(Linear::v, batch, normed_.data(), v, stride);
   if (config_.qk_norm) {
-    normalise(layer, Norm::q, batch, config_.heads, head_dim, q_.data(), q_.data());
-    normalise(layer, Norm::k, batch, config_.kv_heads, head_dim, k_.data(), k_.data());
+    normalise_heads(layer, Norm::q, batch, config_.heads, q, stride);
+    normalise_heads(layer, Norm::k, batch, config_.kv_heads, k, stride);
   }
   const std::int64_t last = *std::max_element(batch.positions.begin(), batch.positions.end());
-  const std::int64_t q_width = config_.heads * head_dim, kv_width = config_.kv_heads * head_dim;
   for (const VisitRows& rows : batch.visits) {
     const Visit& visit = plan_.visits[static_cast<std::size_t>(rows.visit)];
     const AttentionType& type = config_.attention_types[static_cast<std::size_t>(visit.type)];
     const float* table = rotary_[static_cast<std::size_t>(visit.type)].rows(last + 1);
     const std::int64_t* positions = batch.positions.data() + rows.row;
-    backend_.rotary(rows.count, config_.heads, head_dim, positions, table, q_.data() + rows.row * q_width);
-    backend_.rotary(rows.count, config_.kv_heads, head_dim, positions, table,
-                    k_.data() + rows.row * kv_width);
-    backend_.store_kv(layout_, rows.spans, k_.data(), v_.data(), kv_width);
+    // Keys lie right behind the queries: one pass turns both.
+    backend_.rotary(rows.count, config_.heads + config_.kv_heads, head_dim, positions, table,
+                    q + rows.row * stride, stride);
+    backend_.store_kv(layout_, rows.spans, k, v, stride);
     const AttentionShape shape = {.heads = config_.heads,
-                                  .query_stride = q_width,
+                                  .query_stride = stride,
                                   .cache = layout_,
                                   .window = type.window,
                                   .scale = static_cast<float>(config_.attention_scale),
                                   .softcap = static_cast<float>(config_.attention_softcap)};
-    backend_.attention(shape, rows.spans, q_.data(), mixed_.data());
+    backend_.attention(shape, rows.spans, q, mixed_.data());
   }
   show(observer, Tap::attention_mixed, batch, q_width, mixed_.data());
-  apply(layer, Linear::o, batch, mixed_.data(), update_.data());
-  if (config_.sandwich_norms)
-    normalise(layer, Norm::attention_post, batch, 1, hidden, update_.data(), update_.data());
-  show(observer, Tap::attention_update, batch, hidden, update_.data());
-  backend_.add(batch.rows * hidden, update_.data(), batch.hidden);
+  const Update update = {*layer.o, Linear::o, Norm::attention_post, Tap::attention_update};
+  add_update(layer, update, batch, mixed_.data(), observer);
 }
 
 void LayerRunner::feed_forward(const LayerWeights& layer, const Batch& batch, Observer* observer) {
-  const std::int64_t hidden = config_.hidden_size, intermediate = config_.intermediate_size;
-  normalise(layer, Norm::ffn, batch, 1, hidden, batch.hidden, normed_.data());
-  show(observer, Tap::ffn_input, batch, hidden, normed_.data());
-  apply(layer, Linear::gate, batch, normed_.data(), gate_.data());
-  apply(layer, Linear::up, batch, normed_.data(), up_.data());
-  backend_.gated_activation(batch.rows, intermediate, gate_activation(config_.activation), gate_.data(),
-                            up_.data());
-  show(observer, Tap::ffn_gated, batch, intermediate, gate_.data());
-  apply(layer, Linear::down, batch, gate_.data(), update_.data());
-  if (config_.sandwich_norms)
-    normalise(layer, Norm::ffn_post, batch, 1, hidden, update_.data(), update_.data());
-  show(observer, Tap::ffn_update, batch, hidden, update_.data());
-  backend_.add(batch.rows * hidden, update_.data(), batch.hidden);
+  const std::int64_t intermediate = config_.intermediate_size;
+  normalise(layer, Norm::ffn, batch, batch.hidden, normed_.data());
+  show(observer, Tap::ffn_input, batch, config_.hidden_size, normed_.data());
+  const float* addend = nullptr;  // what adapters add before the activation
+  if (has_adapter(Linear::gate, batch) || has_adapter(Linear::up, batch)) {
+    gate_up_.assign(static_cast<std::size_t>(batch.rows * layer.gate_up->out), 0.0F);
+    add_adapters(Linear::gate, batch, normed_.data(), gate_up_.data(), layer.gate_up->out);
+    add_adapters(Linear::up, batch, normed_.data(), gate_up_.data() + intermediate, layer.gate_up->out);
+    addend = gate_up_.data();
+  }
+  backend_.gated_linear(*layer.gate_up, batch.rows, normed_.data(), gate_activation(config_.activation),
+                        addend, gated_.data());
+  show(observer, Tap::ffn_gated, batch, intermediate, gated_.data());
+  const Update update = {*layer.down, Linear::down, Norm::ffn_post, Tap::ffn_update};
+  add_update(layer, update, batch, gated_.data(), observer);
 }
 
-// y = W x for all rows at once, then each visit's own B (A x) on its rows.
-void LayerRunner::apply(const LayerWeights& layer, Linear linear, const Batch& batch, const float* x,
-                        float* y) {
-  const auto index = static_cast<std::size_t>(linear);
-  const PackedLinear& base = *layer.linears[index];
-  backend_.linear(base, batch.rows, x, y, false);
+// hidden += W x, normed before where the model has sandwich norms.
+void LayerRunner::add_update(const LayerWeights& layer, const Update& update, const Batch& batch,
+                             const float* x, Observer* observer) {
+  const std::int64_t hidden = config_.hidden_size;
+  const bool direct = !config_.sandwich_norms && observer == nullptr;
+  float* to = direct ? batch.hidden : update_.data();
+  backend_.linear(update.weight, batch.rows, x, to, hidden, direct);
+  add_adapters(update.linear, batch, x, to, hidden);
+  if (direct) return;
+  if (config_.sandwich_norms) normalise(layer, update.post, batch, to, to);
+  show(observer, update.tap, batch, hidden, to);
+  backend_.add(batch.rows * hidden, to, batch.hidden);
+}
+
+bool LayerRunner::has_adapter(Linear linear, const Batch& batch) const {
+  return std::ranges::any_of(batch.visits, [&](const VisitRows& rows) {
+    const AdapterWeights* own = adapter(rows);
+    return own != nullptr && own->pairs[static_cast<std::size_t>(linear)].a != nullptr;
+  });
+}
+
+// y += B (A x) for each visit's rows that have such a pair; rows of y are `stride` apart.
+void LayerRunner::add_adapters(Linear linear, const Batch& batch, const float* x, float* y,
+                               std::int64_t stride) {
   for (const VisitRows& rows : batch.visits) {
     const AdapterWeights* own = adapter(rows);
-    if (own == nullptr || own->pairs[index].a == nullptr) continue;
-    const auto& [a, b] = own->pairs[index];
-    backend_.linear(*a, rows.count, x + rows.row * base.in, low_rank_.data(), false);
-    backend_.linear(*b, rows.count, low_rank_.data(), y + rows.row * base.out, true);
+    if (own == nullptr) continue;
+    const auto& [a, b] = own->pairs[static_cast<std::size_t>(linear)];
+    if (a == nullptr) continue;
+    backend_.linear(*a, rows.count, x + rows.row * a->in, low_rank_.data(), a->out, false);
+    backend_.linear(*b, rows.count, low_rank_.data(), y + rows.row * stride, stride, true);
   }
 }
 
-// Norms over `heads` parts of `width` in each row, with the gains of each visit.
-void LayerRunner::normalise(const LayerWeights& layer, Norm norm, const Batch& batch, std::int64_t heads,
-                            std::int64_t width, const float* x, float* y) const {
+const std::vector<float>& LayerRunner::gain(const LayerWeights& layer, Norm norm,
+                                            const VisitRows& rows) const {
   const auto index = static_cast<std::size_t>(norm);
+  const AdapterWeights* own = adapter(rows);
+  return own != nullptr && !own->norms[index].empty() ? own->norms[index] : layer.norms[index];
+}
+
+// Each visit's rows [rows, hidden] with its own gains.
+void LayerRunner::normalise(const LayerWeights& layer, Norm norm, const Batch& batch, const float* x,
+                            float* y) const {
   for (const VisitRows& rows : batch.visits) {
-    const AdapterWeights* own = adapter(rows);
-    const std::vector<float>& gain =
-        own != nullptr && !own->norms[index].empty() ? own->norms[index] : layer.norms[index];
-    const std::int64_t offset = rows.row * heads * width;
-    backend_.rms_norm(rows.count * heads, width, x + offset, gain.data(),
+    const std::int64_t offset = rows.row * config_.hidden_size;
+    backend_.rms_norm(rows.count, config_.hidden_size, x + offset, gain(layer, norm, rows).data(),
                       static_cast<float>(config_.norm_eps), y + offset);
   }
+}
+
+// The same for the heads of rows that are `stride` apart, in place.
+void LayerRunner::normalise_heads(const LayerWeights& layer, Norm norm, const Batch& batch,
+                                  std::int64_t heads, float* x, std::int64_t stride) const {
+  for (const VisitRows& rows : batch.visits)
+    backend_.norm_heads(rows.count, heads, config_.head_dim, gain(layer, norm, rows).data(),
+                        static_cast<float>(config_.norm_eps), x + rows.row * stride, stride);
 }
 
 void LayerRunner::reserve(std::int64_t rows) {
@@ -145,12 +181,9 @@ void LayerRunner::reserve(std::int64_t rows) {
   const std::int64_t kv_width = config_.kv_heads * config_.head_dim;
   normed_.resize(size(config_.hidden_size));
   update_.resize(size(config_.hidden_size));
-  q_.resize(size(config_.heads * config_.head_dim));
-  mixed_.resize(q_.size());
-  k_.resize(size(kv_width));
-  v_.resize(size(kv_width));
-  gate_.resize(size(config_.intermediate_size));
-  up_.resize(gate_.size());
+  qkv_.resize(size(config_.heads * config_.head_dim + 2 * kv_width));
+  mixed_.resize(size(config_.heads * config_.head_dim));
+  gated_.resize(size(config_.intermediate_size));
   low_rank_.resize(size(widest_rank_));
 }
 

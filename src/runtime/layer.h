@@ -38,9 +38,21 @@ class LayerRunner {
  private:
   void attention(const LayerWeights& layer, const Batch& batch, Observer* observer);
   void feed_forward(const LayerWeights& layer, const Batch& batch, Observer* observer);
-  void apply(const LayerWeights& layer, Linear linear, const Batch& batch, const float* x, float* y);
-  void normalise(const LayerWeights& layer, Norm norm, const Batch& batch, std::int64_t heads,
-                 std::int64_t width, const float* x, float* y) const;
+  /// What a half of the layer adds to the residual stream.
+  struct Update {
+    const PackedLinear& weight;
+    Linear linear;
+    Norm post;
+    Tap tap;
+  };
+  void add_update(const LayerWeights& layer, const Update& update, const Batch& batch, const float* x,
+                  Observer* observer);
+  bool has_adapter(Linear linear, const Batch& batch) const;
+  void add_adapters(Linear linear, const Batch& batch, const float* x, float* y, std::int64_t stride);
+  const std::vector<float>& gain(const LayerWeights& layer, Norm norm, const VisitRows& rows) const;
+  void normalise(const LayerWeights& layer, Norm norm, const Batch& batch, const float* x, float* y) const;
+  void normalise_heads(const LayerWeights& layer, Norm norm, const Batch& batch, std::int64_t heads, float* x,
+                       std::int64_t stride) const;
   void reserve(std::int64_t rows);
   const AdapterWeights* adapter(const VisitRows& rows) const;
 
@@ -52,10 +64,11 @@ class LayerRunner {
   std::vector<RotaryTable> rotary_;  // by attention type
   std::int64_t widest_rank_ = 0;
   std::int64_t reserved_rows_ = 0;
-  std::vector<float> normed_, q_, k_, v_, mixed_, update_, gate_, up_, low_rank_;
+  std::vector<float> normed_, qkv_, mixed_, update_, gate_up_, gated_, low_rank_;
 };
 
-/// How keys and values are cached for this model: as float32 or bf16, like the products.
+/// How keys and values are cached for this model: as float32 beside float32 weights, as bf16 beside all
+/// others.
 KvLayout kv_layout(const ModelConfig& config, Compute compute);
 
 }  // namespace fathom

@@ -21,7 +21,10 @@ inline constexpr std::size_t linear_count = std::size(all_linears);
 using Norms = std::array<std::vector<float>, norm_count>;
 
 struct LayerWeights {
-  std::array<std::unique_ptr<PackedLinear>, linear_count> linears;
+  std::unique_ptr<PackedLinear> qkv;  ///< queries, keys and values, one after another
+  std::unique_ptr<PackedLinear> o;
+  std::unique_ptr<PackedLinear> gate_up;  ///< for gated_linear
+  std::unique_ptr<PackedLinear> down;
   Norms norms;
 };
 
@@ -44,6 +47,7 @@ struct Weights {
   std::int64_t bytes() const;  ///< memory of what is packed
 };
 
+/// Adapters of integer weights are held in bf16: they are small, and correct what the weights lost.
 Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute);
 
 }  // namespace fathom

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <hwy/targets.h>
 
 #include <algorithm>
 #include <cmath>
@@ -52,8 +51,18 @@ class BackendTest : public testing::TestWithParam<Compute> {
   Random random_{7};
 };
 
-INSTANTIATE_TEST_SUITE_P(Types, BackendTest, testing::Values(Compute::f32, Compute::bf16),
-                         [](const auto& test) { return test.param == Compute::f32 ? "f32" : "bf16"; });
+std::string type_name(const testing::TestParamInfo<Compute>& test) {
+  constexpr const char* names[] = {"f32", "bf16", "int8", "int4"};
+  return names[static_cast<std::size_t>(test.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, BackendTest,
+                         testing::Values(Compute::f32, Compute::bf16, Compute::int8, Compute::int4),
+                         type_name);
+
+// What depends on the cache, which is of floats.
+class CacheTest : public BackendTest {};
+INSTANTIATE_TEST_SUITE_P(Types, CacheTest, testing::Values(Compute::f32, Compute::bf16), type_name);
 
 TEST_P(BackendTest, LinearOfEveryShape) {
   for (const std::int64_t in : {1, 7, 33, 97, 576}) {
@@ -61,17 +70,18 @@ TEST_P(BackendTest, LinearOfEveryShape) {
       const Tensor weight = make_tensor(DType::f32, {out, in}, normals(random_, out * in, 1 / std::sqrt(in)));
       const Tensor bias = make_tensor(DType::f32, {out}, normals(random_, out));
       for (const bool with_bias : {false, true}) {
-        const auto fast = cpu_->pack(weight, with_bias ? &bias : nullptr, GetParam());
-        const auto plain = reference_->pack(weight, with_bias ? &bias : nullptr, GetParam());
+        const std::vector<LinearPart> parts = {{&weight, with_bias ? &bias : nullptr}};
+        const auto fast = cpu_->pack(parts, GetParam());
+        const auto plain = reference_->pack(parts, GetParam());
         EXPECT_EQ(fast->out, out);
         EXPECT_EQ(fast->in, in);
-        for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 17, 70}) {
+        for (const std::int64_t rows : {1, 2, 3, 5, 7, 17, 33, 70}) {
           const auto x = normals(random_, rows * in);
           for (const bool accumulate : {false, true}) {
             auto expected = normals(random_, rows * out);
             auto got = expected;
-            reference_->linear(*plain, rows, x.data(), expected.data(), accumulate);
-            cpu_->linear(*fast, rows, x.data(), got.data(), accumulate);
+            reference_->linear(*plain, rows, x.data(), expected.data(), out, accumulate);
+            cpu_->linear(*fast, rows, x.data(), got.data(), out, accumulate);
             expect_close(got, expected, tolerance * std::sqrt(in + 8),
                          fmt::format("rows {} in {} out {} bias {} accumulate {}", rows, in, out, with_bias,
                                      accumulate));
@@ -82,14 +92,69 @@ TEST_P(BackendTest, LinearOfEveryShape) {
   }
 }
 
-TEST_P(BackendTest, LinearOfManyRowsIsCutRightly) {
-  const std::int64_t in = 64, out = 70, rows = 1100;  // 512 + 512 + 64 + 12
-  const Tensor weight = make_tensor(DType::bf16, {out, in}, normals(random_, out * in, 0.1));
+TEST_P(BackendTest, PartsLieOneAfterAnotherAndRowsApart) {
+  const std::int64_t in = 70, rows = 5, stride = 61;
+  std::vector<Tensor> weights, biases;
+  for (const std::int64_t out : {20, 3, 33}) {
+    weights.push_back(make_tensor(DType::f32, {out, in}, normals(random_, out * in, 0.1)));
+    biases.push_back(make_tensor(DType::f32, {out}, normals(random_, out)));
+  }
+  const std::vector<LinearPart> parts = {
+      {&weights[0], &biases[0]}, {&weights[1], nullptr}, {&weights[2], &biases[2]}};
   const auto x = normals(random_, rows * in);
-  std::vector<float> got(static_cast<std::size_t>(rows * out)), expected(got);
-  cpu_->linear(*cpu_->pack(weight, nullptr, GetParam()), rows, x.data(), got.data(), false);
-  reference_->linear(*reference_->pack(weight, nullptr, GetParam()), rows, x.data(), expected.data(), false);
-  expect_close(got, expected, 1e-5, "1100 rows");
+  auto expected = normals(random_, rows * stride);
+  auto got = expected;
+  reference_->linear(*reference_->pack(parts, GetParam()), rows, x.data(), expected.data(), stride, false);
+  cpu_->linear(*cpu_->pack(parts, GetParam()), rows, x.data(), got.data(), stride, false);
+  expect_close(got, expected, 2e-5, "three parts; what lies between rows is left alone");
+}
+
+TEST_P(BackendTest, GatedLinearOfEveryActivation) {
+  const std::int64_t in = 70;
+  for (const GateActivation activation :
+       {GateActivation::silu, GateActivation::gelu, GateActivation::gelu_tanh, GateActivation::relu}) {
+    for (const std::int64_t half : {1, 16, 97}) {
+      const Tensor gate = make_tensor(DType::f32, {half, in}, normals(random_, half * in, 0.3));
+      const Tensor up = make_tensor(DType::f32, {half, in}, normals(random_, half * in, 0.3));
+      auto bias = normals(random_, half);
+      bias[0] = -200;  // e^200 is no float32
+      const Tensor gate_bias = make_tensor(DType::f32, {half}, bias);
+      const auto fast = cpu_->pack_gated({&gate, &gate_bias}, {&up}, GetParam());
+      const auto plain = reference_->pack_gated({&gate, &gate_bias}, {&up}, GetParam());
+      for (const std::int64_t rows : {1, 2, 5, 33, 70}) {
+        const auto x = normals(random_, rows * in), addend = normals(random_, rows * 2 * half);
+        for (const float* added : {static_cast<const float*>(nullptr), addend.data()}) {
+          std::vector<float> expected(static_cast<std::size_t>(rows * half)), got(expected);
+          reference_->gated_linear(*plain, rows, x.data(), activation, added, expected.data());
+          cpu_->gated_linear(*fast, rows, x.data(), activation, added, got.data());
+          expect_close(got, expected, 3e-5,
+                       fmt::format("activation {} half {} rows {} addend {}", static_cast<int>(activation),
+                                   half, rows, added != nullptr));
+        }
+      }
+    }
+  }
+}
+
+// What continuous batching and determinism rest on.
+TEST_P(BackendTest, ARowIsTheSameToTheLastBitWhateverIsBesideItAndHoweverManyThreads) {
+  const std::int64_t in = 200, out = 150, rows = 200;
+  const Tensor weight = make_tensor(DType::f32, {out, in}, normals(random_, out * in, 0.1));
+  const auto packed = cpu_->pack(std::vector<LinearPart>{{&weight, nullptr}}, GetParam());
+  const auto x = normals(random_, rows * in);
+  std::vector<float> together(static_cast<std::size_t>(rows * out));
+  cpu_->linear(*packed, rows, x.data(), together.data(), out, false);
+  for (const int threads : {1, 2, 3}) {
+    set_threads(threads);
+    for (const std::int64_t count : {1, 2, 3, 7, 16, 17, 40, 128}) {
+      const std::int64_t first = rows - count;
+      std::vector<float> apart(static_cast<std::size_t>(count * out));
+      cpu_->linear(*packed, count, x.data() + first * in, apart.data(), out, false);
+      EXPECT_TRUE(std::equal(apart.begin(), apart.end(), together.begin() + first * out))
+          << count << " rows on " << threads << " threads";
+    }
+  }
+  set_threads(0);
 }
 
 TEST(Backend, RmsNorm) {
@@ -114,32 +179,27 @@ TEST(Backend, Rotary) {
         std::vector<std::int64_t> positions;
         for (std::int64_t r = 0; r < rows; ++r)
           positions.push_back(static_cast<std::int64_t>(random.below(40)));
-        auto expected = normals(random, rows * heads * head_dim);
+        const std::int64_t stride = heads * head_dim + 3;
+        auto expected = normals(random, rows * stride);
         auto got = expected;
         make_reference_backend()->rotary(rows, heads, head_dim, positions.data(), table.data(),
-                                         expected.data());
-        make_cpu_backend()->rotary(rows, heads, head_dim, positions.data(), table.data(), got.data());
+                                         expected.data(), stride);
+        make_cpu_backend()->rotary(rows, heads, head_dim, positions.data(), table.data(), got.data(), stride);
         expect_close(got, expected, 1e-6, fmt::format("{} x {} x {}", rows, heads, head_dim));
       }
     }
   }
 }
 
-TEST(Backend, GatedActivations) {
+TEST(Backend, NormsOfHeads) {
   Random random(3);
-  for (const GateActivation activation :
-       {GateActivation::silu, GateActivation::gelu, GateActivation::gelu_tanh, GateActivation::relu}) {
-    for (const std::int64_t rows : row_counts) {
-      const std::int64_t width = 97;
-      auto expected = normals(random, rows * width, 4);
-      expected[0] = -200;  // e^200 is no float32
-      const auto up = normals(random, rows * width);
-      auto got = expected;
-      make_reference_backend()->gated_activation(rows, width, activation, expected.data(), up.data());
-      make_cpu_backend()->gated_activation(rows, width, activation, got.data(), up.data());
-      expect_close(got, expected, 1e-6, fmt::format("activation {}", static_cast<int>(activation)));
-    }
-  }
+  const std::int64_t rows = 9, heads = 3, width = 20, stride = 75;
+  const auto gain = normals(random, width);
+  auto expected = normals(random, rows * stride);
+  auto got = expected;
+  make_reference_backend()->norm_heads(rows, heads, width, gain.data(), 1e-6F, expected.data(), stride);
+  make_cpu_backend()->norm_heads(rows, heads, width, gain.data(), 1e-6F, got.data(), stride);
+  expect_close(got, expected, 3e-6, "heads");
 }
 
 TEST(Backend, AddAndSoftcap) {
@@ -163,13 +223,13 @@ TEST(Backend, NotANumberStaysInItsRow) {
   const Tensor weight = make_tensor(DType::f32, {out, in}, normals(random, out * in));
   const auto cpu = make_cpu_backend();
   for (const Compute compute : {Compute::f32, Compute::bf16}) {
-    const auto packed = cpu->pack(weight, nullptr, compute);
+    const auto packed = cpu->pack(std::vector<LinearPart>{{&weight, nullptr}}, compute);
     for (const std::int64_t rows : {2, 20}) {
       auto x = normals(random, rows * in);
       x[0] = std::numeric_limits<float>::quiet_NaN();
       x[1] = std::numeric_limits<float>::denorm_min();
       std::vector<float> y(static_cast<std::size_t>(rows * out));
-      cpu->linear(*packed, rows, x.data(), y.data(), false);
+      cpu->linear(*packed, rows, x.data(), y.data(), out, false);
       for (std::size_t i = 0; i < y.size(); ++i) EXPECT_EQ(std::isnan(y[i]), i < std::size_t{65}) << i;
     }
   }
@@ -230,7 +290,7 @@ double attention_tolerance(Compute type) {
   return type == Compute::bf16 && isa() == Isa::amx ? 0x1p-8 : 3e-6;
 }
 
-TEST_P(BackendTest, Attention) {
+TEST_P(CacheTest, Attention) {
   const std::vector<AttentionCase> cases = {
       {1, 1, 16, 0, 0, {{0, 1}}},
       {4, 4, 7, 0, 0, {{0, 33}}},
@@ -247,54 +307,6 @@ TEST_P(BackendTest, Attention) {
                  attention_tolerance(GetParam()),
                  fmt::format("heads {} kv {} dim {} window {}", test.heads, test.kv_heads, test.head_dim,
                              test.window));
-}
-
-// The dispatch chooses the machine's best; the others must be right too.
-TEST_P(BackendTest, EveryInstructionSet) {
-  const AttentionCase test = {6, 2, 40, 50, 20, {{0, 70}, {150, 3}}};
-  const std::int64_t in = 97, out = 130, rows = 3;
-  const Tensor weight = make_tensor(DType::f32, {out, in}, normals(random_, out * in));
-  const auto fast = cpu_->pack(weight, nullptr, GetParam()),
-             plain = reference_->pack(weight, nullptr, GetParam());
-  const auto x = normals(random_, rows * out), gain = normals(random_, out);
-  const auto results = [&](const Backend& backend, const PackedLinear& packed) {
-    std::vector<float> y(static_cast<std::size_t>(rows * out));
-    backend.linear(packed, rows, x.data(), y.data(), false);
-    backend.rms_norm(rows, out, y.data(), gain.data(), 1e-6F, y.data());
-    for (const auto activation : {GateActivation::silu, GateActivation::gelu, GateActivation::gelu_tanh})
-      backend.gated_activation(rows, out, activation, y.data(), x.data());
-    backend.softcap(rows * out, 5, y.data());
-    return y;
-  };
-  constexpr std::int64_t portable =
-      HWY_EMU128 | HWY_SCALAR;  // which of them, Highway decides by the compiler
-  for (const std::int64_t target : {std::int64_t{HWY_AVX3}, std::int64_t{HWY_AVX2}, portable}) {
-    hwy::SetSupportedTargetsForTest(0);
-    if (target != portable && (hwy::SupportedTargets() & target) == 0) continue;
-    hwy::SetSupportedTargetsForTest(target);
-    const std::string name = cpu_->describe();
-    expect_close(attend(*cpu_, test, GetParam()), attend(*reference_, test, GetParam()),
-                 attention_tolerance(GetParam()), name);
-    expect_close(results(*cpu_, *fast), results(*reference_, *plain), 1e-5, name);
-  }
-  hwy::SetSupportedTargetsForTest(0);
-}
-
-TEST_P(BackendTest, ResultsDoNotDependOnTheNumberOfThreads) {
-  const int threads = thread_count();
-  const std::int64_t in = 576, out = 200;
-  const Tensor weight = make_tensor(DType::f32, {out, in}, normals(random_, out * in));
-  const auto packed = cpu_->pack(weight, nullptr, GetParam());
-  for (const std::int64_t rows : {1, 3, 40}) {
-    const auto x = normals(random_, rows * in);
-    std::vector<float> one(static_cast<std::size_t>(rows * out)), three(one);
-    set_threads(1);
-    cpu_->linear(*packed, rows, x.data(), one.data(), false);
-    set_threads(3);
-    cpu_->linear(*packed, rows, x.data(), three.data(), false);
-    EXPECT_EQ(one, three) << rows;
-  }
-  set_threads(threads);
 }
 
 }  // namespace

@@ -249,7 +249,9 @@ TEST(Engine, TheComputeTypeFollowsTheWeights) {
   EXPECT_EQ(choose_compute("auto", load("llama")), Compute::f32);
   EXPECT_EQ(choose_compute("auto", load("llama-bf16")),
             make_cpu_backend()->fast_bf16() ? Compute::bf16 : Compute::f32);
-  EXPECT_THROW(choose_compute("int8", load("llama")), UsageError);
+  EXPECT_EQ(choose_compute("int8", load("llama")), Compute::int8);
+  EXPECT_EQ(choose_compute("int4", load("llama")), Compute::int4);
+  EXPECT_THROW(choose_compute("int3", load("llama")), UsageError);
 }
 
 }  // namespace

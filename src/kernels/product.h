@@ -1,0 +1,73 @@
+// Products of rows with packed weights, each for one thread: who computes what is chosen by type and
+// instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/isa.h"
+#include "kernels/packed_matrix.h"
+
+namespace fathom {
+
+/// The form in which a product reads its activations.
+enum class RowForm {
+  f32,
+  rounded,  ///< float32 that bf16 holds exactly
+  bf16,
+  int8  ///< with a scale a row, and for int4 weights the sums of each group of 32
+};
+
+/// Rows of activations, padded with zeros to the weight's padded_in; their number is padded too
+/// (ProductKernel), with rows whose content does not matter.
+struct Activations {
+  const std::byte* data = nullptr;
+  std::int64_t stride = 0;             ///< bytes between rows
+  const float* scales = nullptr;       ///< int8: a row each
+  const std::int32_t* sums = nullptr;  ///< int8 for int4: [rows, groups]
+};
+
+/// Where results go. Not gated: y = or += result, bias included. Gated: y[rows, out / 2].
+struct Destination {
+  float* y = nullptr;
+  std::int64_t stride = 0;  ///< floats between rows
+  bool accumulate = false;
+  GateActivation activation = GateActivation::silu;
+  const float* addend = nullptr;  ///< gated: [rows, out] or nullptr
+};
+
+struct Range {
+  std::int64_t first = 0, last = 0;
+};
+
+struct ProductKernel {
+  RowForm form = RowForm::f32;
+  std::int64_t row_granule = 1;  ///< rows are read in blocks of so many
+  /// Computes the outputs of some panels (pairs of panels where gated) for some rows. `scratch` has
+  /// scratch_bytes.
+  void (*run)(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+              const Destination& to, std::byte* scratch) = nullptr;
+};
+
+/// What computes products with this type of weights at this level.
+ProductKernel product_kernel(Compute type, Isa level);
+
+/// Scratch of a thread for products with this weight, at any level: four int4 panels as 8-bit integers.
+std::int64_t product_scratch_bytes(const PackedMatrix& weight);
+
+namespace products {
+// Each as ProductKernel::run.
+void floats(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+void integers_portable(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+void integers_avx2(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+void integers_avx512(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+void tiles_amx(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+}  // namespace products
+
+/// Takes the results of `count` panels from `first` on for rows [row, row + rows), block[rows, 16 count]
+/// without bias, to where they belong.
+void write_block(const PackedMatrix& weight, const Destination& to, std::int64_t row, std::int64_t rows,
+                 std::int64_t first, std::int64_t count, const float* block);
+
+}  // namespace fathom

@@ -1,0 +1,211 @@
+// Products by AMX's tiles: 16 rows of activations times 16 outputs at once, 32 (bf16) or 64 (int8) inputs an
+// instruction.
+#include "kernels/product.h"
+#include "kernels/tiles.h"
+
+namespace fathom::products {
+namespace {
+
+constexpr std::int64_t tile_rows = 16, tile_bytes = 1024, row_bytes = 64;
+
+// Lines of the next panels that are fetched into the L2 cache while these are computed with: a first touch of
+// memory in the middle of a block would hold the tiles up.
+struct Ahead {
+  const char* next = nullptr;
+  const char* last = nullptr;
+  std::int64_t lines = 0;  // a step
+
+  void step() {
+    for (std::int64_t i = 0; i < lines && next < last; ++i, next += 64) _mm_prefetch(next, _MM_HINT_T1);
+  }
+};
+
+// One instruction for either type; tiles are named by numbers in the code.
+#define FATHOM_TILE_PRODUCT(sum, a, b) \
+  do {                                 \
+    if constexpr (integers)            \
+      _tile_dpbssd(sum, a, b);         \
+    else                               \
+      _tile_dpbf16ps(sum, a, b);       \
+  } while (false)
+
+// 32 rows x 2 panels in four tiles of sums: 4 KB of operands are loaded for 4 products of 16 cycles. `steps`
+// tiles of inputs; a row block's second half begins 16 strides after its first, a panel's successor
+// `panel_bytes` after it. sums: [2][2] tiles.
+template <bool integers>
+void tiles_2x2(const std::byte* x, std::int64_t stride, const std::byte* weights, std::int64_t panel_bytes,
+               std::int64_t steps, std::byte* sums, Ahead& ahead) {
+  const std::byte* lower = x + tile_rows * stride;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (std::int64_t k = 0; k < steps; ++k) {
+    _tile_loadd(4, x + k * row_bytes, stride);
+    _tile_loadd(6, weights + k * tile_bytes, row_bytes);
+    _tile_loadd(5, lower + k * row_bytes, stride);
+    _tile_loadd(7, weights + panel_bytes + k * tile_bytes, row_bytes);
+    FATHOM_TILE_PRODUCT(0, 4, 6);
+    FATHOM_TILE_PRODUCT(2, 5, 6);
+    FATHOM_TILE_PRODUCT(1, 4, 7);
+    FATHOM_TILE_PRODUCT(3, 5, 7);
+    ahead.step();
+  }
+  // Rows of a block are 32 outputs: 128 bytes.
+  _tile_stored(0, sums, 128);
+  _tile_stored(1, sums + 64, 128);
+  _tile_stored(2, sums + 16 * 128, 128);
+  _tile_stored(3, sums + 16 * 128 + 64, 128);
+}
+
+// 16 rows x 4 panels, for up to 16 rows: bound by reading the weights, from four streams.
+template <bool integers>
+void tiles_1x4(const std::byte* x, std::int64_t stride, const std::byte* weights, std::int64_t panel_bytes,
+               std::int64_t steps, std::byte* sums) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (std::int64_t k = 0; k < steps; ++k) {
+    const std::byte* b = weights + k * tile_bytes;
+    _tile_loadd(4, x + k * row_bytes, stride);
+    _tile_loadd(5, b, row_bytes);
+    FATHOM_TILE_PRODUCT(0, 4, 5);
+    _tile_loadd(6, b + panel_bytes, row_bytes);
+    FATHOM_TILE_PRODUCT(1, 4, 6);
+    _tile_loadd(7, b + 2 * panel_bytes, row_bytes);
+    FATHOM_TILE_PRODUCT(2, 4, 7);
+    _tile_loadd(5, b + 3 * panel_bytes, row_bytes);
+    FATHOM_TILE_PRODUCT(3, 4, 5);
+  }
+  _tile_stored(0, sums, 256);
+  _tile_stored(1, sums + 64, 256);
+  _tile_stored(2, sums + 128, 256);
+  _tile_stored(3, sums + 192, 256);
+}
+
+template <bool integers>
+void tiles_1x1(const std::byte* x, std::int64_t stride, const std::byte* weights, std::int64_t steps,
+               std::byte* sums) {
+  _tile_zero(0);
+  for (std::int64_t k = 0; k < steps; ++k) {
+    _tile_loadd(4, x + k * row_bytes, stride);
+    _tile_loadd(6, weights + k * tile_bytes, row_bytes);
+    FATHOM_TILE_PRODUCT(0, 4, 6);
+  }
+  _tile_stored(0, sums, 64);
+}
+
+// Whole numbers [rows, 16 count] to floats, in place: times the row's and the output's scale.
+void apply_scales(const PackedMatrix& weight, const Activations& x, std::int64_t row, std::int64_t rows,
+                  std::int64_t panel, std::int64_t count, std::byte* sums) {
+  for (std::int64_t p = 0; p < count; ++p) {
+    const __m512 scales = _mm512_loadu_ps(weight.scales(weight.panel(panel + p)));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      std::byte* at = sums + (r * count + p) * 64;
+      const __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(at));
+      _mm512_storeu_ps(reinterpret_cast<float*>(at),
+                       _mm512_mul_ps(_mm512_mul_ps(sum, _mm512_set1_ps(x.scales[row + r])), scales));
+    }
+  }
+}
+
+// The weights of an int4 panel as int8 tiles: (q - 8) * multiplier, at most 8 * 15 in magnitude.
+void widen_panel(const PackedMatrix& weight, const std::byte* panel, std::byte* to) {
+  const __m512i low = _mm512_set1_epi8(15), even = _mm512_set1_epi16(0xff), eight = _mm512_set1_epi16(8);
+  for (std::int64_t row = 0; row < weight.padded_in / 8; ++row) {
+    const __m512i multipliers = _mm512_cvtepi8_epi32(_mm_loadu_si128(
+        reinterpret_cast<const __m128i*>(weight.multipliers(panel) + row / 4 * panel_outputs)));
+    const __m512i factors = _mm512_or_si512(_mm512_and_si512(multipliers, _mm512_set1_epi32(0xffff)),
+                                            _mm512_slli_epi32(multipliers, 16));
+    const __m512i both = _mm512_loadu_si512(panel + row * 64);
+    const __m512i halves[2] = {_mm512_and_si512(both, low),
+                               _mm512_and_si512(_mm512_srli_epi16(both, 4), low)};
+    for (int half = 0; half < 2; ++half) {
+      const __m512i first =
+          _mm512_mullo_epi16(_mm512_sub_epi16(_mm512_and_si512(halves[half], even), eight), factors);
+      const __m512i second =
+          _mm512_mullo_epi16(_mm512_sub_epi16(_mm512_srli_epi16(halves[half], 8), eight), factors);
+      _mm512_storeu_si512(to + (row * 2 + half) * 64,
+                          _mm512_or_si512(_mm512_and_si512(first, even), _mm512_slli_epi16(second, 8)));
+    }
+  }
+}
+
+// Panels as tiles; for int4 in scratch.
+struct TilePanels {
+  const std::byte* weights = nullptr;
+  std::int64_t bytes = 0;  // from one panel to the next
+};
+
+TilePanels tile_panels(const PackedMatrix& weight, std::int64_t panel, std::int64_t count,
+                       std::byte* scratch) {
+  if (weight.type != Compute::int4) return {weight.panel(panel), weight.panel_bytes()};
+  const std::int64_t bytes = weight.padded_in * 16;
+  for (std::int64_t p = 0; p < count; ++p) widen_panel(weight, weight.panel(panel + p), scratch + p * bytes);
+  return {scratch, bytes};
+}
+
+template <bool integers>
+void finish(const PackedMatrix& weight, const Activations& x, std::int64_t row, std::int64_t rows,
+            std::int64_t panel, std::int64_t count, std::byte* sums, const Destination& to) {
+  if constexpr (integers) apply_scales(weight, x, row, rows, panel, count, sums);
+  write_block(weight, to, row, rows, panel, count, reinterpret_cast<const float*>(sums));
+}
+
+template <bool integers>
+void tiles(const PackedMatrix& weight, const Activations& x, Range rows, Range panels, const Destination& to,
+           std::byte* scratch) {
+  const amx::TileScope scope;
+  const std::int64_t steps = weight.padded_in / (integers ? 64 : 32), count = rows.last - rows.first;
+  alignas(64) std::byte sums[4 * tile_bytes];
+  std::int64_t panel = panels.first;
+  if (count <= tile_rows) {
+    for (; panel + 4 <= panels.last; panel += 4) {
+      const TilePanels own = tile_panels(weight, panel, 4, scratch);
+      tiles_1x4<integers>(x.data + rows.first * x.stride, x.stride, own.weights, own.bytes, steps, sums);
+      finish<integers>(weight, x, rows.first, count, panel, 4, sums, to);
+    }
+  }
+  const std::int64_t blocks = (count + 2 * tile_rows - 1) / (2 * tile_rows);
+  for (; panel + 2 <= panels.last; panel += 2) {
+    const TilePanels own = tile_panels(weight, panel, 2, scratch);
+    Ahead ahead;
+    if (panel + 4 <= panels.last) {
+      ahead.next = reinterpret_cast<const char*>(weight.panel(panel + 2));
+      ahead.last = ahead.next + 2 * weight.panel_bytes();
+      ahead.lines = 2 * weight.panel_bytes() / 64 / (blocks * steps) + 1;
+    }
+    for (std::int64_t row = rows.first; row < rows.last; row += 2 * tile_rows) {
+      const std::int64_t here = rows.last - row < 2 * tile_rows ? rows.last - row : 2 * tile_rows;
+      tiles_2x2<integers>(x.data + row * x.stride, x.stride, own.weights, own.bytes, steps, sums, ahead);
+      finish<integers>(weight, x, row, here, panel, 2, sums, to);
+    }
+  }
+  if (panel < panels.last) {
+    const TilePanels own = tile_panels(weight, panel, 1, scratch);
+    for (std::int64_t row = rows.first; row < rows.last; row += tile_rows) {
+      const std::int64_t here = rows.last - row < tile_rows ? rows.last - row : tile_rows;
+      tiles_1x1<integers>(x.data + row * x.stride, x.stride, own.weights, steps, sums);
+      finish<integers>(weight, x, row, here, panel, 1, sums, to);
+    }
+  }
+}
+
+#undef FATHOM_TILE_PRODUCT
+
+}  // namespace
+
+void tiles_amx(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+               const Destination& to, std::byte* scratch) {
+  // Rows for which unpacking int4 and 16 rows a tile would cost more than vectors do; whole numbers are the
+  // same either way.
+  constexpr std::int64_t few_int8 = 1, few_int4 = 4;
+  const std::int64_t count = rows.last - rows.first;
+  if (weight.type == Compute::bf16) return tiles<false>(weight, x, rows, panels, to, scratch);
+  if (count <= (weight.type == Compute::int8 ? few_int8 : few_int4))
+    return integers_avx512(weight, x, rows, panels, to, scratch);
+  tiles<true>(weight, x, rows, panels, to, scratch);
+}
+
+}  // namespace fathom::products

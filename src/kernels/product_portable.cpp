@@ -1,0 +1,58 @@
+// Products with int8 and int4 weights as plain loops, for any processor.
+#include "kernels/product.h"
+
+namespace fathom::products {
+namespace {
+
+std::int8_t value_at(const Activations& x, std::int64_t row, std::int64_t k) {
+  return static_cast<std::int8_t>(x.data[row * x.stride + k]);
+}
+
+void int8_sums(const PackedMatrix& weight, const Activations& x, std::int64_t row, const std::byte* panel,
+               std::int32_t sums[panel_outputs]) {
+  for (std::int64_t k = 0; k < weight.padded_in; k += 4)
+    for (std::int64_t o = 0; o < panel_outputs; ++o)
+      for (std::int64_t i = 0; i < 4; ++i)
+        sums[o] += static_cast<std::int8_t>(panel[k * panel_outputs + o * 4 + i]) * value_at(x, row, k + i);
+}
+
+void int4_sums(const PackedMatrix& weight, const Activations& x, std::int64_t row, const std::byte* panel,
+               std::int32_t sums[panel_outputs]) {
+  for (std::int64_t k = 0; k < weight.padded_in; k += 8) {
+    const std::int8_t* multipliers = weight.multipliers(panel) + k / 32 * panel_outputs;
+    for (std::int64_t o = 0; o < panel_outputs; ++o) {
+      std::int32_t sum = 0;
+      for (std::int64_t i = 0; i < 4; ++i) {
+        const auto both = static_cast<std::uint8_t>(panel[(k / 8 * panel_outputs + o) * 4 + i]);
+        sum += (both % 16 - 8) * value_at(x, row, k + i) + (both / 16 - 8) * value_at(x, row, k + 4 + i);
+      }
+      sums[o] += sum * multipliers[o];
+    }
+  }
+}
+
+}  // namespace
+
+void integers_portable(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+                       const Destination& to, std::byte*) {
+  for (std::int64_t first = panels.first; first < panels.last; first += 2) {
+    const std::int64_t count = panels.last - first < 2 ? 1 : 2;
+    for (std::int64_t row = rows.first; row < rows.last; ++row) {
+      float block[2 * panel_outputs];
+      for (std::int64_t p = 0; p < count; ++p) {
+        const std::byte* panel = weight.panel(first + p);
+        std::int32_t sums[panel_outputs] = {};
+        if (weight.type == Compute::int8)
+          int8_sums(weight, x, row, panel, sums);
+        else
+          int4_sums(weight, x, row, panel, sums);
+        for (std::int64_t o = 0; o < panel_outputs; ++o)
+          block[p * panel_outputs + o] =
+              static_cast<float>(sums[o]) * x.scales[row] * weight.scales(panel)[o];
+      }
+      write_block(weight, to, row, 1, first, count, block);
+    }
+  }
+}
+
+}  // namespace fathom::products
