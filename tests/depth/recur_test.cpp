@@ -15,8 +15,12 @@ namespace {
 
 constexpr std::int64_t full_rank = 1 << 20;
 
-RecurOptions tiny_options() {
+RecurOptions tiny_options(Sharing sharing = Sharing::middle_sequence,
+                          SharedInit init = SharedInit::calibrated, std::int64_t rank = 64) {
   RecurOptions options;
+  options.sharing = sharing;
+  options.init = init;
+  options.rank = rank;
   options.context = 16;
   options.calibration_tokens = 256;
   return options;
@@ -63,10 +67,8 @@ TEST_P(FullRank, IsTheOriginal) {
   const std::vector<float> expected = logits_of(original, ids);
   for (const char* sharing : {"cycle", "sequence", "middle-cycle", "middle-sequence"}) {
     for (const char* init : {"average", "stepwise", "lower", "calibrated"}) {
-      RecurOptions options = tiny_options();
-      options.sharing = sharing_from_name(sharing);
-      options.init = shared_init_from_name(init);
-      options.rank = full_rank;
+      const RecurOptions options =
+          tiny_options(sharing_from_name(sharing), shared_init_from_name(init), full_rank);
       FitReport report;
       const Checkpoint recursive = recur(original, options, text, &report);
       EXPECT_LT(largest_difference(logits_of(recursive, ids), expected), 1e-3F) << sharing << " " << init;
@@ -83,11 +85,7 @@ INSTANTIATE_TEST_SUITE_P(Models, FullRank,
 /// Two loops, average: what the two depths miss is opposite, so their pairs are too.
 TEST(Recur, AverageOfTwoIsAntisymmetric) {
   const Checkpoint original = deep_model("llama", 4);
-  RecurOptions options = tiny_options();
-  options.sharing = Sharing::cycle;
-  options.init = SharedInit::average;
-  options.rank = 5;
-  const Checkpoint recursive = recur(original, options, {});
+  const Checkpoint recursive = recur(original, tiny_options(Sharing::cycle, SharedInit::average, 5), {});
   ASSERT_EQ(recursive.plan.layers, 2);
   for (const Linear linear : all_linears) {
     const std::string name = linear_name(linear);
@@ -118,12 +116,8 @@ TEST(Recur, OneLoopIsTheOriginal) {
 /// What tying and relaxing do to the size: rank 0 stores K layers and nothing else.
 TEST(Recur, CountsOfParameters) {
   const Checkpoint original = deep_model("qwen3", 6);
-  RecurOptions options = tiny_options();
-  options.sharing = Sharing::cycle;
-  options.init = SharedInit::average;
   for (const std::int64_t rank : {0, 3, 9}) {
-    options.rank = rank;
-    const Checkpoint recursive = recur(original, options, {});
+    const Checkpoint recursive = recur(original, tiny_options(Sharing::cycle, SharedInit::average, rank), {});
     EXPECT_EQ(recursive.plan.adapters(), rank == 0 ? 0 : 6);
     std::int64_t norms = original.config.hidden_size;  // the final one
     for (const NormInfo& norm : layer_norms(original.config)) norms += 3 * norm.width;
@@ -135,11 +129,7 @@ TEST(Recur, CountsOfParameters) {
 
 TEST(Recur, StepwiseKeepsFirstAndLast) {
   const Checkpoint original = deep_model("llama", 6);
-  RecurOptions options = tiny_options();
-  options.sharing = Sharing::cycle;
-  options.init = SharedInit::stepwise;
-  options.rank = 0;
-  const Checkpoint recursive = recur(original, options, {});
+  const Checkpoint recursive = recur(original, tiny_options(Sharing::cycle, SharedInit::stepwise, 0), {});
   const auto down = [](const Checkpoint& model, std::int64_t layer) {
     return decode(model.layer_tensor(layer, "mlp.down_proj.weight"));
   };
@@ -150,11 +140,8 @@ TEST(Recur, StepwiseKeepsFirstAndLast) {
 
 TEST(Recur, ZeroInitialisedPairsAddNothing) {
   const Checkpoint original = deep_model("gemma", 4);
-  RecurOptions options = tiny_options();
-  options.sharing = Sharing::sequence;
-  options.init = SharedInit::lower;
+  RecurOptions options = tiny_options(Sharing::sequence, SharedInit::lower, 4);
   options.lora = LoraInit::zero;
-  options.rank = 4;
   const std::vector<Token> ids = random_text(original, 8);
   const Checkpoint relaxed = recur(original, options, {});
   const auto& a = *relaxed.adapter_tensor(0, "mlp.up_proj.lora_A.weight");
@@ -170,10 +157,8 @@ TEST(Recur, CalibratedFitsBetter) {
   const std::vector<Token> ids = random_text(original, 16);
   const std::vector<float> expected = logits_of(original, ids);
   const auto distance = [&](SharedInit init, std::int64_t rank) {
-    RecurOptions options = tiny_options();
+    RecurOptions options = tiny_options(Sharing::middle_sequence, init, rank);
     options.calibration_tokens = 512;
-    options.init = init;
-    options.rank = rank;
     const std::vector<float> logits = logits_of(recur(original, options, text), ids);
     double squares = 0;
     for (std::size_t i = 0; i < logits.size(); ++i) squares += std::pow(logits[i] - expected[i], 2);
@@ -185,9 +170,7 @@ TEST(Recur, CalibratedFitsBetter) {
 
 TEST(Recur, RefusesWhatMakesNoSense) {
   const Checkpoint original = deep_model("llama", 4);
-  RecurOptions options = tiny_options();
-  options.init = SharedInit::average;
-  options.rank = -1;
+  RecurOptions options = tiny_options(Sharing::middle_sequence, SharedInit::average, -1);
   EXPECT_THROW(recur(original, options, {}), UsageError);
   options.rank = 2;
   const Checkpoint recursive = recur(original, options, {});
