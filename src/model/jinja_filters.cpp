@@ -379,6 +379,7 @@ std::vector<Value> sorted(std::vector<Value> elements, const std::vector<Value>&
            (reverse ? std::partial_ordering::greater : std::partial_ordering::less);
   });
   std::vector<Value> result;
+  result.reserve(order.size());
   for (const std::size_t i : order) result.push_back(std::move(elements[i]));
   return result;
 }
