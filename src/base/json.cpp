@@ -52,22 +52,21 @@ nlohmann::detail::parser_callback_t<Json> key_limit(const std::string& where) {
   };
 }
 
-/// Without the library's own "[json.exception.parse_error.101] parse error ", and short.
-std::string reason(const Json::exception& error) {
+}  // namespace
+
+std::string parse_problem(const Json::exception& error) {
   std::string text = error.what();
   const std::size_t at = text.find(" at line ");
   if (at != std::string::npos) text = text.substr(at + 1);
   return text.size() > 200 ? text.substr(0, 200) + "..." : text;
 }
 
-}  // namespace
-
 Json parse_json(std::string_view text, const std::string& where) {
   if (too_deep(text)) fail("{}: nested deeper than {} levels", where, most_levels);
   try {
     return Json::parse(text, key_limit(where));
   } catch (const Json::exception& e) {
-    fail("{}: not valid JSON: {}", where, reason(e));
+    fail("{}: not valid JSON: {}", where, parse_problem(e));
   }
 }
 

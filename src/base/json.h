@@ -20,6 +20,9 @@ Json read_json(const std::filesystem::path& path, std::size_t limit = std::size_
 /// Parses JSON text that came from `where` (a file's name, for the message).
 Json parse_json(std::string_view text, const std::string& where);
 
+/// "at line 3, column 5: ...": what the parser says, without its own prefix, and short.
+std::string parse_problem(const Json::exception& error);
+
 /// An object inside a JSON file, with the way to it. Every getter checks type and range; the error says
 /// "FILE: field 'a.b' is X, expected Y". Getters with a fallback also take it for null.
 class JsonObject {

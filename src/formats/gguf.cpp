@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -415,6 +416,7 @@ std::vector<double> GgufFile::numbers(std::string_view key) const {
 
 bool is_gguf(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
+  if (!file) fail("{}: cannot open: {}", path.string(), std::strerror(errno));
   char begin[magic.size()] = {};
   return file.read(begin, sizeof begin) && std::string_view(begin, sizeof begin) == magic;
 }

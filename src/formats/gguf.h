@@ -46,7 +46,7 @@ class GgufFile {
   TensorMap tensors_;
 };
 
-/// True if the file begins with GGUF's magic.
+/// True if the file begins with GGUF's magic. Throws Error if it cannot be opened.
 bool is_gguf(const std::filesystem::path& path);
 
 }  // namespace fathom

@@ -101,7 +101,7 @@ class SpecReader : public nlohmann::json_sax<Json> {
   }
 
   bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception& error) override {
-    fail("{}: not valid JSON: {}", spec_.source, error.what());
+    fail("{}: not valid JSON: {}", spec_.source, parse_problem(error));
   }
 
  private:

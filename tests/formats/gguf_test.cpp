@@ -229,7 +229,7 @@ TEST(Gguf, IsKnownByItsMagic) {
   EXPECT_TRUE(is_gguf(data / "types.gguf"));
   EXPECT_FALSE(is_gguf(data / "single.safetensors"));
   EXPECT_FALSE(is_gguf(data));
-  EXPECT_FALSE(is_gguf(scratch / "absent"));
+  EXPECT_THROW(is_gguf(scratch / "absent"), Error);
 }
 
 }  // namespace
