@@ -1,6 +1,7 @@
 // Runs the program as its users do.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <sys/wait.h>
 
 #include <cstdio>
@@ -8,6 +9,7 @@
 #include <iterator>
 #include <string>
 
+#include "base/json.h"
 #include "scratch.h"
 
 namespace fathom::test {
@@ -29,6 +31,12 @@ inline Run run_program(const std::string& arguments) {
     return std::string(std::istreambuf_iterator<char>(file), {});
   };
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(out), content(err)};
+}
+
+/// What a run with `--json -` printed, which must be JSON and nothing else.
+inline Json json_of(const Run& run) {
+  EXPECT_EQ(run.code, 0) << run.err;
+  return parse_json(run.out, "standard output");
 }
 
 }  // namespace fathom::test

@@ -1,24 +1,25 @@
 #include "base/interrupt.h"
 
-#include <csignal>
+#include <signal.h>
 
 #include "base/error.h"
 
 namespace fathom {
 namespace {
 
-volatile std::sig_atomic_t signalled = 0;
+volatile sig_atomic_t signalled = 0;
 
-void on_signal(int signal) {
-  signalled = 1;
-  std::signal(signal, SIG_DFL);  // the second one is not caught: a user who insists gets out
-}
+void on_signal(int /*signal*/) { signalled = 1; }
 
 }  // namespace
 
 void install_interrupt_handler() {
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  // The second one is not caught: a user who insists gets out. No SA_RESTART: a wait for input ends.
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
 }
 
 bool interrupted() { return signalled != 0; }

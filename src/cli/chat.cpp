@@ -122,7 +122,10 @@ void run(Options& options) {
     fmt::print(stderr, "Ctrl-C ends an answer, /reset starts anew, /exit or Ctrl-D leaves.\n");
   std::uint64_t turn = 0;
   for (std::string line;;) {
-    if (terminal) print_text("> ");
+    if (terminal) {
+      clear_interrupt();  // that ended the last answer
+      print_text("> ");
+    }
     if (!std::getline(std::cin, line)) break;
     if (line == "/exit") break;
     if (line == "/reset") {
@@ -130,16 +133,16 @@ void run(Options& options) {
       continue;
     }
     if (line.empty()) continue;
-    clear_interrupt();
     try {
       about(options.model, [&] { conversation.answer(line, options.seed + turn++); });
     } catch (const Error& e) {
       if (!terminal) throw;
-      fmt::print(stderr, "fathom: {}\n", e.what());
+      print_error(e.what());
     }
     if (interrupted() && !terminal) throw Interrupted();
   }
   if (terminal) print_text("\n");
+  check_interrupt();  // a signal ends the wait for a line, too
 }
 
 }  // namespace

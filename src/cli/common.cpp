@@ -1,5 +1,6 @@
 #include <cstdio>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
 #include "base/threads.h"
@@ -8,9 +9,7 @@
 namespace fathom {
 
 void add_common(CLI::App& verb, CommonOptions& options, bool reports_figures) {
-  verb.add_option("--threads", options.threads, "Threads; 0 = all cores")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 4096));
+  verb.add_option("--threads", options.threads, "Threads; 0 = all cores")->capture_default_str();
   verb.add_option("--seed", options.seed, "Seed of everything random")->capture_default_str();
   verb.add_flag("--quiet,-q", options.quiet, "No progress bars");
   if (reports_figures)
@@ -18,9 +17,33 @@ void add_common(CLI::App& verb, CommonOptions& options, bool reports_figures) {
         ->type_name("FILE");
 }
 
+CLI::Validator at_least(std::int64_t least) {
+  const auto check = [least](const std::string& text) {
+    std::int64_t value = 0;
+    // The library takes an empty text for 0.
+    const bool number = !text.empty() && CLI::detail::lexical_cast(text, value);
+    return number && value >= least ? "" : fmt::format("'{}' is no whole number from {} on", text, least);
+  };
+  return {check, ""};
+}
+
 void apply_common(const CommonOptions& options) {
   set_threads(options.threads);
   set_quiet(options.quiet);
+}
+
+void print_error(std::string_view message) {
+  constexpr std::size_t longest = 2000;
+  std::string text;
+  for (const char c : message.substr(0, longest)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      text += fmt::format("\\x{:02x}", byte);
+    } else {
+      text += c;
+    }
+  }
+  fmt::print(stderr, "fathom: {}{}\n", text, message.size() > longest ? "..." : "");
 }
 
 void emit_json(const CommonOptions& options, const Json& figures) {

@@ -127,7 +127,7 @@ void add_eval(CLI::App& program) {
   verb->add_option("--context", options->context, "Tokens in a window; windows do not overlap")
       ->capture_default_str();
   verb->add_option("--windows", options->windows, "Only the first so many windows; 0 = all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   verb->add_option("--tasks", options->tasks,
                    fmt::format("Comma-separated: {}", fmt::join(task_names(), ", ")))
@@ -135,7 +135,7 @@ void add_eval(CLI::App& program) {
       ->type_name("NAMES");
   verb->add_option("--data", options->data, "Directory of the tasks' files, NAME.jsonl")->type_name("DIR");
   verb->add_option("--limit", options->limit, "Only the first so many examples of a task; 0 = all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   verb->add_option("--samples", options->samples, "Write each example's log-likelihoods as JSON lines")
       ->type_name("FILE");

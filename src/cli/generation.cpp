@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "cli/about.h"
+#include "cli/verbs.h"
 
 namespace fathom {
 namespace {
@@ -42,7 +43,7 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
                 "A line about each operation on standard error: shape, time, rates");
   verb.add_option("--context", options.context, "Most tokens of a sequence; 0 = the model's limit")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
 }
 
 LoadedModel load_model(const GenerationOptions& options) {

@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "cli/about.h"
 #include "cli/verbs.h"
 #include "formats/npy.h"
 #include "model/checkpoint.h"
@@ -17,7 +19,8 @@ namespace {
 
 struct LogitsOptions : CommonOptions {
   std::filesystem::path model, out;
-  std::string text, dtype = "f32";
+  std::optional<std::string> text;
+  std::string dtype = "f32";
   std::vector<Token> ids;
   bool step = false;
 };
@@ -41,9 +44,10 @@ std::vector<float> hidden_states(Engine& engine, const std::vector<Token>& ids, 
 
 void run_logits(const LogitsOptions& options) {
   apply_common(options);
+  if (!options.text && options.ids.empty()) fail_usage("give either --text or --ids");
   const Checkpoint checkpoint = load_checkpoint(options.model);
   const std::vector<Token> ids =
-      options.ids.empty() ? load_tokenizer(options.model).encode(options.text) : options.ids;
+      options.text ? load_tokenizer(options.model).encode(*options.text) : options.ids;
   if (ids.empty()) fail_usage("there are no tokens: the text is empty");
   Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint)});
   fmt::print(stderr, "{} of weights; {}\n", format_bytes(engine.weight_bytes()), engine.backend().describe());
@@ -51,7 +55,8 @@ void run_logits(const LogitsOptions& options) {
   const auto rows = static_cast<std::int64_t>(ids.size());
   const std::int64_t hidden_size = engine.config().hidden_size, vocab_size = engine.config().vocab_size;
   Progress progress("logits", rows, "tok");
-  const std::vector<float> hidden = hidden_states(engine, ids, options.step, progress);
+  const std::vector<float> hidden =
+      about(options.model, [&] { return hidden_states(engine, ids, options.step, progress); });
   progress.finish();
   // A chunk of 64 rows: 64 x 50,000 logits are 13 MB.
   constexpr std::int64_t chunk = 64;
@@ -71,12 +76,13 @@ void run_logits(const LogitsOptions& options) {
 void add_logits(CLI::App& program) {
   CLI::App* verb = program.add_subcommand("logits", "Logits of a text's tokens as a NumPy file");
   auto options = std::make_shared<LogitsOptions>();
-  verb->add_option("model", options->model, "Model directory or GGUF file")->required();
-  auto* input = verb->add_option_group("input")->require_option(1);
-  input->add_option("--text", options->text,
-                    "Text; the model's tokenizer is used, with BOS where it has one");
-  input->add_option("--ids", options->ids, "Token ids instead, separated by commas")
+  verb->add_option("MODEL", options->model, "Model directory or GGUF file")->required();
+  auto* text = verb->add_option("--text", options->text,
+                                "Text; the model's tokenizer is used, with BOS where it has one");
+  verb->add_option("--ids", options->ids, "Token ids instead, separated by commas")
       ->delimiter(',')
+      ->check(at_least(0))
+      ->excludes(text)
       ->allow_extra_args(false);
   verb->add_option("--out", options->out, "File to write: float32 [tokens, vocabulary]")
       ->required()

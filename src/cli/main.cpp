@@ -1,5 +1,7 @@
 // fathom: the program. Exit codes: 0, 1 (failed), 2 (wrong usage), 130 (interrupted).
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <memory>
@@ -15,25 +17,15 @@
 
 namespace {
 
-/// A message may quote what a file holds: control characters, which a terminal would obey, are spelled out,
-/// and what is long is cut.
-std::string printable(std::string_view message) {
-  constexpr std::size_t longest = 2000;
-  std::string text;
-  for (const char c : message.substr(0, longest)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      text += fmt::format("\\x{:02x}", byte);
-    } else {
-      text += c;
-    }
-  }
-  return message.size() > longest ? text + "..." : text;
+int failed(std::string_view message, int code) {
+  fathom::print_error(message);
+  return code;
 }
 
-int failed(std::string_view message, int code) {
-  fmt::print(stderr, "fathom: {}\n", printable(message));
-  return code;
+/// Standard output is buffered: that a disk is full shows when it is flushed.
+int finished() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
+  return failed(fmt::format("standard output: cannot write: {}", std::strerror(errno)), 1);
 }
 
 int run(int argc, char** argv) {
@@ -61,9 +53,9 @@ int run(int argc, char** argv) {
 #endif
   try {
     program.parse(argc, argv);
-    return 0;
+    return finished();
   } catch (const CLI::ParseError& e) {
-    return program.exit(e) == 0 ? 0 : 2;
+    return program.exit(e) == 0 ? finished() : 2;
   } catch (const UsageError& e) {
     return failed(e.what(), 2);
   } catch (const Interrupted&) {

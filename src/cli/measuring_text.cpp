@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "cli/about.h"
 #include "formats/documents.h"
 #include "runtime/self_corpus.h"
 
@@ -20,7 +21,8 @@ MeasuringText measuring_text(const Checkpoint& checkpoint, const std::filesystem
                                     .batch = 32,
                                     .temperature = 1.0,
                                     .seed = seed};
-    for (const auto& document : self_corpus(engine, tokenizer, options)) {
+    const auto documents = about(checkpoint.source, [&] { return self_corpus(engine, tokenizer, options); });
+    for (const auto& document : documents) {
       result.ids.insert(result.ids.end(), document.begin(), document.end());
     }
     result.origin = "the model's own samples";

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "cli/about.h"
 #include "cli/measuring_text.h"
 #include "cli/verbs.h"
 #include "report/html.h"
@@ -62,8 +63,7 @@ void print_table(std::FILE* where, const std::vector<std::vector<std::string>>& 
 
 constexpr const char* influence_text =
     "Influence: 1 - mean cosine of a layer's input and output. Attention, ffn: length of what the branch "
-    "adds, by "
-    "the length of the sum.";
+    "adds, by the length of the sum.";
 
 std::string html_page(const Profile& profile, const std::string& model, const std::string& origin) {
   HtmlPage page("Depth profile of " + model,
@@ -97,14 +97,15 @@ void run(ProfileVerbOptions& options) {
   const MeasuringText text =
       measuring_text(checkpoint, options.text, options.profile.max_tokens, options.seed);
   options.profile.bos = text.bos;
-  const Profile profile = profile_depth(checkpoint, text.ids, options.profile);
+  const Profile profile = about(options.text.empty() ? options.model : options.text,
+                                [&] { return profile_depth(checkpoint, text.ids, options.profile); });
   if (options.json != "-") {
     print_table(stdout, visit_rows(profile));
     fmt::print("{}\n\n", influence_text);
     print_table(stdout, block_rows(profile));
   }
   if (!options.html.empty()) {
-    write_file(options.html, html_page(profile, options.model.filename().string(), text.origin));
+    write_file(options.html, html_page(profile, options.model.string(), text.origin));
   }
   emit_json(options, to_json(profile));
 }
@@ -121,7 +122,7 @@ void add_profile(CLI::App& program) {
       ->check(CLI::Range(1, most_measuring_tokens))
       ->capture_default_str();
   verb->add_option("--context", options->profile.context, "Tokens in a window")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str();
   verb->add_flag("--last-token", options->profile.last_token_only,
                  "Angular distance at each window's last token alone, as in the paper");

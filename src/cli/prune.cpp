@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "cli/about.h"
 #include "cli/measuring_text.h"
 #include "cli/verbs.h"
 
@@ -27,6 +28,7 @@ VisitChoice chosen_layers(const Checkpoint& checkpoint, const PruneOptions& opti
   if (!options.layers.empty()) {
     return {parse_layers(options.layers, checkpoint.plan.depth()), Json::object()};
   }
+  check_drop(checkpoint, options.drop);  // before any long work
   const PruneMethod method = prune_method(options.by);
   MeasuringText text;
   if (method != PruneMethod::last) {
@@ -36,7 +38,8 @@ VisitChoice chosen_layers(const Checkpoint& checkpoint, const PruneOptions& opti
   measuring.context = options.context;
   measuring.max_tokens = options.tokens;
   measuring.bos = text.bos;
-  return choose_visits(checkpoint, options.drop, method, text.ids, measuring);
+  return about(options.text.empty() ? options.model : options.text,
+               [&] { return choose_visits(checkpoint, options.drop, method, text.ids, measuring); });
 }
 
 void run(const PruneOptions& options) {
@@ -74,7 +77,7 @@ void add_prune(CLI::App& program) {
                                   "Layers to drop, counted from 0, ranges inclusive: 21-28,30")
                      ->type_name("LIST");
   verb->add_option("--drop", options->drop, "How many to drop; --by chooses which")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->excludes(layers);
   verb->add_option(
           "--by", options->by,
@@ -91,7 +94,7 @@ void add_prune(CLI::App& program) {
       ->check(CLI::Range(1, most_measuring_tokens))
       ->capture_default_str();
   verb->add_option("--context", options->context, "Tokens in a window")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str();
   verb->add_option("--out", options->out, "Directory of the new model")->required()->type_name("DIR");
   verb->add_flag("--overwrite", options->overwrite, "Replace a model that is there");

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "cli/about.h"
 #include "cli/measuring_text.h"
 #include "cli/verbs.h"
 
@@ -56,7 +57,8 @@ void run(RecurVerbOptions& options) {
     options.recur.bos = text.bos;
   }
   FitReport report;
-  Checkpoint recursive = recur(checkpoint, options.recur, text.ids, &report);
+  Checkpoint recursive = about(options.text.empty() ? options.model : options.text,
+                               [&] { return recur(checkpoint, options.recur, text.ids, &report); });
   Json& step = recursive.provenance.back();
   if (options.recur.init == SharedInit::calibrated) {
     step["options"]["text"] = options.text.empty() ? "own samples" : options.text.filename().string();
@@ -81,7 +83,7 @@ void add_recur(CLI::App& program) {
   verb->add_option("MODEL", options->model, "Directory (Hugging Face, Fathom) or GGUF file")->required();
   verb->add_option("--loops", options->recur.loops, "Depths that share one layer")
       ->required()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   verb->add_option(
           "--share", options->share,
           "cycle: 0 1 2 0 1 2; sequence: 0 0 1 1 2 2; middle-...: the same, first and last layer untied")
@@ -96,7 +98,7 @@ void add_recur(CLI::App& program) {
       ->capture_default_str()
       ->type_name("INIT");
   verb->add_option("--rank", options->recur.rank, "Of the adapters, clipped to each matrix; 0 = none")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   verb->add_option("--lora", options->lora,
                    "svd: adapters hold what tying lost; zero: they start from nothing")
@@ -109,7 +111,7 @@ void add_recur(CLI::App& program) {
       ->check(CLI::Range(1, most_measuring_tokens))
       ->capture_default_str();
   verb->add_option("--context", options->recur.context, "Tokens in a window")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str();
   verb->add_option("--rounds", options->recur.rounds, "Rounds of the calibrated fit")
       ->check(CLI::Range(0, 1000))

@@ -7,13 +7,14 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/interrupt.h"
 #include "cli/verbs.h"
 #include "model/tokenizer.h"
 
 namespace fathom {
 namespace {
 
-struct TokenizeOptions {
+struct TokenizeOptions : CommonOptions {
   std::string model;
   std::optional<std::string> text, file;
   std::vector<Token> ids;
@@ -23,7 +24,9 @@ struct TokenizeOptions {
 std::string input(const TokenizeOptions& options) {
   if (options.text) return *options.text;
   if (options.file) return read_file(*options.file);
-  return {std::istreambuf_iterator<char>(std::cin), {}};
+  std::string text(std::istreambuf_iterator<char>(std::cin), {});
+  check_interrupt();  // a signal ends the wait for input
+  return text;
 }
 
 void tokenize(const TokenizeOptions& options) {
@@ -52,14 +55,19 @@ void add_tokenize(CLI::App& program) {
       verb->add_option("--file", options->file, "A file with the text")->excludes(text)->type_name("FILE");
   verb->add_option("--decode", options->ids, "Ids to turn into text instead, with commas or spaces between")
       ->delimiter(',')
+      ->check(at_least(0))
       ->excludes(text)
       ->excludes(file);
   verb->add_flag("--no-special", options->no_special,
                  "Put no special tokens (BOS) around the text; leave them out when decoding");
+  add_common(*verb, *options, false);
   verb->footer(
       "The ids go to standard output as a JSON list.\n\nExample: fathom tokenize smollm2.gguf --text "
       "'Hello'");
-  verb->callback([options] { tokenize(*options); });
+  verb->callback([options] {
+    apply_common(*options);
+    tokenize(*options);
+  });
 }
 
 }  // namespace fathom

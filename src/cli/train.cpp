@@ -73,6 +73,7 @@ std::vector<std::vector<Token>> read_text(const TrainVerb& verb, const Tokenizer
     progress.advance(count);
     return tokens < most;  // no more than the run can read
   });
+  if (tokens == 0) fail("{}: no text in it to train on", verb.text.front());
   return documents;
 }
 
@@ -92,7 +93,8 @@ void report(const TrainVerb& verb, const TrainOptions& options, const TrainResul
   const TrainStep first = result.steps.empty() ? TrainStep{} : result.steps.front();
   const TrainStep last = result.steps.empty() ? TrainStep{} : result.steps.back();
   const double rate = seconds > 0 ? static_cast<double>(last.tokens) / seconds : 0;
-  fmt::print("{} steps, {} tokens, loss {:.4f} -> {:.4f}, {:.0f} tokens/s\n", last.step, last.tokens,
+  std::FILE* where = verb.common.json == "-" ? stderr : stdout;
+  fmt::print(where, "{} steps, {} tokens, loss {:.4f} -> {:.4f}, {:.0f} tokens/s\n", last.step, last.tokens,
              first.loss, last.loss, rate);
   emit_json(verb.common, {{"model", verb.out},
                           {"steps", last.step},
@@ -179,12 +181,14 @@ void add_train(CLI::App& program) {
   app->add_option("--distil", verb->distil, "Weight of KL(teacher || model) [1 with a teacher]");
   app->add_option("--ce", verb->ce, "Weight of cross-entropy [1 without a teacher, else 0]");
   app->add_option("--temperature", verb->training.temperature, "Of the distillation")->capture_default_str();
-  app->add_option("--train", verb->trainable, "What: all, adapters, lora")
+  app->add_option("--train", verb->trainable, "Which weights change")
       ->check(CLI::IsMember(trainables))
       ->capture_default_str();
-  app->add_option("--lora-rank", verb->training.lora_rank)->capture_default_str();
-  app->add_option("--lora-alpha", verb->training.lora_alpha)->capture_default_str();
-  app->add_option("--lora-targets", verb->targets, "Of q,k,v,o,gate,up,down")
+  app->add_option("--lora-rank", verb->training.lora_rank, "Of LoRA; clipped to each matrix")
+      ->capture_default_str();
+  app->add_option("--lora-alpha", verb->training.lora_alpha, "LoRA is scaled by alpha / rank")
+      ->capture_default_str();
+  app->add_option("--lora-targets", verb->targets, "Matrices that get LoRA")
       ->delimiter(',')
       ->check(CLI::IsMember(linears))
       ->capture_default_str();

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "base/json.h"
 
@@ -17,8 +19,13 @@ struct CommonOptions {
   bool quiet = false;
 };
 void add_common(CLI::App& verb, CommonOptions& options, bool reports_figures);
+/// For an option of a whole number, or of several: each is `least` or more.
+CLI::Validator at_least(std::int64_t least);
 /// Sets threads and quiet mode; the first line of every verb's callback.
 void apply_common(const CommonOptions& options);
+/// "fathom: MESSAGE" on standard error. A message may quote what a file holds: control characters, which a
+/// terminal would obey, are spelled out, and what is long is cut.
+void print_error(std::string_view message);
 /// Writes figures where --json says ("-": standard output); nothing when it was not given.
 void emit_json(const CommonOptions& options, const Json& figures);
 

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "compress/candidates.h"
@@ -81,6 +82,7 @@ class Judge {
     const Generated generated = generate(engine, tokenizer_, sequence, ids,
                                          {.max_tokens = sample_tokens, .stop = {}, .sampler = {}}, nullptr);
     engine.close(sequence);
+    check_interrupt();
     return generated.text;
   }
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "formats/documents.h"
 #include "runtime/engine.h"
@@ -31,6 +32,7 @@ std::vector<std::vector<Token>> read_documents(const Tokenizer& tokenizer,
   Progress progress("reading text", most, "tok");
   std::int64_t tokens = 0;
   for_each_document(files, "text", [&](std::string&& text) {
+    check_interrupt();
     documents.push_back(tokenizer.encode(text, false));
     tokens += static_cast<std::int64_t>(documents.back().size());
     progress.advance(static_cast<std::int64_t>(documents.back().size()));

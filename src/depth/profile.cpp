@@ -72,7 +72,8 @@ class DepthObserver : public Observer {
     }
   }
 
-  Profile result(const ProfileOptions& options);
+  /// `model` is its name, for a message.
+  Profile result(const ProfileOptions& options, const std::string& model);
 
  private:
   /// Rows that are no BOS.
@@ -146,7 +147,7 @@ void DepthObserver::add_states(std::int64_t rows) {
   }
 }
 
-Profile DepthObserver::result(const ProfileOptions& options) {
+Profile DepthObserver::result(const ProfileOptions& options, const std::string& model) {
   Profile profile;
   profile.depth = depth_;
   profile.tokens = cosine_count_;
@@ -156,7 +157,9 @@ Profile DepthObserver::result(const ProfileOptions& options) {
     for (std::int64_t l = 0; l + n <= depth_; ++l) {
       row.push_back(distance_sums_[static_cast<std::size_t>(l * (depth_ + 1) + l + n)] /
                     static_cast<double>(distance_count_));
-      if (!std::isfinite(row.back())) fail("the hidden states of visit {} are not finite", l);
+      if (!std::isfinite(row.back()))
+        fail("{}: the hidden states of visit {} are not finite: a weight is damaged or out of range", model,
+             l);
     }
   }
   for (std::size_t l = 0; l < cosine_sums_.size(); ++l) {
@@ -186,7 +189,7 @@ Profile profile_depth(const Checkpoint& checkpoint, std::span<const Token> ids,
   DepthObserver observer(engine.plan().depth(), engine.config().hidden_size, used);
   const auto most = static_cast<std::size_t>(std::max(used.max_tokens, used.context));
   run_windows(engine, ids.first(std::min(ids.size(), most)), used.context, used.bos, "profiling", observer);
-  return observer.result(used);
+  return observer.result(used, checkpoint.source.string());
 }
 
 std::int64_t most_similar_block(const Profile& profile, std::int64_t count) {

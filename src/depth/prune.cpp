@@ -126,13 +126,17 @@ PruneMethod prune_method(const std::string& name) {
   fail_usage("the method is '{}', expected one of: {}", name, names);
 }
 
-VisitChoice choose_visits(const Checkpoint& checkpoint, std::int64_t count, PruneMethod method,
-                          std::span<const Token> ids, const ProfileOptions& options) {
+void check_drop(const Checkpoint& checkpoint, std::int64_t count) {
   const std::int64_t depth = checkpoint.plan.depth();
   if (count < 1 || count > depth - 2) {
     fail_usage("{} layers cannot be dropped from {}: expected 1 to {}", count, depth, depth - 2);
   }
-  if (method == PruneMethod::last) return {block(depth - 1 - count, count), Json::object()};
+}
+
+VisitChoice choose_visits(const Checkpoint& checkpoint, std::int64_t count, PruneMethod method,
+                          std::span<const Token> ids, const ProfileOptions& options) {
+  check_drop(checkpoint, count);
+  if (method == PruneMethod::last) return {block(checkpoint.plan.depth() - 1 - count, count), Json::object()};
   if (method == PruneMethod::perplexity) return choose_by_loss(checkpoint, count, ids, options);
   const Profile profile = profile_depth(checkpoint, ids, options);
   if (method == PruneMethod::similarity) {

@@ -31,8 +31,11 @@ struct VisitChoice {
   Json measurements;                 ///< what spoke for them, for the provenance
 };
 
+/// Throws UsageError unless `count` visits, one at least, can be dropped and two are left.
+void check_drop(const Checkpoint& checkpoint, std::int64_t count);
+
 /// Which `count` visits to drop. `ids` (a text) is needed by all methods but `last`. Throws
-/// UsageError when fewer than two visits would be left.
+/// UsageError as check_drop does.
 VisitChoice choose_visits(const Checkpoint& checkpoint, std::int64_t count, PruneMethod method,
                           std::span<const Token> ids, const ProfileOptions& options);
 

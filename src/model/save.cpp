@@ -184,12 +184,13 @@ void replace(const fs::path& staged, const fs::path& target) {
 }  // namespace
 
 void check_save_target(const fs::path& directory, bool overwrite) {
+  if (directory.empty()) fail_usage("the directory to write has no name");
   if (!fs::exists(directory)) return;
   if (!fs::is_directory(directory)) fail("{}: is a file, expected a new directory", directory.string());
   if (fs::is_empty(directory)) return;
   if (!fs::exists(directory / "config.json"))
     fail("{}: holds other files than a model's; take a new or empty directory", directory.string());
-  if (!overwrite) fail("{}: holds a model already; overwriting it must be asked for", directory.string());
+  if (!overwrite) fail("{}: holds a model already; give --overwrite to replace it", directory.string());
 }
 
 void save_checkpoint(const Checkpoint& checkpoint, const fs::path& directory, bool overwrite,

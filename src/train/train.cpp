@@ -215,9 +215,9 @@ TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
     step.gradient_norm = optimiser.gradient_norm();
     if (!std::isfinite(step.loss) || !std::isfinite(step.gradient_norm)) {
       fail(
-          "step {}: the loss is {} and the gradient's norm {}: lower the learning rate (now {}) or see "
+          "{}: at step {} the loss is {} and the gradient's norm {}: lower the learning rate (now {}) or see "
           "whether the model is sound",
-          step.step, step.loss, step.gradient_norm, step.learning_rate);
+          student.source.string(), step.step, step.loss, step.gradient_norm, step.learning_rate);
     }
     optimiser.step(step.learning_rate, step.gradient_norm);
     step.seconds = std::chrono::duration<double>(Clock::now() - begin).count();

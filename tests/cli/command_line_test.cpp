@@ -59,6 +59,7 @@ TEST(CommandLine, WrongUsageIsToldFromFailure) {
   const std::string wrong[] = {
       "tokenize " + model + "--text a --file b",
       "logits " + model + "--ids 1,x" + out,
+      "logits " + model + "--ids ''" + out,
       "logits " + model + out,  // neither --text nor --ids
       "generate " + model,
       "generate " + model + "--prompt x --top-p 2",
@@ -69,6 +70,8 @@ TEST(CommandLine, WrongUsageIsToldFromFailure) {
       "profile " + model + "--tokens 0",
       "prune " + model + out,
       "prune " + model + "--layers 1 --drop 1" + out,
+      "prune " + model + "--layers 1 --out ''",
+      "prune " + model + "--drop 0" + out,
       "prune " + model + "--layers 3" + out,  // 0 to 2
       "prune " + model + "--drop 1 --by chance" + out,
       "recur " + model + out,
@@ -122,6 +125,10 @@ TEST(CommandLine, OutputThatCannotBeWrittenIsNamed) {
   EXPECT_EQ(run.code, 1);
   EXPECT_THAT(run.err, HasSubstr("/no/such/folder/a.npy"));
   EXPECT_EQ(run_program("inspect " + model + "--json /dev/full").code, 1);
+  const std::string full = " >/dev/full 2>/dev/null || exit $?; true";  // run_program redirects what is last
+  for (const std::string& arguments :
+       {std::string("--help"), "inspect " + model, "tokenize " + model + "--text a"})
+    EXPECT_EQ(run_program(arguments + full).code, 1) << arguments;
 }
 
 }  // namespace

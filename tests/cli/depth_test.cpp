@@ -11,6 +11,7 @@
 namespace fathom {
 namespace {
 
+using test::json_of;
 using test::run_program;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -27,11 +28,6 @@ struct Folder : test::Scratch {
   std::string text() const { return " --context 32 --text " + (*this / "a.txt").string(); }
   std::string out() const { return " --out " + (*this / "out").string(); }
 };
-
-Json json_of(const test::Run& run) {
-  EXPECT_EQ(run.code, 0) << run.err;
-  return parse_json(run.out, "standard output");
-}
 
 TEST(ProfileVerb, TablesJsonAndAPageThatNeedsNoNetwork) {
   const Folder folder;

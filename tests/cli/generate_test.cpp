@@ -1,4 +1,8 @@
+// Verbs that write text: generate, chat.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <fstream>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -8,6 +12,10 @@
 namespace fathom {
 namespace {
 
+using test::json_of;
+using test::run_program;
+using testing::HasSubstr;
+
 const std::string model = FATHOM_TEST_DATA "/models/llama-text";
 
 TEST(GenerateVerb, StreamsTheTextThatTransformersGives) {
@@ -15,9 +23,9 @@ TEST(GenerateVerb, StreamsTheTextThatTransformersGives) {
   const test::Scratch scratch;
   for (const Json& entry : oracle["cases"]) {
     write_file(scratch / "prompt", entry["prompt"].get<std::string>());
-    const auto run = test::run_program("generate --threads 1 --dtype f32 --max-tokens 40 --repeat-penalty " +
-                                       entry["repetition_penalty"].dump() + " --file " +
-                                       (scratch / "prompt").string() + " " + model);
+    const test::Run run = run_program("generate --threads 1 --dtype f32 --max-tokens 40 --repeat-penalty " +
+                                      entry["repetition_penalty"].dump() + " --file " +
+                                      (scratch / "prompt").string() + " " + model);
     ASSERT_EQ(run.code, 0) << run.err;
     EXPECT_EQ(run.out, entry["text"].get<std::string>() + "\n");
     EXPECT_NE(run.err.find("generated 40 tokens"), std::string::npos) << run.err;
@@ -26,10 +34,9 @@ TEST(GenerateVerb, StreamsTheTextThatTransformersGives) {
 }
 
 TEST(GenerateVerb, FiguresAsJsonStandAlone) {
-  const auto run = test::run_program(
-      "generate --threads 1 --stop zzz --stop mind --prompt the --dtype f32 --json - " + model);
-  ASSERT_EQ(run.code, 0) << run.err;
-  const Json figures = parse_json(run.out, "standard output");
+  const test::Run run =
+      run_program("generate --threads 1 --stop zzz --stop mind --prompt the --dtype f32 --json - " + model);
+  const Json figures = json_of(run);
   EXPECT_EQ(figures["stopped_by"], "stop_string");
   EXPECT_EQ(figures["prompt_tokens"], 1);
   EXPECT_GT(figures["tokens"].size(), 3U);
@@ -38,30 +45,58 @@ TEST(GenerateVerb, FiguresAsJsonStandAlone) {
 
 TEST(GenerateVerb, TheSeedDecidesWhatIsSampled) {
   const std::string command = "generate --threads 1 -q --temperature 1 --max-tokens 20 --chat --prompt hi ";
-  const auto first = test::run_program(command + "--seed 1 " + model);
+  const auto first = run_program(command + "--seed 1 " + model);
   ASSERT_EQ(first.code, 0) << first.err;
-  EXPECT_EQ(first.out, test::run_program(command + "--seed 1 " + model).out);
-  EXPECT_NE(first.out, test::run_program(command + "--seed 2 " + model).out);
+  EXPECT_EQ(first.out, run_program(command + "--seed 1 " + model).out);
+  EXPECT_NE(first.out, run_program(command + "--seed 2 " + model).out);
   EXPECT_EQ(first.err, "");
 }
 
 TEST(GenerateVerb, ErrorsSayWhatIsMissing) {
-  EXPECT_EQ(test::run_program("generate " + model).code, 2);
-  EXPECT_EQ(test::run_program("generate --prompt a --temperature -1 " + model).code, 2);
-  EXPECT_EQ(test::run_program("generate --prompt a --top-p 0 " + model).code, 2);
-  EXPECT_EQ(test::run_program("generate --prompt '' " + model).code, 2);
-  EXPECT_EQ(test::run_program("generate --prompt a --stop '' " + model).code, 2);
-  const auto run = test::run_program("generate --prompt 'more than the context takes' --context 4 " + model);
+  EXPECT_EQ(run_program("generate " + model).code, 2);
+  EXPECT_EQ(run_program("generate --prompt a --temperature -1 " + model).code, 2);
+  EXPECT_EQ(run_program("generate --prompt a --top-p 0 " + model).code, 2);
+  EXPECT_EQ(run_program("generate --prompt '' " + model).code, 2);
+  EXPECT_EQ(run_program("generate --prompt a --stop '' " + model).code, 2);
+}
+
+TEST(GenerateVerb, GreedyIsTheSameStreamedAndAsJson) {
+  const test::Run run = run_program("generate " + model + " --prompt Hello --max-tokens 8 --temperature 0");
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_THAT(run.err, HasSubstr("stopped by max_tokens"));
+  const Json json = json_of(
+      run_program("generate " + model + " --prompt Hello --max-tokens 8 --temperature 0 --seed 5 --json -"));
+  EXPECT_EQ(json["text"].get<std::string>() + "\n", run.out);
+  EXPECT_EQ(json["tokens"].size(), 8U);
+  EXPECT_EQ(json["stopped_by"], "max_tokens");
+}
+
+TEST(GenerateVerb, StopsBeforeAStopStringAndAtTheContextsEnd) {
+  const std::string arguments =
+      "generate " + model + " --prompt Hello --temperature 0 --ignore-eos --json - ";
+  const std::string whole = json_of(run_program(arguments + "--max-tokens 12"))["text"];
+  // The first printable character of the text; a quote would need another quoting.
+  const auto place = whole.find_first_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789");
+  ASSERT_NE(place, std::string::npos) << whole;
+  const Json stopped = json_of(run_program(arguments + "--max-tokens 12 --stop " + whole[place]));
+  EXPECT_EQ(stopped["stopped_by"], "stop_string");
+  EXPECT_EQ(stopped["text"], whole.substr(0, whole.find(whole[place])));
+  const Json full = json_of(run_program(arguments + "--max-tokens -1 --context 20"));
+  EXPECT_EQ(full["stopped_by"], "context_full");
+}
+
+TEST(GenerateVerb, APromptThatDoesNotFitIsAnErrorThatNamesTheModel) {
+  const test::Run run = run_program("generate " + model + " --context 4 --prompt 'a b c d e f g'");
   EXPECT_EQ(run.code, 1);
-  EXPECT_NE(run.err.find("--context"), std::string::npos) << run.err;
+  EXPECT_THAT(run.err, HasSubstr("llama-text: the prompt has"));
 }
 
 TEST(ChatVerb, AnswersEveryLineAndKeepsTheConversation) {
   const test::Scratch scratch;
   const auto turns = [&](const std::string& lines) {
     write_file(scratch / "lines", lines);
-    return test::run_program("chat --threads 1 -q --temperature 0 --dtype f32 --max-tokens 8 " + model +
-                             " <" + (scratch / "lines").string());
+    return run_program("chat --threads 1 -q --temperature 0 --dtype f32 --max-tokens 8 " + model + " <" +
+                       (scratch / "lines").string());
   };
   const auto once = turns("hello\n"), twice = turns("hello\nhello\n"),
              reset = turns("hello\n/reset\nhello\n");
@@ -71,6 +106,20 @@ TEST(ChatVerb, AnswersEveryLineAndKeepsTheConversation) {
   EXPECT_TRUE(twice.out.starts_with(once.out));
   EXPECT_NE(twice.out, reset.out);  // the second answer sees the first turn
   EXPECT_EQ(turns("hello\n/exit\nhello\n").out, once.out);
+  EXPECT_EQ(turns("").out, "");
+}
+
+TEST(ChatVerb, NeedsATemplate) {
+  const test::Scratch scratch;
+  for (const auto& entry : std::filesystem::directory_iterator(model))
+    std::filesystem::copy_file(entry, scratch / entry.path().filename());
+  const std::string plain = scratch.path().string();
+  std::ofstream(scratch / "tokenizer_config.json") << R"({"eos_token": "<|im_end|>"})";
+  EXPECT_THAT(run_program("chat " + plain).err, HasSubstr(plain + ": the model has no chat template"));
+  std::ofstream(scratch / "tokenizer_config.json") << R"({"chat_template": "{% block a %}"})";
+  const test::Run run = run_program("chat " + plain);
+  EXPECT_EQ(run.code, 1);
+  EXPECT_THAT(run.err, HasSubstr(plain + ": chat template, line 1"));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Verbs that read and write text: tokenize, logits, generate, chat, eval.
+// Verbs that read text: tokenize, logits, eval.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -13,17 +13,12 @@
 namespace fathom {
 namespace {
 
+using test::json_of;
 using test::run_program;
-using testing::ElementsAre;
 using testing::HasSubstr;
 
 const std::string models = FATHOM_TEST_DATA "/models/";
 const std::string model = models + "llama-text --threads 1 ";
-
-Json json_of(const test::Run& run) {
-  EXPECT_EQ(run.code, 0) << run.err;
-  return parse_json(run.out, "standard output");
-}
 
 /// The values of a float32 .npy file.
 std::vector<float> npy_values(const std::filesystem::path& path) {
@@ -75,77 +70,8 @@ TEST(Logits, AnIdOutsideTheVocabularyIsNamed) {
   const test::Scratch scratch;
   const test::Run run = run_program("logits " + model + "--ids 1,320 --out " + (scratch / "a.npy").string());
   EXPECT_EQ(run.code, 1);
-  EXPECT_THAT(run.err, HasSubstr("320"));
+  EXPECT_THAT(run.err, HasSubstr("llama-text: token id 320"));
   EXPECT_TRUE(std::filesystem::is_empty(scratch.path()));
-}
-
-TEST(Generate, GreedyIsTheSameStreamedAndAsJson) {
-  const test::Run run = run_program("generate " + model + "--prompt Hello --max-tokens 8 --temperature 0");
-  ASSERT_EQ(run.code, 0) << run.err;
-  EXPECT_THAT(run.err, HasSubstr("stopped by max_tokens"));
-  const Json json = json_of(
-      run_program("generate " + model + "--prompt Hello --max-tokens 8 --temperature 0 --seed 5 --json -"));
-  EXPECT_EQ(json["text"].get<std::string>() + "\n", run.out);
-  EXPECT_EQ(json["tokens"].size(), 8U);
-  EXPECT_EQ(json["stopped_by"], "max_tokens");
-}
-
-TEST(Generate, TheSeedDecidesTheText) {
-  const std::string arguments =
-      "generate " + model + "--prompt Hello --max-tokens 16 --temperature 1 --seed ";
-  const std::string one = run_program(arguments + "1").out;
-  EXPECT_EQ(run_program(arguments + "1").out, one);
-  EXPECT_NE(run_program(arguments + "2").out, one);
-}
-
-TEST(Generate, StopsBeforeAStopStringAndAtTheContextsEnd) {
-  const std::string arguments = "generate " + model + "--prompt Hello --temperature 0 --ignore-eos --json - ";
-  const std::string whole = json_of(run_program(arguments + "--max-tokens 12"))["text"];
-  // The first printable character of the text; a quote would need another quoting.
-  const auto place = whole.find_first_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789");
-  ASSERT_NE(place, std::string::npos) << whole;
-  const Json stopped = json_of(run_program(arguments + "--max-tokens 12 --stop " + whole[place]));
-  EXPECT_EQ(stopped["stopped_by"], "stop_string");
-  EXPECT_EQ(stopped["text"], whole.substr(0, whole.find(whole[place])));
-  const Json full = json_of(run_program(arguments + "--max-tokens -1 --context 20"));
-  EXPECT_EQ(full["stopped_by"], "context_full");
-}
-
-TEST(Generate, APromptThatDoesNotFitIsAnErrorThatNamesTheModel) {
-  const test::Run run = run_program("generate " + model + "--context 4 --prompt 'a b c d e f g'");
-  EXPECT_EQ(run.code, 1);
-  EXPECT_THAT(run.err, HasSubstr("llama-text: the prompt has"));
-}
-
-TEST(Chat, AnswersEveryLineOfAPipe) {
-  const std::string arguments = "chat " + model + "--max-tokens 4 --temperature 0 ";
-  const test::Scratch scratch;
-  std::ofstream(scratch / "lines") << "Hello\n\n/reset\nHello\n/exit\nmore\n";
-  const test::Run run = run_program(arguments + "<" + (scratch / "lines").string());
-  ASSERT_EQ(run.code, 0) << run.err;
-  const auto turns = [&](const std::string& text) {
-    std::size_t count = 0;
-    for (std::size_t at = text.find("[prompt "); at != std::string::npos; at = text.find("[prompt ", at + 1))
-      ++count;
-    return count;
-  };
-  EXPECT_EQ(turns(run.err), 2U) << run.err;
-  // After /reset the same answer; the output is twice the same text.
-  EXPECT_EQ(run.out.substr(0, run.out.size() / 2), run.out.substr(run.out.size() / 2));
-  EXPECT_EQ(run_program(arguments + "</dev/null").out, "");
-}
-
-TEST(Chat, NeedsATemplate) {
-  const test::Scratch scratch;
-  for (const auto& entry : std::filesystem::directory_iterator(models + "llama-text"))
-    std::filesystem::copy_file(entry, scratch / entry.path().filename());
-  const std::string plain = scratch.path().string();
-  std::ofstream(scratch / "tokenizer_config.json") << R"({"eos_token": "<|im_end|>"})";
-  EXPECT_THAT(run_program("chat " + plain).err, HasSubstr(plain + ": the model has no chat template"));
-  std::ofstream(scratch / "tokenizer_config.json") << R"({"chat_template": "{% block a %}"})";
-  const test::Run run = run_program("chat " + plain);
-  EXPECT_EQ(run.code, 1);
-  EXPECT_THAT(run.err, HasSubstr(plain + ": chat template, line 1"));
 }
 
 TEST(Eval, PerplexityAsATableAndAsJson) {

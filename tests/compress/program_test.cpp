@@ -20,6 +20,7 @@ namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
+using test::json_of;
 using test::run_program;
 using testing::HasSubstr;
 
@@ -40,11 +41,6 @@ struct Folder : test::Scratch {
     return names;
   }
 };
-
-Json json_of(const test::Run& run) {
-  EXPECT_EQ(run.code, 0) << run.err;
-  return parse_json(run.out.substr(run.out.find('{')), "standard output");
-}
 
 std::string train_arguments(const Folder& folder, const std::string& out, int steps) {
   return "train " + model + " --threads 1 --context 32 --batch-tokens 64 --tokens " +
