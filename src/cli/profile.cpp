@@ -73,7 +73,7 @@ std::string html_page(const Profile& profile, const std::string& model, const st
   page.picture(svg_heat_map("Angular distance across a block", "first layer of the block",
                             "layers in the block", profile.angular),
                "0: the block's input and output point the same way and it might be dropped; 0.5: orthogonal. "
-               "Row n, column l: the block of n + 1 layers from layer l.");
+               "Row n, column l: the block of n layers from layer l.");
   page.table(block_rows(profile));
   page.heading("Contribution of each layer");
   std::vector<double> layers, attention, ffn;
@@ -105,7 +105,8 @@ void run(ProfileVerbOptions& options) {
     print_table(stdout, block_rows(profile));
   }
   if (!options.html.empty()) {
-    write_file(options.html, html_page(profile, options.model.string(), text.origin));
+    const auto name = (options.model / "").parent_path().filename();  // of "models/x/", too
+    write_file(options.html, html_page(profile, name.string(), text.origin));
   }
   emit_json(options, to_json(profile));
 }

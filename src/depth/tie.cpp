@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "base/interrupt.h"
+
 namespace fathom {
 namespace {
 
@@ -119,6 +121,7 @@ TiedMatrix tie_calibrated(std::span<const Matrix> weights, const InputStatistics
   constexpr int first_steps = 4;
   Matrix last = tied.shared;  // the previous round's, before its extrapolation
   for (std::int64_t round = 0; round <= rounds; ++round) {
+    check_interrupt();  // a large matrix takes seconds
     if (round > 0) {
       Matrix next = mean;
       for (std::size_t l = 0; l < weights.size(); ++l) {
