@@ -137,18 +137,23 @@ class CpuBackend : public Backend {
 
   void store_kv(const KvLayout& layout, std::span<const AttentionSpan> spans, const float* keys,
                 const float* values, std::int64_t stride) const override {
-    std::int64_t rows = 0;
-    for (const AttentionSpan& span : spans) rows += span.count;
-    const auto units = static_cast<std::int64_t>(spans.size()) * layout.kv_heads;
-    share_out(units, rows * layout.kv_heads * layout.head_dim, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t unit = first; unit < last; ++unit) {
-        const AttentionSpan& span = spans[size(unit / layout.kv_heads)];
-        if (layout.type == Compute::f32)
-          simd::store_kv<float>(layout, span, unit % layout.kv_heads, keys, values, stride);
-        else
-          simd::store_kv<std::uint16_t>(layout, span, unit % layout.kv_heads, keys, values, stride);
-      }
-    });
+    // By rows, as everything before it: a thread finds the keys and values that it has computed in its cache.
+    const std::int64_t begin = spans.front().row, end = spans.back().row + spans.back().count;
+    share_out(end - begin, (end - begin) * layout.kv_heads * layout.head_dim,
+              [&](std::int64_t first, std::int64_t last) {
+                for (const AttentionSpan& span : spans) {
+                  AttentionSpan own = span;
+                  own.row = std::max(span.row, begin + first);
+                  own.first += own.row - span.row;
+                  own.count = std::min(span.row + span.count, begin + last) - own.row;
+                  for (std::int64_t head = 0; head < layout.kv_heads; ++head) {
+                    if (layout.type == Compute::f32)
+                      simd::store_kv<float>(layout, own, head, keys, values, stride);
+                    else
+                      simd::store_kv<std::uint16_t>(layout, own, head, keys, values, stride);
+                  }
+                }
+              });
   }
 
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
@@ -213,11 +218,10 @@ class CpuBackend : public Backend {
 
   // Where the rows of activations for this weight lie.
   Activations activations_for(const PackedMatrix& weight, RowForm form, std::int64_t rows) const {
-    const std::int64_t element = form == RowForm::int8 ? 1 : form == RowForm::bf16 ? 2 : 4;
-    // Strides of whole pages would put all rows of a tile into the same few lines of the L1 cache.
-    std::int64_t stride = (weight.padded_in * element + 63) / 64 * 64;
-    if (stride % 1024 == 0) stride += 64;
-    formed_.reserve(size(rows * stride));
+    const bool tiled = form == RowForm::int8 || form == RowForm::bf16;
+    const std::int64_t stride =
+        tiled ? weight.padded_in * (form == RowForm::int8 ? 16 : 32) : (weight.padded_in * 4 + 63) / 64 * 64;
+    formed_.reserve(size((tiled ? (rows + 15) / 16 : rows) * stride));
     row_scales_.resize(std::max(row_scales_.size(), size(rows)));
     if (weight.type == Compute::int4)
       group_sums_.resize(std::max(group_sums_.size(), size(rows * weight.groups())));
@@ -227,33 +231,33 @@ class CpuBackend : public Backend {
   void form_rows(const PackedMatrix& weight, RowForm form, Range rows, const float* x,
                  const Activations& to) const {
     const std::size_t width = size(weight.in), padded = size(weight.padded_in);
+    std::byte* data = formed_.as<std::byte>();
     for (std::int64_t r = rows.first; r < rows.last; ++r) {
       const float* from = x + r * weight.in;
-      std::byte* row = formed_.as<std::byte>() + r * to.stride;
+      auto* floats = reinterpret_cast<float*>(data + r * to.stride);
       switch (form) {
         case RowForm::f32:
-          std::copy_n(from, width, reinterpret_cast<float*>(row));
+          std::copy_n(from, width, floats);
           break;
         case RowForm::rounded:
-          simd::round_to_bf16(width, from, reinterpret_cast<float*>(row));
-          std::fill_n(reinterpret_cast<float*>(row) + width, padded - width, 0.0F);
+          simd::round_to_bf16(width, from, floats);
+          std::fill_n(floats + width, padded - width, 0.0F);
           break;
         case RowForm::bf16:
-          simd::to_bf16(width, from, reinterpret_cast<std::uint16_t*>(row));
-          std::fill_n(reinterpret_cast<std::uint16_t*>(row) + width, padded - width, std::uint16_t{0});
+          simd::to_bf16_tiles(width, padded, from,
+                              reinterpret_cast<std::uint16_t*>(data + tiled_offset(to.stride, r, 0)));
           break;
         case RowForm::int8:
-          row_scales_[size(r)] = simd::to_int8(width, padded, from, reinterpret_cast<std::int8_t*>(row));
-          if (weight.type == Compute::int4) sum_groups(weight, r, reinterpret_cast<std::int8_t*>(row));
+          auto* row = reinterpret_cast<std::int8_t*>(data + tiled_offset(to.stride, r, 0));
+          row_scales_[size(r)] = simd::to_int8(width, padded, from, row);
+          if (weight.type == Compute::int4)
+            for (std::int64_t g = 0; g < weight.groups(); ++g) {
+              const std::int8_t* group = row + tiled_offset(0, 0, g * int4_group);
+              group_sums_[size(r * weight.groups() + g)] = std::accumulate(group, group + int4_group, 0);
+            }
           break;
       }
     }
-  }
-
-  void sum_groups(const PackedMatrix& weight, std::int64_t row, const std::int8_t* values) const {
-    for (std::int64_t g = 0; g < weight.groups(); ++g)
-      group_sums_[size(row * weight.groups() + g)] =
-          std::accumulate(values + g * int4_group, values + (g + 1) * int4_group, 0);
   }
 
   mutable AlignedBuffer formed_;  // activations in the form that a product reads

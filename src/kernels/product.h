@@ -20,13 +20,20 @@ enum class RowForm {
 };
 
 /// Rows of activations, padded with zeros to the weight's padded_in; their number is padded too
-/// (ProductKernel), with rows whose content does not matter.
+/// (ProductKernel), with rows whose content does not matter. Floats lie row by row. bf16 and int8 lie as
+/// tiles do, 16 rows of 64 bytes in 1,024 bytes, so that tiles are read from memory in order, and the
+/// processor fetches the next ones ahead.
 struct Activations {
   const std::byte* data = nullptr;
-  std::int64_t stride = 0;             ///< bytes between rows
+  std::int64_t stride = 0;             ///< floats: bytes between rows; otherwise between blocks of 16 rows
   const float* scales = nullptr;       ///< int8: a row each
   const std::int32_t* sums = nullptr;  ///< int8 for int4: [rows, groups]
 };
+
+/// Byte `byte` of a row that lies in tiles.
+inline std::int64_t tiled_offset(std::int64_t stride, std::int64_t row, std::int64_t byte) {
+  return row / 16 * stride + byte / 64 * 1024 + row % 16 * 64 + byte % 64;
+}
 
 /// Where results go. Not gated: y = or += result, bias included. Gated: y[rows, out / 2].
 struct Destination {

@@ -6,19 +6,9 @@
 namespace fathom::products {
 namespace {
 
+std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
 constexpr std::int64_t tile_rows = 16, tile_bytes = 1024, row_bytes = 64;
-
-// Lines of the next panels that are fetched into the L2 cache while these are computed with: a first touch of
-// memory in the middle of a block would hold the tiles up.
-struct Ahead {
-  const char* next = nullptr;
-  const char* last = nullptr;
-  std::int64_t lines = 0;  // a step
-
-  void step() {
-    for (std::int64_t i = 0; i < lines && next < last; ++i, next += 64) _mm_prefetch(next, _MM_HINT_T1);
-  }
-};
 
 // One instruction for either type; tiles are named by numbers in the code.
 #define FATHOM_TILE_PRODUCT(sum, a, b) \
@@ -30,28 +20,33 @@ struct Ahead {
   } while (false)
 
 // 32 rows x 2 panels in four tiles of sums: 4 KB of operands are loaded for 4 products of 16 cycles. `steps`
-// tiles of inputs; a row block's second half begins 16 strides after its first, a panel's successor
-// `panel_bytes` after it. sums: [2][2] tiles.
+// tiles of inputs; a row block's second half begins a stride after its first, a panel's successor
+// `panel_bytes` after it. sums: [2][2] tiles, which go on from what is there with `resume`.
 template <bool integers>
 void tiles_2x2(const std::byte* x, std::int64_t stride, const std::byte* weights, std::int64_t panel_bytes,
-               std::int64_t steps, std::byte* sums, Ahead& ahead) {
-  const std::byte* lower = x + tile_rows * stride;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+               std::int64_t steps, std::byte* sums, bool resume) {
+  const std::byte* lower = x + stride;
+  if (resume) {
+    _tile_loadd(0, sums, 128);  // rows of a block are 32 outputs: 128 bytes
+    _tile_loadd(1, sums + 64, 128);
+    _tile_loadd(2, sums + 16 * 128, 128);
+    _tile_loadd(3, sums + 16 * 128 + 64, 128);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
   for (std::int64_t k = 0; k < steps; ++k) {
-    _tile_loadd(4, x + k * row_bytes, stride);
+    _tile_loadd(4, x + k * tile_bytes, row_bytes);
     _tile_loadd(6, weights + k * tile_bytes, row_bytes);
-    _tile_loadd(5, lower + k * row_bytes, stride);
+    _tile_loadd(5, lower + k * tile_bytes, row_bytes);
     _tile_loadd(7, weights + panel_bytes + k * tile_bytes, row_bytes);
     FATHOM_TILE_PRODUCT(0, 4, 6);
     FATHOM_TILE_PRODUCT(2, 5, 6);
     FATHOM_TILE_PRODUCT(1, 4, 7);
     FATHOM_TILE_PRODUCT(3, 5, 7);
-    ahead.step();
   }
-  // Rows of a block are 32 outputs: 128 bytes.
   _tile_stored(0, sums, 128);
   _tile_stored(1, sums + 64, 128);
   _tile_stored(2, sums + 16 * 128, 128);
@@ -60,15 +55,15 @@ void tiles_2x2(const std::byte* x, std::int64_t stride, const std::byte* weights
 
 // 16 rows x 4 panels, for up to 16 rows: bound by reading the weights, from four streams.
 template <bool integers>
-void tiles_1x4(const std::byte* x, std::int64_t stride, const std::byte* weights, std::int64_t panel_bytes,
-               std::int64_t steps, std::byte* sums) {
+void tiles_1x4(const std::byte* x, const std::byte* weights, std::int64_t panel_bytes, std::int64_t steps,
+               std::byte* sums) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (std::int64_t k = 0; k < steps; ++k) {
     const std::byte* b = weights + k * tile_bytes;
-    _tile_loadd(4, x + k * row_bytes, stride);
+    _tile_loadd(4, x + k * tile_bytes, row_bytes);
     _tile_loadd(5, b, row_bytes);
     FATHOM_TILE_PRODUCT(0, 4, 5);
     _tile_loadd(6, b + panel_bytes, row_bytes);
@@ -85,11 +80,10 @@ void tiles_1x4(const std::byte* x, std::int64_t stride, const std::byte* weights
 }
 
 template <bool integers>
-void tiles_1x1(const std::byte* x, std::int64_t stride, const std::byte* weights, std::int64_t steps,
-               std::byte* sums) {
+void tiles_1x1(const std::byte* x, const std::byte* weights, std::int64_t steps, std::byte* sums) {
   _tile_zero(0);
   for (std::int64_t k = 0; k < steps; ++k) {
-    _tile_loadd(4, x + k * row_bytes, stride);
+    _tile_loadd(4, x + k * tile_bytes, row_bytes);
     _tile_loadd(6, weights + k * tile_bytes, row_bytes);
     FATHOM_TILE_PRODUCT(0, 4, 6);
   }
@@ -153,6 +147,32 @@ void finish(const PackedMatrix& weight, const Activations& x, std::int64_t row, 
   write_block(weight, to, row, rows, panel, count, reinterpret_cast<const float*>(sums));
 }
 
+// Inputs are gone through in stretches of at most 9 tiles: those of two panels, 18 KB, then stay in the L1
+// cache beside a block's own 18 KB, while block after block comes by. With 18 tiles at a time both come from
+// the L2 cache, at 1,740 GFLOP/s a core in bf16 and not 2,530.
+constexpr std::int64_t stretch = 9;
+// Row blocks whose sums wait for the next stretch; 32 KB.
+constexpr std::int64_t sweep = 8;
+
+// The results of two panels for up to `sweep` blocks of rows.
+template <bool integers>
+void sweep_rows(const PackedMatrix& weight, const Activations& x, Range rows, std::int64_t panel,
+                const TilePanels& own, const Destination& to) {
+  alignas(64) std::byte sums[sweep][4 * tile_bytes];
+  const std::int64_t steps = weight.padded_in / (integers ? 64 : 32);
+  const std::int64_t stretches = (steps + stretch - 1) / stretch;
+  for (std::int64_t s = 0; s < stretches; ++s) {
+    const std::int64_t first = steps * s / stretches, last = steps * (s + 1) / stretches;
+    std::int64_t block = 0;
+    for (std::int64_t row = rows.first; row < rows.last; row += 2 * tile_rows, ++block) {
+      tiles_2x2<integers>(x.data + row / tile_rows * x.stride + first * tile_bytes, x.stride,
+                          own.weights + first * tile_bytes, own.bytes, last - first, sums[block], s > 0);
+      if (s + 1 == stretches)
+        finish<integers>(weight, x, row, least(rows.last - row, 2 * tile_rows), panel, 2, sums[block], to);
+    }
+  }
+}
+
 template <bool integers>
 void tiles(const PackedMatrix& weight, const Activations& x, Range rows, Range panels, const Destination& to,
            std::byte* scratch) {
@@ -163,31 +183,21 @@ void tiles(const PackedMatrix& weight, const Activations& x, Range rows, Range p
   if (count <= tile_rows) {
     for (; panel + 4 <= panels.last; panel += 4) {
       const TilePanels own = tile_panels(weight, panel, 4, scratch);
-      tiles_1x4<integers>(x.data + rows.first * x.stride, x.stride, own.weights, own.bytes, steps, sums);
+      tiles_1x4<integers>(x.data + rows.first / tile_rows * x.stride, own.weights, own.bytes, steps, sums);
       finish<integers>(weight, x, rows.first, count, panel, 4, sums, to);
     }
   }
-  const std::int64_t blocks = (count + 2 * tile_rows - 1) / (2 * tile_rows);
   for (; panel + 2 <= panels.last; panel += 2) {
     const TilePanels own = tile_panels(weight, panel, 2, scratch);
-    Ahead ahead;
-    if (panel + 4 <= panels.last) {
-      ahead.next = reinterpret_cast<const char*>(weight.panel(panel + 2));
-      ahead.last = ahead.next + 2 * weight.panel_bytes();
-      ahead.lines = 2 * weight.panel_bytes() / 64 / (blocks * steps) + 1;
-    }
-    for (std::int64_t row = rows.first; row < rows.last; row += 2 * tile_rows) {
-      const std::int64_t here = rows.last - row < 2 * tile_rows ? rows.last - row : 2 * tile_rows;
-      tiles_2x2<integers>(x.data + row * x.stride, x.stride, own.weights, own.bytes, steps, sums, ahead);
-      finish<integers>(weight, x, row, here, panel, 2, sums, to);
-    }
+    constexpr std::int64_t together = sweep * 2 * tile_rows;
+    for (std::int64_t row = rows.first; row < rows.last; row += together)
+      sweep_rows<integers>(weight, x, {row, least(rows.last, row + together)}, panel, own, to);
   }
   if (panel < panels.last) {
     const TilePanels own = tile_panels(weight, panel, 1, scratch);
     for (std::int64_t row = rows.first; row < rows.last; row += tile_rows) {
-      const std::int64_t here = rows.last - row < tile_rows ? rows.last - row : tile_rows;
-      tiles_1x1<integers>(x.data + row * x.stride, x.stride, own.weights, steps, sums);
-      finish<integers>(weight, x, row, here, panel, 1, sums, to);
+      tiles_1x1<integers>(x.data + row / tile_rows * x.stride, own.weights, steps, sums);
+      finish<integers>(weight, x, row, least(rows.last - row, tile_rows), panel, 1, sums, to);
     }
   }
 }

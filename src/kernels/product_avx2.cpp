@@ -17,7 +17,7 @@ __m256i add_products(__m256i sums, __m256i unsigned_bytes, __m256i signed_bytes)
 }
 
 __m256i four_of(const Activations& x, std::int64_t row, std::int64_t k) {
-  return _mm256_set1_epi32(*reinterpret_cast<const std::int32_t*>(x.data + row * x.stride + k));
+  return _mm256_set1_epi32(*reinterpret_cast<const std::int32_t*>(x.data + tiled_offset(x.stride, row, k)));
 }
 
 // The sign of an activation goes over to the weight, so that its magnitude is the unsigned factor: 127 * 127

@@ -15,7 +15,7 @@ void int8_block(const PackedMatrix& weight, const Activations& x, std::int64_t r
   const std::int64_t panel_bytes = weight.panel_bytes();
   const std::byte* weights = weight.panel(panel);
   const std::byte* values[R];
-  for (int r = 0; r < R; ++r) values[r] = x.data + (row + r) * x.stride;
+  for (int r = 0; r < R; ++r) values[r] = x.data + tiled_offset(x.stride, row + r, 0);
   __m512i sums[R][P];
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) sums[r][p] = _mm512_loadu_si512(weight.offsets(weights + p * panel_bytes));
@@ -23,8 +23,8 @@ void int8_block(const PackedMatrix& weight, const Activations& x, std::int64_t r
   for (std::int64_t k = 0; k < weight.padded_in; k += 4) {
     __m512i four[R];
     for (int r = 0; r < R; ++r)
-      four[r] =
-          _mm512_xor_si512(_mm512_set1_epi32(*reinterpret_cast<const std::int32_t*>(values[r] + k)), flip);
+      four[r] = _mm512_xor_si512(
+          _mm512_set1_epi32(*reinterpret_cast<const std::int32_t*>(values[r] + tiled_offset(0, 0, k))), flip);
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       const __m512i w = _mm512_loadu_si512(weights + p * panel_bytes + k * 16);
@@ -72,8 +72,8 @@ void int4_block(const PackedMatrix& weight, const Activations& x, std::int64_t r
         const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
-          const auto* values =
-              reinterpret_cast<const std::int32_t*>(x.data + (row + r) * x.stride + g * 32 + eight * 8);
+          const auto* values = reinterpret_cast<const std::int32_t*>(
+              x.data + tiled_offset(x.stride, row + r, g * 32 + eight * 8));
           sums[r] = _mm512_dpbusd_epi32(sums[r], first, _mm512_set1_epi32(values[0]));
           sums[r] = _mm512_dpbusd_epi32(sums[r], second, _mm512_set1_epi32(values[1]));
         }

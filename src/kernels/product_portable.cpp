@@ -5,7 +5,7 @@ namespace fathom::products {
 namespace {
 
 std::int8_t value_at(const Activations& x, std::int64_t row, std::int64_t k) {
-  return static_cast<std::int8_t>(x.data[row * x.stride + k]);
+  return static_cast<std::int8_t>(x.data[tiled_offset(x.stride, row, k)]);
 }
 
 void int8_sums(const PackedMatrix& weight, const Activations& x, std::int64_t row, const std::byte* panel,

@@ -17,9 +17,11 @@ std::string target_name();
 void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y);
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
             const float* table, float* x, std::size_t stride);
-/// quantise_activations of quantise.h, with zeros behind them up to `padded`, a multiple of 16. Returns the
-/// scale.
+/// quantise_activations of quantise.h, into the row's place among tiles (product.h), with zeros behind it up
+/// to `padded`, whole tiles. Returns the scale.
 float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y);
+/// The same in bf16.
+void to_bf16_tiles(std::size_t width, std::size_t padded, const float* x, std::uint16_t* y);
 void add(std::size_t count, const float* x, float* y);
 void softcap(std::size_t count, float c, float* x);
 /// Rounds to nearest even.

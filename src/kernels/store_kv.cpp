@@ -1,8 +1,10 @@
 // Keys and values into the pages of the cache: bound by memory, no arithmetic.
 #include <algorithm>
+#include <cstring>
+#include <span>
 #include <type_traits>
+#include <vector>
 
-#include "kernels/bf16.h"
 #include "kernels/simd.h"
 
 namespace fathom::simd {
@@ -10,28 +12,31 @@ namespace fathom::simd {
 template <typename T>
 void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
               const float* values, std::int64_t stride) {
-  const auto convert = [](float value) {
+  const auto width = static_cast<std::size_t>(layout.head_dim);
+  // Row by row: a row's values lie together, while those of one dimension are a whole row of the batch apart.
+  const auto converted = [width](const float* row, std::span<T> to) {
     if constexpr (std::is_same_v<T, float>)
-      return value;
+      std::copy_n(row, width, to.begin());
     else
-      return fathom::to_bf16(value);
+      to_bf16(width, row, to.data());
   };
-  for (std::int64_t t = 0; t < span.count;) {
-    const std::int64_t position = span.first + t;
-    const std::int64_t begin = position % page_positions;
-    const std::int64_t count = std::min(page_positions - begin, span.count - t);
+  constexpr std::int64_t per_word = 4 / sizeof(T);
+  const std::int64_t words = (layout.head_dim + per_word - 1) / per_word;
+  std::vector<T> row(static_cast<std::size_t>(words * per_word));
+  for (std::int64_t t = 0; t < span.count; ++t) {
+    const std::int64_t position = (span.first + t) % page_positions;
     const std::int64_t source = (span.row + t) * stride + kv_head * layout.head_dim;
-    T* key_page =
-        reinterpret_cast<T*>(span.pages[position / page_positions]) + kv_head * layout.head_elements();
+    T* key_page = reinterpret_cast<T*>(span.pages[(span.first + t) / page_positions]) +
+                  kv_head * layout.head_elements();
     T* value_page = key_page + layout.kv_heads * layout.head_elements();
+    converted(keys + source, row);
+    // Neighbouring dimensions that are interleaved (bf16) travel as one 32-bit word.
+    for (std::int64_t d = 0; d < words; ++d)
+      std::memcpy(key_page + (d * page_positions + position) * per_word, row.data() + d * per_word, 4);
+    converted(values + source, row);
+    T* value_row = value_page + position / per_word * layout.padded_dim() * per_word + position % per_word;
     for (std::int64_t d = 0; d < layout.head_dim; ++d)
-      for (std::int64_t i = 0; i < count; ++i)
-        key_page[paired_index<T>(d, begin + i, page_positions)] = convert(keys[source + i * stride + d]);
-    for (std::int64_t i = 0; i < count; ++i)
-      for (std::int64_t d = 0; d < layout.head_dim; ++d)
-        value_page[paired_index<T>(begin + i, d, layout.padded_dim())] =
-            convert(values[source + i * stride + d]);
-    t += count;
+      value_row[d * per_word] = row[static_cast<std::size_t>(d)];
   }
 }
 
