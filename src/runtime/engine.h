@@ -73,9 +73,8 @@ class Engine {
   /// Runs all feeds through the plan in one batch and returns the kept rows' hidden states after the last
   /// visit (before the final norm): [sum of keep, hidden], in the order of the feeds. Large feeds are split
   /// inside. A sequence may appear once. Throws Error, before anything is changed, when a token is outside
-  /// the vocabulary or a sequence would exceed max_context. A row's result does not depend on the rows beside
-  /// it but for the order of sums: products of up to 8 rows and of more are added up differently, which moves
-  /// logits by about 1e-6 of their size in float32.
+  /// the vocabulary or a sequence would exceed max_context. A row's result is the same to the last bit whatever
+  /// rows are beside it, in whatever order they came, and however many threads there are.
   std::vector<float> forward(std::span<const Feed> feeds, Observer* observer = nullptr);
 
   /// The same in steps, so that feeds may join while others are on their way (continuous batching by depth):

@@ -15,7 +15,8 @@
 namespace fathom {
 namespace {
 
-constexpr float tolerance = 2e-5F;
+// Merging rounds every weight once more, and hidden states are of size 1 to 10.
+constexpr float merged_tolerance = 5e-5F;
 
 Checkpoint load(const std::string& name) { return load_checkpoint(load_oracle(name).model); }
 
@@ -112,7 +113,7 @@ TEST(Engine, ARecursivePlanWithAdaptersEqualsTheUnrolledModelWithMergedWeights) 
     const Checkpoint model = recursive(name, 3);
     Engine looped(model), plain(unrolled(model));
     const auto tokens = some_tokens(model, 40);
-    EXPECT_LT(largest_difference(hidden_alone(looped, tokens), hidden_alone(plain, tokens)), tolerance)
+    EXPECT_LT(largest_difference(hidden_alone(looped, tokens), hidden_alone(plain, tokens)), merged_tolerance)
         << name;
   }
 }
@@ -132,7 +133,7 @@ TEST(Engine, SequencesOfOneBatchDoNotDisturbEachOther) {
   const auto together = engine.forward(feeds);
   std::size_t begin = 0;
   for (const auto& expected : alone) {
-    EXPECT_LT(largest_difference(std::span(together).subspan(begin, expected.size()), expected), tolerance);
+    EXPECT_EQ(largest_difference(std::span(together).subspan(begin, expected.size()), expected), 0);
     begin += expected.size();
   }
   EXPECT_EQ(begin, together.size());
@@ -158,9 +159,9 @@ TEST(Engine, FeedsThatJoinOnTheWayAreBatchedByLayerAndStayExact) {
   int steps = 3;
   while (engine.step()) ++steps;
   EXPECT_LT(steps, 3 * 6);  // less than one after the other
-  EXPECT_LT(largest_difference(engine.take(ticket_a), alone_first), tolerance);
-  EXPECT_LT(largest_difference(engine.take(ticket_b), alone_second), tolerance);
-  EXPECT_LT(largest_difference(engine.take(ticket_c), alone_third), tolerance);
+  EXPECT_EQ(largest_difference(engine.take(ticket_a), alone_first), 0);
+  EXPECT_EQ(largest_difference(engine.take(ticket_b), alone_second), 0);
+  EXPECT_EQ(largest_difference(engine.take(ticket_c), alone_third), 0);
   EXPECT_THROW(engine.take(ticket_a), Error);
 }
 
@@ -179,11 +180,11 @@ TEST(Engine, ALongFeedIsSplitWithoutATrace) {
   } count;
   const int sequence = engine.open();
   const Feed feed = all_of(sequence, tokens);
-  EXPECT_LT(largest_difference(engine.forward({&feed, 1}, &count), whole), tolerance);
+  EXPECT_EQ(largest_difference(engine.forward({&feed, 1}, &count), whole), 0);
   EXPECT_TRUE(count.all);
   const Feed last = {.sequence = engine.open(), .tokens = tokens, .keep = 2};
   const auto kept = engine.forward({&last, 1});
-  EXPECT_LT(largest_difference(kept, std::span(whole).last(kept.size())), tolerance);
+  EXPECT_EQ(largest_difference(kept, std::span(whole).last(kept.size())), 0);
   EXPECT_EQ(kept.size(), 2U * static_cast<std::size_t>(model.config.hidden_size));
 }
 
