@@ -101,7 +101,7 @@ Value Interpreter::item(const Value& object, const Value& key) {
 }
 
 Value Interpreter::path(const Value& object, const Value& attribute, const Value& fallback) {
-  const auto or_fallback = [&](Value value) {
+  const auto or_fallback = [&](const Value& value) {
     return value.is_undefined() && !fallback.is_undefined() ? fallback : value;
   };
   if (!attribute.is_string()) return or_fallback(item(object, attribute));

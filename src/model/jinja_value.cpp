@@ -29,8 +29,9 @@ void Work::spend(std::size_t units) {
 }
 
 Value::Value(Undefined undefined)
-    : data_(UndefinedText{undefined.what.empty() ? nullptr
-                                                 : std::make_shared<const std::string>(undefined.what)}) {}
+    : data_(UndefinedText{undefined.what.empty()
+                              ? nullptr
+                              : std::make_shared<const std::string>(std::move(undefined.what))}) {}
 Value::Value(std::string value) : data_(std::make_shared<const std::string>(std::move(value))) {}
 Value::Value(Sequence value) {
   value.height = checked(height_of(value.items));
