@@ -12,6 +12,7 @@ command, and the damaged input is kept. The copies are the same on every machine
 
 import argparse
 import collections
+import copy
 import json
 import os
 import pathlib
@@ -81,7 +82,7 @@ def changed_json(data, rng):
         container, key = rng.choice(found)
         kind = rng.randrange(6)
         if kind < 3:
-            container[key] = rng.choice(VALUES)
+            container[key] = copy.deepcopy(rng.choice(VALUES))  # its elements may be changed next
         elif kind == 3:
             other, other_key = rng.choice(found)
             container[key] = json.loads(json.dumps(other[other_key]))
