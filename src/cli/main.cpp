@@ -73,7 +73,10 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  fathom::spin_briefly(argv);
+#if FATHOM_TRAIN
+  const std::string_view verb = argc > 1 ? argv[1] : "";
+  if (verb == "train" || verb == "compress") fathom::spin_briefly(argv);  // the verbs that use libtorch
+#endif
   fathom::install_interrupt_handler();
   return run(argc, argv);
 }

@@ -14,7 +14,7 @@ namespace {
 
 lapack_int lapack_size(std::int64_t size) { return static_cast<lapack_int>(size); }
 
-/// OpenBLAS would start a pool of its own beside OpenMP's.
+/// OpenBLAS would start a pool of its own beside the program's.
 [[maybe_unused]] const bool single_threaded = [] {
   openblas_set_num_threads(1);
   return true;

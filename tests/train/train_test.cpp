@@ -269,7 +269,7 @@ TEST(Train, ANotANumberIsAnErrorThatNamesTheStep) {
     train(model, nullptr, text(), 1, small(2), scratch.path(), false);
     FAIL() << "trained with NaN";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), testing::HasSubstr("step 1: the loss is nan"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("at step 1 the loss is nan"));
   }
 }
 
