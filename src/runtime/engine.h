@@ -73,8 +73,8 @@ class Engine {
   /// Runs all feeds through the plan in one batch and returns the kept rows' hidden states after the last
   /// visit (before the final norm): [sum of keep, hidden], in the order of the feeds. Large feeds are split
   /// inside. A sequence may appear once. Throws Error, before anything is changed, when a token is outside
-  /// the vocabulary or a sequence would exceed max_context. A row's result is the same to the last bit whatever
-  /// rows are beside it, in whatever order they came, and however many threads there are.
+  /// the vocabulary or a sequence would exceed max_context. A row's result is the same to the last bit
+  /// whatever rows are beside it, in whatever order they came, and however many threads there are.
   std::vector<float> forward(std::span<const Feed> feeds, Observer* observer = nullptr);
 
   /// The same in steps, so that feeds may join while others are on their way (continuous batching by depth):
