@@ -9,7 +9,6 @@
 #include <span>
 
 #include "base/interrupt.h"
-#include "base/threads.h"
 
 namespace fathom {
 namespace {
@@ -42,14 +41,9 @@ class Batch {
     for (std::size_t i = 0; i < sequences_.size(); ++i)
       feeds.push_back({sequences_[i], tokens.subspan(i * count, count), 1});
     const std::vector<float> hidden = engine_.forward(feeds);
-    const auto vocab = static_cast<std::size_t>(engine_.config().vocab_size);
-    logits_.resize(sequences_.size() * vocab);
-    engine_.head(std::ssize(sequences_), hidden.data(), logits_.data());
-    next_.resize(sequences_.size());
-    parallel_for(std::ssize(sequences_), [&](std::int64_t i) {
-      const auto row = std::span(logits_).subspan(static_cast<std::size_t>(i) * vocab, vocab);
-      next_[static_cast<std::size_t>(i)] = static_cast<Token>(std::ranges::max_element(row) - row.begin());
-    });
+    next_.clear();
+    for (const RowSummary& row : engine_.summarise_head(std::ssize(sequences_), hidden.data(), {}, values_))
+      next_.push_back(static_cast<Token>(row.best));
   }
   const std::vector<Token>& next() const { return next_; }
 
@@ -64,7 +58,7 @@ class Batch {
  private:
   Engine& engine_;
   std::vector<int> sequences_;
-  std::vector<float> logits_;
+  std::vector<float> values_;  // none
   std::vector<Token> next_;
 };
 

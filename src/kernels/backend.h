@@ -78,6 +78,18 @@ struct AttentionShape {
   float scale = 1, softcap = 0;
 };
 
+/// What is asked of a row of outputs when they are not wanted themselves.
+struct RowSummary {
+  std::int64_t best = 0;   ///< where the largest is, the first of equals
+  float largest = 0;       ///< NaN if any is
+  double log_sum_exp = 0;  ///< log(sum(exp(y)))
+};
+
+/// One output of one row.
+struct Pick {
+  std::int64_t row = 0, output = 0;
+};
+
 /// Used by one thread at a time; inside it uses the pool of base/threads.h.
 class Backend {
  public:
@@ -97,6 +109,11 @@ class Backend {
   /// there are.
   virtual void linear(const PackedLinear& weight, std::int64_t rows, const float* x, float* y,
                       std::int64_t y_stride, bool accumulate) const = 0;
+  /// The product of `linear`, with a soft cap where that is not 0, of which only summaries[rows] are kept,
+  /// and values[picks], which are in the order of their rows. A vocabulary's logits, 100 MB for 512 rows of
+  /// 49,152, are then never stored.
+  virtual void summarise(const PackedLinear& weight, std::int64_t rows, const float* x, float softcap,
+                         std::span<const Pick> picks, RowSummary* summaries, float* values) const = 0;
   /// y[rows, out / 2] = activation(gate) * up, where [gate, up] = x[rows, in] Wᵀ + bias + addend[rows, out]
   /// (gates first; may be nullptr).
   virtual void gated_linear(const PackedLinear& weight, std::int64_t rows, const float* x,

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -93,6 +95,20 @@ class CpuBackend : public Backend {
               bool accumulate) const override {
     product(static_cast<const CpuLinear&>(packed).matrix, rows, x,
             {.y = y, .stride = y_stride, .accumulate = accumulate});
+  }
+  void summarise(const PackedLinear& packed, std::int64_t rows, const float* x, float softcap,
+                 std::span<const Pick> picks, RowSummary* summaries, float* values) const override {
+    const PackedMatrix& weight = static_cast<const CpuLinear&>(packed).matrix;
+    // As many rows as leave a piece of their outputs in an L2 cache: 128 x 1,024 floats are 512 KB.
+    constexpr std::int64_t most_rows = 128;
+    for (std::int64_t first = 0; first < rows; first += most_rows) {
+      const std::int64_t count = std::min(most_rows, rows - first);
+      const auto before = [](std::int64_t row) { return [row](const Pick& pick) { return pick.row < row; }; };
+      const auto begin = std::ranges::partition_point(picks, before(first));
+      const auto end = std::ranges::partition_point(picks, before(first + count));
+      const PieceJob job = {first, count, softcap, {begin, end}, values + (begin - picks.begin())};
+      summarise_rows(weight, x + first * weight.in, job, summaries + first);
+    }
   }
   void gated_linear(const PackedLinear& packed, std::int64_t rows, const float* x, GateActivation activation,
                     const float* addend, float* y) const override {
@@ -188,32 +204,107 @@ class CpuBackend : public Backend {
     return packed;
   }
 
+  // What a product needs before it can run.
+  struct Prepared {
+    ProductKernel kernel;
+    Activations activations;
+    std::int64_t scratch = 0;  // bytes a thread
+  };
+  Prepared prepare(const PackedMatrix& weight, std::int64_t rows) const {
+    Prepared prepared;
+    prepared.kernel = product_kernel(weight.type, isa());
+    const std::int64_t granule = prepared.kernel.row_granule;
+    prepared.activations =
+        activations_for(weight, prepared.kernel.form, (rows + granule - 1) / granule * granule);
+    prepared.scratch = (product_scratch_bytes(weight) + 63) / 64 * 64;
+    widened_.reserve(size(prepared.scratch * thread_count()));
+    return prepared;
+  }
+
+  // Activations are brought into form by the threads that use them, where those are the same; few values by
+  // the caller.
   void product(const PackedMatrix& weight, std::int64_t rows, const float* x, const Destination& to) const {
     if (rows == 0) return;
-    const ProductKernel kernel = product_kernel(weight.type, isa());
-    const std::int64_t padded_rows =
-        (rows + kernel.row_granule - 1) / kernel.row_granule * kernel.row_granule;
-    const Activations activations = activations_for(weight, kernel.form, padded_rows);
-    const std::int64_t scratch = (product_scratch_bytes(weight) + 63) / 64 * 64;
-    widened_.reserve(size(scratch * thread_count()));
-
-    // Activations are brought into form by the threads that use them, where those are the same; few values by
-    // the caller.
+    const Prepared prepared = prepare(weight, rows);
+    const ProductKernel& kernel = prepared.kernel;
     const Shares shares(weight, rows, kernel.row_granule, thread_count());
-    const auto form = [&](Range range) { form_rows(weight, kernel.form, range, x, activations); };
-    if (!shares.by_rows())
-      share_out(rows, rows * weight.in, [&](std::int64_t first, std::int64_t last) { form({first, last}); });
+    if (!shares.by_rows()) form_all(weight, kernel.form, rows, x, prepared.activations);
     const auto share = [&](int thread, int threads) {
       const Shares own(weight, rows, kernel.row_granule, threads);
       const Range range = own.rows(thread), panels = own.panels(thread);
-      if (shares.by_rows()) form(range);
+      if (shares.by_rows()) form_rows(weight, kernel.form, range, x, prepared.activations);
       if (range.first < range.last && panels.first < panels.last)
-        kernel.run(weight, activations, range, panels, to, widened_.as<std::byte>() + scratch * thread);
+        kernel.run(weight, prepared.activations, range, panels, to,
+                   widened_.as<std::byte>() + prepared.scratch * thread);
     };
     if (rows * weight.out * weight.in < serial_products)
       share(0, 1);
     else
       on_each_thread(share);
+  }
+
+  void form_all(const PackedMatrix& weight, RowForm form, std::int64_t rows, const float* x,
+                const Activations& to) const {
+    share_out(rows, rows * weight.in, [&](std::int64_t first, std::int64_t last) {
+      form_rows(weight, form, {first, last}, x, to);
+    });
+  }
+
+  struct PieceJob {
+    std::int64_t first = 0, rows = 0;  // rows of the whole
+    float softcap = 0;
+    std::span<const Pick> picks;  // of these rows
+    float* values = nullptr;
+  };
+
+  // Pieces are the same whatever the number of threads, and summed up in their order.
+  void summarise_rows(const PackedMatrix& weight, const float* x, const PieceJob& job,
+                      RowSummary* summaries) const {
+    constexpr std::int64_t piece_panels = 64, piece_outputs = piece_panels * panel_outputs;
+    const std::int64_t pieces = (weight.panels() + piece_panels - 1) / piece_panels;
+    const Prepared prepared = prepare(weight, job.rows);
+    form_all(weight, prepared.kernel.form, job.rows, x, prepared.activations);
+    const std::int64_t buffer = job.rows * piece_outputs;
+    outputs_.reserve(size(buffer * thread_count()) * sizeof(float));
+    pieces_.resize(size(pieces * job.rows));
+    std::atomic<std::int64_t> next = 0;
+    on_each_thread([&](int thread, int) {
+      float* y = outputs_.as<float>() + buffer * thread;
+      for (std::int64_t piece = next++; piece < pieces; piece = next++) {
+        const Range panels = {piece * piece_panels, std::min((piece + 1) * piece_panels, weight.panels())};
+        const std::int64_t first = piece * piece_outputs;
+        const std::int64_t count = std::min(piece_outputs, weight.out - first);
+        prepared.kernel.run(weight, prepared.activations, {0, job.rows}, panels,
+                            {.y = y, .stride = piece_outputs, .first_output = first},
+                            widened_.as<std::byte>() + prepared.scratch * thread);
+        auto pick = job.picks.begin();
+        for (std::int64_t r = 0; r < job.rows; ++r) {
+          float* row = y + r * piece_outputs;
+          pieces_[size(r * pieces + piece)] = simd::summarise(size(count), job.softcap, row);
+          for (; pick != job.picks.end() && pick->row == job.first + r; ++pick)
+            if (pick->output >= first && pick->output < first + count)
+              job.values[pick - job.picks.begin()] = row[pick->output - first];
+        }
+      }
+    });
+    for (std::int64_t r = 0; r < job.rows; ++r)
+      summaries[r] = joined(std::span(pieces_).subspan(size(r * pieces), size(pieces)), piece_outputs);
+  }
+
+  static RowSummary joined(std::span<const simd::PieceSummary> pieces, std::int64_t piece_outputs) {
+    RowSummary row = {.best = 0, .largest = -std::numeric_limits<float>::infinity()};
+    for (std::size_t p = 0; p < pieces.size(); ++p) {
+      if (std::isnan(pieces[p].largest))
+        return {.largest = pieces[p].largest, .log_sum_exp = pieces[p].largest};
+      if (pieces[p].largest <= row.largest) continue;
+      row.largest = pieces[p].largest;
+      row.best = static_cast<std::int64_t>(p) * piece_outputs + static_cast<std::int64_t>(pieces[p].best);
+    }
+    double sum = 0;
+    for (const simd::PieceSummary& piece : pieces)
+      sum += piece.sum * std::exp(double{piece.largest} - row.largest);
+    row.log_sum_exp = row.largest + std::log(sum);
+    return row;
   }
 
   // Where the rows of activations for this weight lie.
@@ -264,6 +355,8 @@ class CpuBackend : public Backend {
   mutable std::vector<float> row_scales_;
   mutable std::vector<std::int32_t> group_sums_;
   mutable AlignedBuffer widened_;  // scratch of products, a part for each thread
+  mutable AlignedBuffer outputs_;  // of a summary's pieces, a part for each thread
+  mutable std::vector<simd::PieceSummary> pieces_;
   mutable AlignedBuffer scratch_;  // of attention, a part for each thread
   mutable std::vector<simd::AttentionBlock> blocks_;
   mutable TileAttention tile_attention_;

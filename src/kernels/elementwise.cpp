@@ -1,6 +1,7 @@
 // What is done to each value or each row: bound by memory, so simple loops over vectors.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/product.h"
 #include "kernels/simd.h"
@@ -178,10 +179,11 @@ HWY_INLINE void gated_block(const PackedMatrix& weight, const Destination& to, s
 HWY_INLINE void plain_block(const PackedMatrix& weight, const Destination& to, std::int64_t row,
                             std::int64_t rows, std::int64_t first, std::int64_t count, const float* block) {
   const std::int64_t output = first * panel_outputs;
+  float* rows_of_y = to.y + output - to.first_output;
   const auto outputs = static_cast<std::size_t>(std::min(count * panel_outputs, weight.out - output));
   const float* bias = weight.bias.empty() ? nullptr : weight.bias.data() + output;
   for (std::int64_t r = row; r < row + rows; ++r, block += count * panel_outputs) {
-    float* y = to.y + r * to.stride + output;
+    float* y = rows_of_y + r * to.stride;
     each_vector(outputs, [&](std::size_t i, std::size_t n) {
       Vector v = load(block + i, n);
       if (bias != nullptr) v = hn::Add(v, load(bias + i, n));
@@ -216,6 +218,37 @@ HWY_INLINE hn::Vec<D32> bf16_bits(Vector v) {
   const auto quiet = hn::Or(bits, hn::Set(d32, 0x400000));
   const auto either = hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), quiet, rounded);
   return hn::And(either, hn::Set(d32, 0xffff0000));
+}
+
+// Soft cap, maximum, its place and the sum of e^(y - maximum), of some outputs of a row.
+PieceSummary summarise(std::size_t count, float cap, float* y) {
+  if (cap > 0) softcap(count, cap, y);
+  const D d;
+  const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const auto filled = [&](std::size_t i, std::size_t n) {
+    return n == hn::Lanes(d) ? hn::LoadU(d, y + i) : hn::IfThenElse(hn::FirstN(d, n), load(y + i, n), lowest);
+  };
+  Vector top = lowest, finite = hn::Zero(d);
+  each_vector(count, [&](std::size_t i, std::size_t n) {
+    top = hn::Max(top, filled(i, n));
+    finite = hn::MulAdd(load(y + i, n), hn::Zero(d), finite);  // a NaN or an infinity makes this NaN
+  });
+  PieceSummary summary;
+  summary.largest = hn::GetLane(hn::MaxOfLanes(d, top));
+  const float sound = hn::GetLane(hn::SumOfLanes(d, finite));
+  if (sound != 0) {
+    summary.largest = sound;
+    return summary;
+  }
+  while (y[summary.best] != summary.largest) ++summary.best;
+  const auto largest = hn::Set(d, summary.largest);
+  Vector sum = hn::Zero(d);
+  each_vector(count, [&](std::size_t i, std::size_t n) {
+    const auto far = hn::Max(hn::Sub(filled(i, n), largest), hn::Set(d, -87.0F));  // e^-87 adds nothing
+    sum = hn::Add(sum, exponential(far));
+  });
+  summary.sum = hn::GetLane(hn::SumOfLanes(d, sum));
+  return summary;
 }
 
 // Where byte `byte` of a row lies whose stretches of 64 bytes are a tile apart.
@@ -298,6 +331,7 @@ HWY_EXPORT(rms_norm);
 HWY_EXPORT(rotary);
 HWY_EXPORT(write_block);
 HWY_EXPORT(to_int8);
+HWY_EXPORT(summarise);
 HWY_EXPORT(to_bf16_tiles);
 HWY_EXPORT(add);
 HWY_EXPORT(softcap);
@@ -316,6 +350,9 @@ void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std
 }
 float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
   return HWY_DYNAMIC_DISPATCH(to_int8)(width, padded, x, y);
+}
+PieceSummary summarise(std::size_t count, float cap, float* y) {
+  return HWY_DYNAMIC_DISPATCH(summarise)(count, cap, y);
 }
 void to_bf16_tiles(std::size_t width, std::size_t padded, const float* x, std::uint16_t* y) {
   HWY_DYNAMIC_DISPATCH(to_bf16_tiles)(width, padded, x, y);

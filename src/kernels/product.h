@@ -38,7 +38,8 @@ inline std::int64_t tiled_offset(std::int64_t stride, std::int64_t row, std::int
 /// Where results go. Not gated: y = or += result, bias included. Gated: y[rows, out / 2].
 struct Destination {
   float* y = nullptr;
-  std::int64_t stride = 0;  ///< floats between rows
+  std::int64_t stride = 0;        ///< floats between rows
+  std::int64_t first_output = 0;  ///< which output y begins with
   bool accumulate = false;
   GateActivation activation = GateActivation::silu;
   const float* addend = nullptr;  ///< gated: [rows, out] or nullptr

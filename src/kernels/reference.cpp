@@ -136,6 +136,22 @@ class ReferenceBackend : public Backend {
     }
   }
 
+  void summarise(const PackedLinear& weight, std::int64_t rows, const float* x, float cap,
+                 std::span<const Pick> picks, RowSummary* summaries, float* values) const override {
+    std::vector<float> y(static_cast<std::size_t>(rows * weight.out));
+    linear(weight, rows, x, y.data(), weight.out, false);
+    if (cap > 0) softcap(rows * weight.out, cap, y.data());
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const float* row = y.data() + r * weight.out;
+      const float* best = std::max_element(row, row + weight.out);
+      double sum = 0;
+      for (std::int64_t o = 0; o < weight.out; ++o) sum += std::exp(double{row[o]} - *best);
+      summaries[r] = {best - row, *best, *best + std::log(sum)};
+    }
+    for (std::size_t i = 0; i < picks.size(); ++i)
+      values[i] = y[static_cast<std::size_t>(picks[i].row * weight.out + picks[i].output)];
+  }
+
   void gated_linear(const PackedLinear& weight, std::int64_t rows, const float* x, GateActivation activation,
                     const float* addend, float* y) const override {
     std::vector<float> both(static_cast<std::size_t>(rows * weight.out));

@@ -20,7 +20,14 @@ void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std
 /// quantise_activations of quantise.h, into the row's place among tiles (product.h), with zeros behind it up
 /// to `padded`, whole tiles. Returns the scale.
 float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y);
-/// The same in bf16.
+/// A piece of a row of outputs, soft capped in place where the cap is not 0.
+struct PieceSummary {
+  std::size_t best = 0;  ///< within the piece
+  float largest = 0;     ///< NaN if any is not finite
+  float sum = 0;         ///< of e^(y - largest)
+};
+PieceSummary summarise(std::size_t count, float cap, float* y);
+/// to_int8 in bf16.
 void to_bf16_tiles(std::size_t width, std::size_t padded, const float* x, std::uint16_t* y);
 void add(std::size_t count, const float* x, float* y);
 void softcap(std::size_t count, float c, float* x);

@@ -41,6 +41,12 @@ class TracingBackend : public Backend {
     product("linear", weight, rows,
             [&](const PackedLinear& packed) { backend_->linear(packed, rows, x, y, y_stride, accumulate); });
   }
+  void summarise(const PackedLinear& weight, std::int64_t rows, const float* x, float softcap,
+                 std::span<const Pick> picks, RowSummary* summaries, float* values_of) const override {
+    product("summarise", weight, rows, [&](const PackedLinear& packed) {
+      backend_->summarise(packed, rows, x, softcap, picks, summaries, values_of);
+    });
+  }
   void gated_linear(const PackedLinear& weight, std::int64_t rows, const float* x, GateActivation activation,
                     const float* addend, float* y) const override {
     product("gated_linear", weight, rows, [&](const PackedLinear& packed) {

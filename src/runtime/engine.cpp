@@ -1,6 +1,7 @@
 #include "runtime/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <limits>
 #include <map>
@@ -64,6 +65,7 @@ struct Engine::State {
   void run_picked(std::span<const Run> runs, Observer* observer);
   void collect();
   void check_idle(int sequence) const;
+  void normalise(std::int64_t rows, const float* hidden);
 
   ModelConfig config;
   DepthPlan plan;
@@ -246,15 +248,34 @@ std::vector<float> Engine::take(std::int64_t ticket) {
   return kept;
 }
 
+void Engine::State::normalise(std::int64_t rows, const float* hidden) {
+  normed.resize(static_cast<std::size_t>(rows * config.hidden_size));
+  backend->rms_norm(rows, config.hidden_size, hidden, weights.final_norm.data(),
+                    static_cast<float>(config.norm_eps), normed.data());
+}
+
 void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
   const ModelConfig& config = state_->config;
-  state_->normed.resize(static_cast<std::size_t>(rows * config.hidden_size));
-  state_->backend->rms_norm(rows, config.hidden_size, hidden, state_->weights.final_norm.data(),
-                            static_cast<float>(config.norm_eps), state_->normed.data());
+  state_->normalise(rows, hidden);
   state_->backend->linear(*state_->weights.head, rows, state_->normed.data(), logits, config.vocab_size,
                           false);
   if (config.logit_softcap > 0)
     state_->backend->softcap(rows * config.vocab_size, static_cast<float>(config.logit_softcap), logits);
+}
+
+std::vector<RowSummary> Engine::summarise_head(std::int64_t rows, const float* hidden,
+                                               std::span<const Pick> picks,
+                                               std::vector<float>& values) const {
+  state_->normalise(rows, hidden);
+  std::vector<RowSummary> summaries(static_cast<std::size_t>(rows));
+  values.resize(picks.size());
+  state_->backend->summarise(*state_->weights.head, rows, state_->normed.data(),
+                             static_cast<float>(state_->config.logit_softcap), picks, summaries.data(),
+                             values.data());
+  for (const RowSummary& summary : summaries)
+    if (!std::isfinite(summary.log_sum_exp))
+      fail("the model's logits are not finite numbers: a weight is damaged or out of range");
+  return summaries;
 }
 
 Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint) {

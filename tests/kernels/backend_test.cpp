@@ -136,6 +136,46 @@ TEST_P(BackendTest, GatedLinearOfEveryActivation) {
   }
 }
 
+TEST_P(BackendTest, SummariesAreThoseOfTheOutputs) {
+  const std::int64_t in = 70;
+  for (const std::int64_t out : {1, 1000, 1024, 3001}) {
+    const Tensor weight = make_tensor(DType::f32, {out, in}, normals(random_, out * in, 0.5));
+    const std::vector<LinearPart> parts = {{&weight, nullptr}};
+    const auto fast = cpu_->pack(parts, GetParam()), plain = reference_->pack(parts, GetParam());
+    for (const std::int64_t rows : {1, 3, 130}) {
+      const auto x = normals(random_, rows * in);
+      std::vector<Pick> picks;
+      for (std::int64_t r = 0; r < rows; r += 2)
+        for (const std::int64_t output : {out - 1, out / 2}) picks.push_back({r, output});
+      for (const float cap : {0.0F, 5.0F}) {
+        std::vector<RowSummary> expected(static_cast<std::size_t>(rows)), got(expected);
+        std::vector<float> expected_values(picks.size()), values(picks.size());
+        reference_->summarise(*plain, rows, x.data(), cap, picks, expected.data(), expected_values.data());
+        cpu_->summarise(*fast, rows, x.data(), cap, picks, got.data(), values.data());
+        expect_close(values, expected_values, 2e-5, "picks");
+        for (std::size_t r = 0; r < got.size(); ++r) {
+          EXPECT_EQ(got[r].best, expected[r].best) << out;
+          EXPECT_NEAR(got[r].largest, expected[r].largest, 1e-4);
+          EXPECT_NEAR(got[r].log_sum_exp, expected[r].log_sum_exp, 1e-4);
+        }
+      }
+    }
+  }
+}
+
+TEST(Backend, ASummaryOfWhatIsNotANumberSaysSo) {
+  const Tensor weight = make_tensor(DType::f32, {2000, 8}, std::vector<float>(16'000, 1.0F));
+  const auto cpu = make_cpu_backend();
+  const auto packed = cpu->pack(std::vector<LinearPart>{{&weight, nullptr}}, Compute::f32);
+  std::vector<float> x(24, 1.0F);
+  x[9] = std::numeric_limits<float>::quiet_NaN();
+  std::vector<RowSummary> rows(3);
+  cpu->summarise(*packed, 3, x.data(), 0, {}, rows.data(), nullptr);
+  EXPECT_TRUE(std::isnan(rows[1].log_sum_exp));
+  EXPECT_EQ(rows[2].best, 0);  // the first of equals
+  EXPECT_NEAR(rows[2].log_sum_exp, 8 + std::log(2000), 1e-5);
+}
+
 // What continuous batching and determinism rest on.
 TEST_P(BackendTest, ARowIsTheSameToTheLastBitWhateverIsBesideItAndHoweverManyThreads) {
   const std::int64_t in = 200, out = 150, rows = 200;
