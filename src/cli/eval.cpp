@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "cli/about.h"
 #include "cli/verbs.h"
+#include "eval/divergence.h"
 #include "eval/perplexity.h"
 #include "eval/speed.h"
 #include "eval/tasks.h"
@@ -24,7 +25,7 @@ struct Options : CommonOptions {
   std::filesystem::path model, text, data;
   std::vector<std::string> tasks;
   std::int64_t context = 512, windows = 0, limit = 0;
-  std::string dtype = "f32", samples;
+  std::string dtype = "f32", against, samples;
   bool speed = false, trace = false;
 };
 
@@ -33,6 +34,8 @@ void check(const Options& options) {
     fail_usage("nothing to measure: give --text, --tasks or --speed");
   if (!options.tasks.empty() && options.data.empty())
     fail_usage("--tasks needs --data, the directory with the sets (hellaswag.jsonl, ...)");
+  if (!options.against.empty() && options.text.empty())
+    fail_usage("--against needs --text, on which the two types are compared");
   const auto names = task_names();
   for (const auto& task : options.tasks) {
     if (std::ranges::find(names, task) == names.end())
@@ -53,16 +56,25 @@ std::string samples_as_lines(const TaskResult& result) {
   return lines;
 }
 
-Json measure_text(Engine& engine, const Tokenizer& tokenizer, const Options& options) {
+Json measure_text(Engine& engine, const Checkpoint& checkpoint, const Tokenizer& tokenizer,
+                  const Options& options) {
   const auto ids = tokenizer.encode(read_text(options.text), false);
-  const Perplexity result = about(options.text, [&] {
-    return perplexity(engine, ids, options.context, tokenizer.bos().value_or(-1), options.windows);
-  });
-  return {{"text", options.text.string()},
-          {"context", options.context},
-          {"tokens", result.tokens},
-          {"nll", result.nll},
-          {"perplexity", result.perplexity()}};
+  const Token bos = tokenizer.bos().value_or(-1);
+  const Perplexity result =
+      about(options.text, [&] { return perplexity(engine, ids, options.context, bos, options.windows); });
+  Json figures = {{"text", options.text.string()},
+                  {"context", options.context},
+                  {"tokens", result.tokens},
+                  {"nll", result.nll},
+                  {"perplexity", result.perplexity()}};
+  if (!options.against.empty()) {
+    Engine reference(checkpoint, {.compute = choose_compute(options.against, checkpoint)});
+    figures["divergence"] = to_json(about(options.text, [&] {
+      return divergence(engine, reference, ids, options.context, bos, options.windows);
+    }));
+    figures["divergence"]["against"] = options.against;
+  }
+  return figures;
 }
 
 Json measure_tasks(Engine& engine, const Tokenizer& tokenizer, const Options& options) {
@@ -82,6 +94,12 @@ void print_figures(std::FILE* where, const Json& figures) {
   if (figures.contains("perplexity")) {
     fmt::print(where, "perplexity  {:.4f}   nll {:.5f} over {} tokens\n", figures["perplexity"].get<double>(),
                figures["nll"].get<double>(), figures["tokens"].get<std::int64_t>());
+  }
+  if (figures.contains("divergence")) {
+    const Json& divergence = figures["divergence"];
+    fmt::print(where, "divergence  {:.6f} nats a token from {}, the same most probable token in {:.2f} %\n",
+               divergence["kl"].get<double>(), divergence["against"].get<std::string>(),
+               100 * divergence["same_top"].get<double>());
   }
   if (figures.contains("tasks")) {
     fmt::print(where, "{:<16}{:>9}{:>9}{:>9}{:>10}{:>12}\n", "task", "examples", "acc", "stderr", "acc_norm",
@@ -109,7 +127,7 @@ void evaluate(const Options& options) {
   Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint), .trace = options.trace});
 
   Json figures = {{"model", options.model.string()}, {"dtype", options.dtype}};
-  if (!options.text.empty()) figures.update(measure_text(engine, *tokenizer, options));
+  if (!options.text.empty()) figures.update(measure_text(engine, checkpoint, *tokenizer, options));
   if (!options.tasks.empty()) figures["tasks"] = measure_tasks(engine, *tokenizer, options);
   if (options.speed) figures["speed"] = to_json(measure_speed(engine));
   print_figures(options.json == "-" ? stderr : stdout, figures);
@@ -139,15 +157,22 @@ void add_eval(CLI::App& program) {
       ->capture_default_str();
   verb->add_option("--samples", options->samples, "Write each example's log-likelihoods as JSON lines")
       ->type_name("FILE");
+  const CLI::IsMember dtypes({"auto", "f32", "bf16", "int8", "int4"});
   verb->add_option("--dtype", options->dtype, "auto, f32, bf16, int8 or int4")
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}))
+      ->check(dtypes)
       ->capture_default_str();
+  verb->add_option("--against", options->against,
+                   "Also how far predictions of --text are from the same model's in this type: mean KL "
+                   "divergence, and how often the most probable token is the same")
+      ->check(dtypes)
+      ->type_name("DTYPE");
   verb->add_flag("--trace", options->trace,
                  "A line about each operation on standard error: shape, time, rates");
   verb->add_flag("--speed", options->speed, "Tokens per second of both phases: a prompt, and generation");
   add_common(*verb, *options, true);
   verb->footer(
-      "Example:\n  fathom eval models/smollm2.gguf --text wiki.txt --tasks hellaswag,piqa --data eval");
+      "Examples:\n  fathom eval models/smollm2.gguf --text wiki.txt --tasks hellaswag,piqa --data eval\n"
+      "  fathom eval models/smollm2.gguf --text wiki.txt --dtype int8 --against bf16");
   verb->callback([options] {
     apply_common(*options);
     evaluate(*options);

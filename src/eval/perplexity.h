@@ -16,9 +16,8 @@ struct Perplexity {
   double seconds = 0;
 };
 
-/// Non-overlapping windows of `context` tokens; a last short one is left out. With `bos` (>= 0) each window
-/// is preceded by it and its first token is scored too; otherwise a window's first token is not.
-/// `max_windows` 0: all. Shows a progress bar. Throws Error when the text is shorter than one window.
+/// Perplexity over windows of the text (eval/windows.h says what the arguments mean and which errors there
+/// are). Shows a progress bar.
 Perplexity perplexity(Engine& engine, std::span<const Token> ids, std::int64_t context, Token bos,
                       std::int64_t max_windows = 0);
 

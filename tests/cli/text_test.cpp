@@ -87,6 +87,29 @@ TEST(Eval, PerplexityAsATableAndAsJson) {
   EXPECT_THAT(few.err, HasSubstr("a.txt: the text has"));
 }
 
+TEST(Eval, DivergenceFromTheModelInAnotherType) {
+  const test::Scratch scratch;
+  std::ofstream(scratch / "a.txt") << std::string(40, 'a') << " text that is long enough for two windows";
+  const std::string arguments =
+      "eval " + model + "--context 16 --text " + (scratch / "a.txt").string() + " --dtype int4 --against ";
+  const Json json = json_of(run_program(arguments + "bf16 --json -"));
+  EXPECT_EQ(json["divergence"]["against"], "bf16");
+  EXPECT_EQ(json["divergence"]["tokens"], json["tokens"]);
+  EXPECT_GT(json["divergence"]["kl"].get<double>(), 0);
+  EXPECT_THAT(run_program(arguments + "bf16").out,
+              testing::ContainsRegex("divergence  0[.][0-9]+ nats a token from bf16, .* in [0-9.]+ %"));
+  EXPECT_THAT(
+      run_program(arguments + "int4").out,
+      HasSubstr("divergence  0.000000 nats a token from int4, the same most probable token in 100.00 %"));
+
+  const test::Run unknown = run_program(arguments + "f17");
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_THAT(unknown.err, HasSubstr("--against: f17"));
+  const test::Run nothing = run_program("eval " + model + "--speed --against bf16");
+  EXPECT_EQ(nothing.code, 2);
+  EXPECT_THAT(nothing.err, HasSubstr("--against needs --text"));
+}
+
 TEST(Eval, TasksFromAFolder) {
   const test::Scratch scratch;
   std::ofstream(scratch / "piqa.jsonl")
