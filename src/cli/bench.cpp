@@ -24,6 +24,7 @@ struct Options : CommonOptions {
   std::vector<std::int64_t> prompt{512}, generate{128}, depth{0}, batch{1};
   int repetitions = 5;
   std::string dtype = "auto", csv;
+  bool trace = false;
 };
 
 std::string dtype_of(Compute compute) {
@@ -162,7 +163,7 @@ void measure(const Options& options) {
   const Checkpoint checkpoint = load_checkpoint(options.model);
   check_context(works, checkpoint);
   const Compute compute = choose_compute(options.dtype, checkpoint);
-  Engine engine(checkpoint, {.compute = compute});
+  Engine engine(checkpoint, {.compute = compute, .trace = options.trace});
   const double loaded = process_seconds();
   check_memory(works, engine);
   time_workload(engine, {Phase::prompt, std::min<std::int64_t>(8, engine.max_context())}, 0);
@@ -221,6 +222,8 @@ void add_bench(CLI::App& program) {
       ->check(CLI::Range(1, 1000));
   verb->add_option("--dtype", options->dtype, "What products are computed in; auto = as the weights are")
       ->capture_default_str();
+  verb->add_flag("--trace", options->trace,
+                 "A line about each operation on standard error: shape, time, rates");
   verb->add_option("--csv", options->csv,
                    "Write one line a test, with min, median and max; - = standard output")
       ->type_name("FILE");

@@ -1,13 +1,40 @@
-// Zeroed memory that begins at a cache line.
+// Zeroed memory that begins at a cache line, and where it is large, at a huge page.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstddef>
+#include <cstdlib>
+#include <new>
 #include <vector>
 
 namespace fathom {
 
 struct alignas(64) CacheLine {
   std::byte bytes[64];
+};
+
+/// Pages of 2 MB, where the system has them to give: with pages of 4 KB each stretch of 64 lines costs the
+/// way through the page tables, which themselves lie in memory when hundreds of megabytes are gone through
+/// for every token.
+template <typename T>
+struct HugePageAllocator {
+  using value_type = T;
+  static constexpr std::size_t huge_page = std::size_t{2} << 20;
+
+  HugePageAllocator() = default;
+  template <typename U>
+  HugePageAllocator(const HugePageAllocator<U>&) {}
+
+  T* allocate(std::size_t count) {
+    const std::size_t bytes = count * sizeof(T), alignment = bytes >= huge_page ? huge_page : alignof(T);
+    void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+    if (memory == nullptr) throw std::bad_alloc();
+    if (alignment == huge_page) ::madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: refusal does no harm
+    return static_cast<T*>(memory);
+  }
+  void deallocate(T* memory, std::size_t) { std::free(memory); }
+  bool operator==(const HugePageAllocator&) const { return true; }
 };
 
 class AlignedBuffer {
@@ -30,7 +57,7 @@ class AlignedBuffer {
   }
 
  private:
-  std::vector<CacheLine> lines_;
+  std::vector<CacheLine, HugePageAllocator<CacheLine>> lines_;
 };
 
 }  // namespace fathom

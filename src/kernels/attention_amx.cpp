@@ -110,6 +110,7 @@ void pack_queries(const AttentionBlock& block, std::uint16_t* to) {
 // A tile of 16 rows of a block and a page that at least one of them sees something of.
 struct Step {
   std::int64_t tile = 0, page = 0;
+  std::int64_t keys = 0;     // of the page that some row sees, from its beginning
   bool partly_seen = false;  // by some row
 };
 
@@ -132,7 +133,8 @@ class Steps {
       const std::int64_t begin = page_ * page_keys, end = begin + page_keys;
       const bool windowed = block_.window > 0;
       if (begin > newest || (windowed && end <= oldest - block_.window + 1)) continue;
-      step = {tile_, page_, end > oldest + 1 || (windowed && begin < newest - block_.window + 1)};
+      step = {tile_, page_, least(page_keys, newest + 1 - begin),
+              end > oldest + 1 || (windowed && begin < newest - block_.window + 1)};
       return true;
     }
   }
@@ -166,8 +168,25 @@ void score(const std::uint16_t* queries, const std::byte* keys, std::int64_t pad
   _tile_stored(3, scores + 48, page_keys * 4);
 }
 
+// Some of the 64 columns of that: the page of a sequence's newest tokens is often not half full, and a single
+// token's attention is bound by reading it.
+void score_columns(const std::uint16_t* queries, const std::byte* keys, std::int64_t padded_dim,
+                   std::int64_t columns, float* scores) {
+  for (std::int64_t column = 0; column < columns; column += 16) {
+    _tile_zero(0);
+    for (std::int64_t d = 0; d < padded_dim; d += 32) {
+      _tile_loadd(4, queries + d, padded_dim * 2);
+      _tile_loadd(5, keys + d / 2 * page_keys * 4 + column * 4, page_keys * 4);
+      _tile_dpbf16ps(0, 4, 5);
+    }
+    _tile_stored(0, scores + column, page_keys * 4);
+  }
+}
+
 // mixed[16, padded_dim] += weights[16, 64] values[64, padded_dim], 32 columns at a time.
-void mix(const std::uint16_t* weights, const std::byte* values, std::int64_t padded_dim, float* mixed) {
+// The second half of the page's keys weighs 0 where only the first is seen.
+void mix(const std::uint16_t* weights, const std::byte* values, std::int64_t padded_dim, bool both_halves,
+         float* mixed) {
   const std::int64_t stride = padded_dim * 4;  // bytes of a row of mixed, and of a pair of rows of values
   const std::byte* more = values + 16 * stride;
   _tile_loadd(4, weights, page_keys * 2);
@@ -179,10 +198,12 @@ void mix(const std::uint16_t* weights, const std::byte* values, std::int64_t pad
     _tile_loadd(1, mixed + d + 16, stride);
     _tile_loadd(7, values + d * 4 + 64, stride);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(2, more + d * 4, stride);
-    _tile_dpbf16ps(0, 5, 2);
-    _tile_loadd(3, more + d * 4 + 64, stride);
-    _tile_dpbf16ps(1, 5, 3);
+    if (both_halves) {
+      _tile_loadd(2, more + d * 4, stride);
+      _tile_dpbf16ps(0, 5, 2);
+      _tile_loadd(3, more + d * 4 + 64, stride);
+      _tile_dpbf16ps(1, 5, 3);
+    }
     _tile_stored(0, mixed + d, stride);
     _tile_stored(1, mixed + d + 16, stride);
   }
@@ -259,7 +280,33 @@ void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& s
   }
 }
 
-void run_chunk(const AttentionBlock& block, const Scratch& scratch, std::int64_t chunk, float* all_gathered) {
+// Fetches the next unit's keys and values into the L2 cache, a part at each step of this one: a line of each
+// of its stretches of 4 KB in turn, since one stream draws 11 GB/s a core and eight 18.
+class Ahead {
+ public:
+  Ahead(const UpcomingPages& pages, std::int64_t steps) : pages_(pages) {
+    if (pages_.block == nullptr) return;
+    parts_ = (pages_.end - pages_.first) * 2;
+    lines_ = pages_.block->padded_dim * page_keys * 2 / 64;
+    a_step_ = parts_ * lines_ / steps + 1;
+  }
+
+  void step() {
+    for (std::int64_t i = 0; i < a_step_ && line_ < lines_; ++i) {
+      const std::byte* page = pages_.block->pages[pages_.first + part_ / 2];
+      const std::int64_t head = part_ % 2 == 0 ? pages_.block->keys : pages_.block->values;
+      _mm_prefetch(reinterpret_cast<const char*>(page + head + line_ * 64), _MM_HINT_T1);
+      if (++part_ == parts_) part_ = 0, ++line_;
+    }
+  }
+
+ private:
+  UpcomingPages pages_;
+  std::int64_t parts_ = 0, lines_ = 0, a_step_ = 0, part_ = 0, line_ = 0;
+};
+
+void run_chunk(const AttentionBlock& block, const Scratch& scratch, std::int64_t chunk, Ahead& ahead,
+               float* all_gathered) {
   for (std::int64_t tile = 0; tile < block.tiles(); ++tile) {
     const Gathered gathered = gathered_tile(block, all_gathered, tile);
     for (std::int64_t i = 0; i < tile_rows * (block.padded_dim + lanes); i += lanes)
@@ -272,11 +319,16 @@ void run_chunk(const AttentionBlock& block, const Scratch& scratch, std::int64_t
   const auto part = block.softcap > 0 ? soft_max<true, true> : soft_max<true, false>;
   const auto whole = block.softcap > 0 ? soft_max<false, true> : soft_max<false, false>;
   const auto start = [&](const Step& step, float* scores) {
-    score(scratch.queries + step.tile * tile_rows * block.padded_dim, block.pages[step.page] + block.keys,
-          block.padded_dim, scores);
+    const std::uint16_t* queries = scratch.queries + step.tile * tile_rows * block.padded_dim;
+    const std::byte* keys = block.pages[step.page] + block.keys;
+    if (step.keys > 48)
+      score(queries, keys, block.padded_dim, scores);
+    else
+      score_columns(queries, keys, block.padded_dim, step.keys, scores);
+    ahead.step();
   };
   const auto finish = [&](const Step& step, const std::uint16_t* weights) {
-    mix(weights, block.pages[step.page] + block.values, block.padded_dim,
+    mix(weights, block.pages[step.page] + block.values, block.padded_dim, step.keys > 32,
         gathered_tile(block, all_gathered, step.tile).mixed);
   };
 
@@ -347,26 +399,29 @@ std::int64_t attention_scratch_bytes(const AttentionBlock& block) {
   return lay_out(block, nullptr, scratch);
 }
 
-void attention(const AttentionBlock& block, std::byte* memory) {
+void attention(const AttentionBlock& block, const UpcomingPages& upcoming, std::byte* memory) {
   const TileScope tiles;
   Scratch scratch = {};
   lay_out(block, memory, scratch);
   pack_queries(block, scratch.queries);
   const std::int64_t first = block.first_chunk();
-  run_chunk(block, scratch, first, scratch.gathered[0]);
+  Ahead ahead(upcoming, (block.end_page() - block.first_page()) * block.tiles());
+  run_chunk(block, scratch, first, ahead, scratch.gathered[0]);
   for (std::int64_t chunk = first + 1; chunk < block.end_chunk(); ++chunk) {
-    run_chunk(block, scratch, chunk, scratch.gathered[1]);
+    run_chunk(block, scratch, chunk, ahead, scratch.gathered[1]);
     join_all(block, scratch.gathered[0], scratch.gathered[1]);
   }
   write_out(block, scratch.gathered[0]);
 }
 
-void attention_chunk(const AttentionBlock& block, std::int64_t chunk, float* gathered, std::byte* memory) {
+void attention_chunk(const AttentionBlock& block, std::int64_t chunk, const UpcomingPages& upcoming,
+                     float* gathered, std::byte* memory) {
   const TileScope tiles;
   Scratch scratch = {};
   lay_out(block, memory, scratch);
   pack_queries(block, scratch.queries);
-  run_chunk(block, scratch, chunk, gathered);
+  Ahead ahead(upcoming, chunk_pages * block.tiles());
+  run_chunk(block, scratch, chunk, ahead, gathered);
 }
 
 void join_chunks(const AttentionBlock& block, float* gathered) {

@@ -43,11 +43,18 @@ std::int64_t gathered_floats(const AttentionBlock& block);
 /// Bytes of scratch, at a multiple of 64, that attention() of this block needs; attention_chunk() needs less.
 std::int64_t attention_scratch_bytes(const AttentionBlock& block);
 
+/// Pages that the same thread will read next, if any: they are fetched while it computes with others.
+struct UpcomingPages {
+  const AttentionBlock* block = nullptr;
+  std::int64_t first = 0, end = 0;
+};
+
 /// All of a block, from queries to out.
-void attention(const AttentionBlock& block, std::byte* scratch);
+void attention(const AttentionBlock& block, const UpcomingPages& upcoming, std::byte* scratch);
 
 /// One chunk alone, to be joined.
-void attention_chunk(const AttentionBlock& block, std::int64_t chunk, float* gathered, std::byte* scratch);
+void attention_chunk(const AttentionBlock& block, std::int64_t chunk, const UpcomingPages& upcoming,
+                     float* gathered, std::byte* scratch);
 
 /// Joins all chunks of a block, which lie one after another, and writes the result; the first is overwritten.
 void join_chunks(const AttentionBlock& block, float* gathered);

@@ -158,6 +158,7 @@ class CpuBackend : public Backend {
     share_out(end - begin, (end - begin) * layout.kv_heads * layout.head_dim,
               [&](std::int64_t first, std::int64_t last) {
                 for (const AttentionSpan& span : spans) {
+                  if (span.count == 1 && &span != &spans.back()) simd::fetch_kv(layout, *(&span + 1));
                   AttentionSpan own = span;
                   own.row = std::max(span.row, begin + first);
                   own.first += own.row - span.row;

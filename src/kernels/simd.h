@@ -41,6 +41,9 @@ void round_to_bf16(std::size_t count, const float* x, float* y);
 template <typename T>
 void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
               const float* values, std::int64_t stride);
+/// Begins to fetch what store_kv will write of a span's first position: a line for each one or two dimensions
+/// of the keys, which are far apart.
+void fetch_kv(const KvLayout& layout, const AttentionSpan& span);
 
 // attention.cpp
 /// One unit of attention: the query heads that share `kv_head`, at tokens [begin, end) of a span.

@@ -40,6 +40,20 @@ void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv
   }
 }
 
+void fetch_kv(const KvLayout& layout, const AttentionSpan& span) {
+  const std::int64_t element = layout.type == Compute::f32 ? 4 : 2, position = span.first % page_positions;
+  const std::byte* page = span.pages[span.first / page_positions];
+  for (std::int64_t head = 0; head < layout.kv_heads; ++head) {
+    const std::byte* keys = page + head * layout.head_elements() * element;
+    const std::byte* values = keys + layout.kv_heads * layout.head_elements() * element;
+    for (std::int64_t d = 0; d < layout.head_dim; d += 4 / element)
+      __builtin_prefetch(keys + d * page_positions * element + position * 4, 1);
+    const std::int64_t row = layout.padded_dim() * 4;
+    for (std::int64_t byte = 0; byte < row; byte += 64)
+      __builtin_prefetch(values + position / (4 / element) * row + byte, 1);
+  }
+}
+
 template void store_kv<float>(const KvLayout&, const AttentionSpan&, std::int64_t, const float*, const float*,
                               std::int64_t);
 template void store_kv<std::uint16_t>(const KvLayout&, const AttentionSpan&, std::int64_t, const float*,

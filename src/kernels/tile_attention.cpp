@@ -70,12 +70,21 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
   }
 }
 
-void TileAttention::run_unit(const Unit& unit, std::byte* scratch) {
+// What a unit reads of the cache; nothing where its arithmetic takes longer than that.
+amx::UpcomingPages TileAttention::pages_of(const Unit& unit) const {
   const amx::AttentionBlock& block = blocks_[static_cast<std::size_t>(unit.block)];
-  if (unit.chunk < 0) return amx::attention(block, scratch);
+  if (block.tiles() > 1) return {};
+  if (unit.chunk < 0) return {&block, block.first_page(), block.end_page()};
+  return {&block, std::max(block.first_page(), unit.chunk * amx::chunk_pages),
+          std::min(block.end_page(), (unit.chunk + 1) * amx::chunk_pages)};
+}
+
+void TileAttention::run_unit(const Unit& unit, const amx::UpcomingPages& upcoming, std::byte* scratch) {
+  const amx::AttentionBlock& block = blocks_[static_cast<std::size_t>(unit.block)];
+  if (unit.chunk < 0) return amx::attention(block, upcoming, scratch);
   Split& split = splits_[static_cast<std::size_t>(unit.block)];
   float* gathered = gathered_.as<float>() + split.gathered;
-  amx::attention_chunk(block, unit.chunk,
+  amx::attention_chunk(block, unit.chunk, upcoming,
                        gathered + (unit.chunk - block.first_chunk()) * amx::gathered_floats(block), scratch);
   // Whoever computes the last of the chunks joins them all, in their order.
   if (std::atomic_ref(split.remaining).fetch_sub(1, std::memory_order_acq_rel) == 1)
@@ -90,9 +99,12 @@ void TileAttention::run(const AttentionShape& shape, std::span<const AttentionSp
   std::atomic<std::size_t> next = 0;
   const auto work = [&](std::int64_t thread) {
     std::byte* scratch = scratch_.as<std::byte>() + thread * scratch_bytes_;
-    for (std::size_t i = next.fetch_add(1, std::memory_order_relaxed); i < units_.size();
-         i = next.fetch_add(1, std::memory_order_relaxed))
-      run_unit(units_[i], scratch);
+    const auto threads = static_cast<std::size_t>(thread_count());
+    for (std::size_t i = next++; i < units_.size(); i = next++) {
+      // Whichever unit comes next, it is about this one.
+      const std::size_t after = i + threads;
+      run_unit(units_[i], after < units_.size() ? pages_of(units_[after]) : amx::UpcomingPages(), scratch);
+    }
   };
   if (page_reads_ <= serial_pages)
     work(0);

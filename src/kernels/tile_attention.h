@@ -29,7 +29,8 @@ class TileAttention {
   };
   void plan(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
             float* out);
-  void run_unit(const Unit& unit, std::byte* scratch);
+  amx::UpcomingPages pages_of(const Unit& unit) const;
+  void run_unit(const Unit& unit, const amx::UpcomingPages& upcoming, std::byte* scratch);
 
   std::vector<amx::AttentionBlock> blocks_;
   std::vector<Split> splits_;  // one a block

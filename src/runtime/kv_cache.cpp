@@ -57,13 +57,24 @@ std::byte* const* KvCache::pages(int sequence, std::int64_t visit) const {
 }
 
 std::byte* KvCache::take_page() {
-  if (free_.empty()) {
-    memory_.emplace_back(static_cast<std::size_t>(layout_.page_bytes()));
-    return memory_.back().as<std::byte>();
+  if (unused_ == 0) {
+    if (!free_.empty()) {
+      std::byte* page = free_.back();
+      free_.pop_back();
+      std::fill_n(page, layout_.page_bytes(), std::byte{0});
+      return page;
+    }
+    // As many again as there are, up to 4 MB at a time: large pieces lie in huge pages.
+    constexpr std::int64_t most_bytes = std::int64_t{4} << 20;
+    unused_ =
+        std::clamp<std::int64_t>(allocated_, 1, std::max<std::int64_t>(1, most_bytes / layout_.page_bytes()));
+    allocated_ += unused_;
+    memory_.emplace_back(static_cast<std::size_t>(unused_ * layout_.page_bytes()));
+    next_ = memory_.back().as<std::byte>();
   }
-  std::byte* page = free_.back();
-  free_.pop_back();
-  std::fill_n(page, layout_.page_bytes(), std::byte{0});
+  std::byte* page = next_;
+  next_ += layout_.page_bytes();
+  --unused_;
   return page;
 }
 

@@ -41,6 +41,9 @@ class KvCache {
   std::int64_t visits_;
   std::vector<Sequence> sequences_;
   std::vector<AlignedBuffer> memory_;
+  std::int64_t allocated_ = 0;  // pages, used or not
+  std::byte* next_ = nullptr;   // of the newest piece of memory
+  std::int64_t unused_ = 0;     // pages from there on
   std::vector<std::byte*> free_;
 };
 
