@@ -1,6 +1,7 @@
 #include "kernels/packed_matrix.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/threads.h"
 #include "kernels/bf16.h"
@@ -33,17 +34,14 @@ void put_bf16(const Place& place, std::span<const float> row) {
 }
 
 void put_int8(const PackedMatrix& packed, const Place& place, std::span<const float> row) {
-  std::vector<std::int8_t> q(row.size());
-  const float scale = quantise_int8(row, q);
-  std::int32_t sum = 0;
-  for (std::size_t i = 0; i < q.size(); ++i) {
-    const auto four = static_cast<std::int64_t>(i / 4) * panel_outputs + place.column;
-    place.at<std::int8_t>(0)[four * 4 + static_cast<std::int64_t>(i % 4)] = q[i];
-    sum += q[i];
-  }
+  std::vector<std::int8_t> q(static_cast<std::size_t>(packed.padded_in));
+  const float scale = quantise_int8(row, std::span(q).first(row.size()));
+  for (std::size_t i = 0; i < q.size(); i += 4)
+    std::copy_n(q.data() + i, 4,
+                place.at<std::int8_t>(static_cast<std::int64_t>(i) * panel_outputs + place.column * 4));
   const std::int64_t tail = packed.weight_bytes();
   place.at<float>(tail)[place.column] = scale;
-  place.at<std::int32_t>(tail + 64)[place.column] = -128 * sum;
+  place.at<std::int32_t>(tail + 64)[place.column] = -128 * std::accumulate(q.begin(), q.end(), 0);
 }
 
 // Inputs 8 j ... 8 j + 3 lie in the lower halves of a row's bytes, 8 j + 4 ... 8 j + 7 in the upper ones.

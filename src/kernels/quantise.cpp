@@ -1,7 +1,7 @@
 #include "kernels/quantise.h"
 
 #include <algorithm>
-#include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -17,12 +17,12 @@ float nearest(float x) {
 }
 
 float largest_magnitude(std::span<const float> values) {
-  float largest = 0;
-  for (const float v : values) {
-    if (!std::isfinite(v)) return std::numeric_limits<float>::quiet_NaN();
-    largest = std::max(largest, std::fabs(v));
-  }
-  return largest;
+  // Magnitudes compare as their bits do, and infinities and what is not a number lie above all others: a loop
+  // without a branch, which becomes one over vectors.
+  std::int32_t largest = 0;
+  for (const float v : values) largest = std::max(largest, std::bit_cast<std::int32_t>(v) & 0x7fffffff);
+  const auto magnitude = std::bit_cast<float>(largest);
+  return std::isfinite(magnitude) ? magnitude : std::numeric_limits<float>::quiet_NaN();
 }
 
 // Squared error of a group at `step`, weights to which the integers -8 to 7 stand for multiples of it.
@@ -58,10 +58,12 @@ float best_step(std::span<const float> weights) {
 
 float quantise_int8(std::span<const float> weights, std::span<std::int8_t> q) {
   const float scale = largest_magnitude(weights) / 127;
-  const float inverse = scale > 0 ? 1 / scale : 0;
-  for (std::size_t i = 0; i < weights.size(); ++i)
-    q[i] = inverse > 0 ? static_cast<std::int8_t>(std::clamp(nearest(weights[i] * inverse), -127.0F, 127.0F))
-                       : std::int8_t{0};
+  const float inverse =
+      scale > 0 ? 1 / scale : 0;  // the NaN of weights that are not finite, too, gives zeros
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const float scaled = inverse > 0 ? weights[i] * inverse : 0.0F;
+    q[i] = static_cast<std::int8_t>(std::min(std::max(nearest(scaled), -127.0F), 127.0F));
+  }
   return scale;
 }
 
