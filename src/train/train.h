@@ -36,7 +36,7 @@ struct TrainOptions {
   std::int64_t tokens_per_step = 2'048;  ///< rounded to whole sequences
   std::int64_t context = 512;
   std::int64_t micro_batch = 4;  ///< sequences a forward pass; gradients accumulate up to tokens_per_step
-  double learning_rate = 2e-4, min_learning_rate = 0;
+  double learning_rate = 3e-4, min_learning_rate = 0;
   double warmup = 0.027;  ///< fraction of the steps, linear from 0; then cosine to min_learning_rate
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0;
   double clip = 1;   ///< of the gradient's global norm; 0: none
