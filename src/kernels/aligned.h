@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 
 #include <cstddef>
-#include <cstdlib>
 #include <new>
 #include <vector>
 
@@ -27,14 +26,18 @@ struct HugePageAllocator {
   HugePageAllocator(const HugePageAllocator<U>&) {}
 
   T* allocate(std::size_t count) {
-    const std::size_t bytes = count * sizeof(T), alignment = bytes >= huge_page ? huge_page : alignof(T);
-    void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-    if (memory == nullptr) throw std::bad_alloc();
-    if (alignment == huge_page) ::madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: refusal does no harm
+    const std::size_t bytes = count * sizeof(T);
+    void* memory = ::operator new(bytes, alignment(bytes));
+    if (bytes >= huge_page) ::madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: refusal does no harm
     return static_cast<T*>(memory);
   }
-  void deallocate(T* memory, std::size_t) { std::free(memory); }
+  void deallocate(T* memory, std::size_t count) { ::operator delete(memory, alignment(count * sizeof(T))); }
   bool operator==(const HugePageAllocator&) const { return true; }
+
+ private:
+  static std::align_val_t alignment(std::size_t bytes) {
+    return std::align_val_t{bytes >= huge_page ? huge_page : alignof(T)};
+  }
 };
 
 class AlignedBuffer {

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd::HWY_NAMESPACE {
@@ -95,7 +96,7 @@ template <std::size_t R, class T>
 HWY_INLINE void product_rows(std::size_t inner, const float* a, std::size_t lda, const T* b, std::size_t ldb,
                              std::size_t columns, float* c, std::size_t ldc, bool accumulate) {
   constexpr std::size_t lanes = hn::MaxLanes(D());
-  constexpr std::size_t paired = sizeof(float) / sizeof(T);
+  constexpr std::size_t paired = std::is_same_v<T, float> ? 1 : 2;  // elements a column and row, or pair
   std::size_t column = 0;
   for (; column + tile_vectors * lanes <= columns; column += tile_vectors * lanes)
     product_tile<R, tile_vectors, 1>(inner, a, lda, b + column * paired, ldb, 0, c + column, ldc, accumulate);
