@@ -115,7 +115,7 @@ void take_defaults(const CLI::App& verb, Options& options) {
 }
 
 void run(Options& options) {
-  LoadedModel model = load_model(options);
+  LoadedModel model = load_model(options, options.quiet);
   Conversation conversation(model, options);
   const bool terminal = isatty(STDIN_FILENO) != 0;
   if (terminal && !options.quiet)

@@ -171,7 +171,7 @@ void add_eval(CLI::App& program) {
   verb->add_flag("--speed", options->speed, "Tokens per second of both phases: a prompt, and generation");
   add_common(*verb, *options, true);
   verb->footer(
-      "Examples:\n  fathom eval models/smollm2.gguf --text wiki.txt --tasks hellaswag,piqa --data eval\n"
+      "Example:\n  fathom eval models/smollm2.gguf --text wiki.txt --tasks hellaswag,piqa --data eval\n"
       "  fathom eval models/smollm2.gguf --text wiki.txt --dtype int8 --against bf16");
   verb->callback([options] {
     apply_common(*options);

@@ -40,7 +40,7 @@ Json figures_of(const Options& options, const Generated& generated) {
 void run(Options& options) {
   if (options.prompt.has_value() == !options.file.empty()) fail_usage("give either --prompt or --file");
   options.generate.sampler.seed = options.seed;
-  LoadedModel model = load_model(options);
+  LoadedModel model = load_model(options, options.quiet);
   const bool to_stdout = options.json != "-";
   const Generated generated = about(options.model, [&] {
     return generate(model.engine, model.tokenizer, model.engine.open(), prompt_tokens(options, model),

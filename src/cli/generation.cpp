@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "cli/about.h"
 #include "cli/verbs.h"
 
@@ -46,13 +47,16 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
       ->check(at_least(0));
 }
 
-LoadedModel load_model(const GenerationOptions& options) {
+LoadedModel load_model(const GenerationOptions& options, bool quiet) {
   (void)Sampler(options.generate.sampler);  // wrong options are told before a large model is read
   Checkpoint checkpoint = load_checkpoint(options.model);
   Tokenizer tokenizer = load_tokenizer(options.model);
   Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint),
                              .max_context = options.context,
                              .trace = options.trace});
+  if (!quiet)
+    fmt::print(stderr, "{} of weights; {}\n", format_bytes(engine.weight_bytes()),
+               engine.backend().describe());
   return {std::move(checkpoint), std::move(tokenizer), std::move(engine)};
 }
 

@@ -30,7 +30,8 @@ struct LoadedModel {
   Tokenizer tokenizer;
   Engine engine;
 };
-LoadedModel load_model(const GenerationOptions& options);
+/// Says on standard error what computes, unless `quiet`.
+LoadedModel load_model(const GenerationOptions& options, bool quiet);
 
 /// Throws Error when the model has no chat template.
 ChatTemplate chat_template_of(const LoadedModel& model);

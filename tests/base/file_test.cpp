@@ -9,7 +9,6 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "base/threads.h"
 
 namespace fathom {
 namespace {
@@ -84,17 +83,6 @@ TEST(Json, DeepNestingAndLongTokensAreShortErrors) {
   EXPECT_EQ(message("[\"" + nested(1000) + "\\\"" + nested(1000) + "\"]"), "");  // brackets in a string
   EXPECT_EQ(message("[1,").find("c.json: not valid JSON: at line 1, column 4"), 0);
   EXPECT_LT(message("[\"" + std::string(100'000, 'x')).size(), 300);
-}
-
-TEST(Threads, ParallelForVisitsEveryIndexAndRethrows) {
-  std::vector<int> seen(101);
-  parallel_for(101, [&](std::int64_t i) { seen[i]++; });
-  EXPECT_EQ(seen, std::vector<int>(101, 1));
-  EXPECT_THROW(parallel_for(7,
-                            [](std::int64_t i) {
-                              if (i == 3) fail("three");
-                            }),
-               Error);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 
 #include "base/file.h"
@@ -31,6 +32,21 @@ TEST(GenerateVerb, StreamsTheTextThatTransformersGives) {
     EXPECT_NE(run.err.find("generated 40 tokens"), std::string::npos) << run.err;
     EXPECT_NE(run.err.find("stopped by max_tokens"), std::string::npos) << run.err;
   }
+}
+
+TEST(GenerateVerb, SaysWhichInstructionSetsItUsesAndTakesALowerLevel) {
+  const std::string command = "generate --prompt x --max-tokens 1 " + model;
+  const auto with_level = [&](const char* level) {
+    ::setenv("FATHOM_ISA", level, 1);
+    test::Run run = run_program(command);
+    ::unsetenv("FATHOM_ISA");
+    return run;
+  };
+  const test::Run portable = with_level("portable"), wrong = with_level("mmx");
+  EXPECT_EQ(portable.code, 0);
+  EXPECT_THAT(portable.err, HasSubstr("threads, portable"));
+  EXPECT_EQ(wrong.code, 1);
+  EXPECT_THAT(wrong.err, HasSubstr("FATHOM_ISA is 'mmx', expected amx, avx512, avx2 or portable"));
 }
 
 TEST(GenerateVerb, FiguresAsJsonStandAlone) {

@@ -1,0 +1,89 @@
+#include "base/threads.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+/// Sets the number of threads for a test.
+struct Threads {
+  explicit Threads(int count) { set_threads(count); }
+  ~Threads() { set_threads(0); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+};
+
+TEST(Threads, EachTakesPartOnceWhateverTheirNumberIs) {
+  for (const int count : {1, 2, 5, 3, 1}) {
+    const Threads threads(count);
+    for (int round = 0; round < 200; ++round) {
+      std::vector<std::atomic<int>> calls(static_cast<std::size_t>(count));
+      on_each_thread([&](int thread, int of) {
+        EXPECT_EQ(of, count);
+        calls[static_cast<std::size_t>(thread)]++;
+      });
+      for (const auto& call : calls) EXPECT_EQ(call, 1);
+    }
+  }
+}
+
+TEST(Threads, WorkWithinWorkIsTheCallersAlone) {
+  const Threads threads(3);
+  std::atomic<int> inner = 0;
+  on_each_thread([&](int, int) {
+    on_each_thread([&](int thread, int of) {
+      EXPECT_EQ(thread, 0);
+      EXPECT_EQ(of, 1);
+      inner++;
+    });
+  });
+  EXPECT_EQ(inner, 3);
+}
+
+TEST(Threads, CallersOnSeveralThreadsDoNotWaitForEachOther) {
+  const Threads threads(2);
+  std::atomic<std::int64_t> sum = 0;
+  std::vector<std::jthread> callers;
+  for (int caller = 0; caller < 4; ++caller)
+    callers.emplace_back([&] {
+      for (int round = 0; round < 100; ++round) parallel_for(10, [&](std::int64_t i) { sum += i; });
+    });
+  callers.clear();
+  EXPECT_EQ(sum, 4 * 100 * 45);
+}
+
+TEST(Threads, TheySleepAndWakeUp) {
+  const Threads threads(2);
+  std::atomic<int> calls = 0;
+  for (int round = 0; round < 3; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));  // they spin for some 50 us
+    on_each_thread([&](int, int) { calls++; });
+  }
+  EXPECT_EQ(calls, 6);
+}
+
+TEST(Threads, NumbersOutOfRangeAreWrongUsage) {
+  EXPECT_THROW(set_threads(-1), UsageError);
+  EXPECT_THROW(set_threads(5000), UsageError);
+}
+
+TEST(Threads, ParallelForVisitsEveryIndexAndRethrows) {
+  std::vector<int> seen(101);
+  parallel_for(101, [&](std::int64_t i) { seen[i]++; });
+  EXPECT_EQ(seen, std::vector<int>(101, 1));
+  EXPECT_THROW(parallel_for(7,
+                            [](std::int64_t i) {
+                              if (i == 3) fail("three");
+                            }),
+               Error);
+}
+
+}  // namespace
+}  // namespace fathom
