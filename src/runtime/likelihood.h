@@ -20,8 +20,8 @@ struct TokenScore {
   bool greedy = false;         ///< no other token is more probable
 };
 
-/// Scores `targets` (ordered by row) with hidden states [rows, hidden] as Engine::forward returns them. Throws
-/// Error when a token is outside the vocabulary, or logits are not finite.
+/// Scores `targets` (ordered by row) with hidden states [rows, hidden] as Engine::forward returns them.
+/// Throws Error when a token is outside the vocabulary, or logits are not finite.
 std::vector<TokenScore> score_targets(const Engine& engine, std::span<const float> hidden,
                                       std::span<const Target> targets);
 
