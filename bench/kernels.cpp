@@ -67,10 +67,11 @@ void bench_linear(const Backend& backend, const Ceilings& ceilings, std::int64_t
   for (const std::int64_t rows : {1, 2, 4, 8, 16, 32, 128, 512}) {
     if (rows * out > (std::int64_t{1} << 23)) continue;
     const auto x = normals(rows * in);
+    const auto x_rows = float_rows(x.data(), in);
     std::vector<float> y(static_cast<std::size_t>(rows * out));
     const double seconds = best_seconds([&] {
                              for (const auto& layer : layers)
-                               backend.linear(*layer, rows, x.data(), y.data(), out, false);
+                               backend.linear(*layer, rows, x_rows, y.data(), out, false);
                            }) /
                            static_cast<double>(layers.size());
     const double operations = 2.0 * static_cast<double>(rows * out * in);
@@ -114,7 +115,8 @@ void attention_by_vectors(const AttentionShape& shape, const std::vector<Attenti
   std::atomic<std::size_t> next = 0;
   parallel_for(thread_count(), [&](std::int64_t thread) {
     for (std::size_t i = next++; i < blocks.size(); i = next++)
-      simd::attention(shape, blocks[i], queries.data(), out.data(),
+      simd::attention(shape, blocks[i], queries.data(),
+                      float_rows(out.data(), shape.heads * shape.cache.head_dim),
                       memory.as<float>() + static_cast<std::size_t>(thread) * scratch);
   });
 }
@@ -135,7 +137,8 @@ void bench_attention(const Backend& backend, const Ceilings& ceilings, Compute t
   std::vector<float> out(queries.size());
   const double seconds = best_seconds([&] {
                            for (const Cache& layer : layers)
-                             backend.attention(shape, layer.spans, queries.data(), out.data());
+                             backend.attention(shape, layer.spans, queries.data(),
+                                               float_rows(out.data(), shape.heads * shape.cache.head_dim));
                          }) /
                          copies;
   const double by_vectors = best_seconds([&] {
@@ -163,7 +166,8 @@ void bench_elementwise(const Backend& backend, const Ceilings& ceilings) {
     fmt::print("{:<18} 512 x 1536 {:9.1f} us {:6.1f} GB/s {:4.0f} %\n", name, seconds * 1e6,
                bytes / seconds * 1e-9, 100 * bytes / ceilings.bytes / seconds);
   };
-  line("rms_norm", 2, [&] { backend.rms_norm(rows, width, x.data(), other.data(), 1e-5F, x.data()); });
+  line("rms_norm", 2,
+       [&] { backend.rms_norm(rows, width, x.data(), other.data(), 1e-5F, float_rows(x.data(), width)); });
   line("add", 3, [&] { backend.add(rows * width, other.data(), x.data()); });
   line("softcap", 2, [&] { backend.softcap(rows * width, 30, x.data()); });
 }

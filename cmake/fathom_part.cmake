@@ -8,7 +8,8 @@ set(FATHOM_INCLUDE ${CMAKE_SOURCE_DIR}/build/include)
 
 # Files named after an instruction set are compiled for it (kernels/isa.h chooses at run time which of them run), and
 # only for the processors that have it. They include no library code whose inline functions could end up elsewhere.
-set(FATHOM_ISA_avx2 -mavx2 -mfma -mf16c)
+# -mbmi2, -maes and -mpclmul: without them Highway takes a file for one of older processors.
+set(FATHOM_ISA_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -maes -mpclmul)
 # -Wno-(maybe-)uninitialized: g++ 12 warns about its own AVX-512 headers (GCC bug 105593).
 set(FATHOM_ISA_avx512 ${FATHOM_ISA_avx2} -Wno-uninitialized -Wno-maybe-uninitialized -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512)
 set(FATHOM_ISA_amx ${FATHOM_ISA_avx512} -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)

@@ -99,8 +99,8 @@ HWY_INLINE void attend_page(const AttentionShape& shape, const AttentionBlock& b
           rows.width, rows.mixed, rows.width, true);
 }
 
-void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries, float* out,
-               float* scratch) {
+void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries,
+               fathom::Rows out, float* scratch) {
   const auto group = static_cast<std::size_t>(shape.heads / shape.cache.kv_heads);
   const auto head_dim = static_cast<std::size_t>(shape.cache.head_dim);
   Rows rows = {};
@@ -132,8 +132,13 @@ void attention(const AttentionShape& shape, const AttentionBlock& block, const f
       attend_page<std::uint16_t>(shape, block, page, rows);
   }
   for (std::size_t row = 0; row < rows.count; ++row) {
-    float* result = out + offset(row, shape.heads * shape.cache.head_dim);
-    for (std::size_t i = 0; i < head_dim; ++i) result[i] = rows.mixed[row * rows.width + i] / rows.sums[row];
+    float* mixed = rows.mixed + row * rows.width;
+    for (std::size_t i = 0; i < head_dim; ++i) mixed[i] /= rows.sums[row];
+    const std::size_t to = offset(row, shape.heads * shape.cache.head_dim);
+    if (out.type == Compute::f32)
+      std::copy_n(mixed, head_dim, out.row<float>(0) + to);
+    else
+      to_bf16(head_dim, mixed, out.row<std::uint16_t>(0) + to);
   }
 }
 
@@ -155,8 +160,8 @@ std::size_t attention_scratch(const AttentionShape& shape) {
   return static_cast<std::size_t>(rows * (2 * shape.cache.padded_dim() + page_positions + 2));
 }
 
-void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries, float* out,
-               float* scratch) {
+void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries,
+               fathom::Rows out, float* scratch) {
   HWY_DYNAMIC_DISPATCH(attention)(shape, block, queries, out, scratch);
 }
 

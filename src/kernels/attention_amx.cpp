@@ -378,12 +378,18 @@ void write_out(const AttentionBlock& block, float* all_gathered) {
     const std::int64_t within = row % tile_rows;
     const __m512 inverse =
         _mm512_set1_ps(1 / _mm512_reduce_add_ps(_mm512_load_ps(gathered.sums + within * lanes)));
-    float* to = block.out + row / block.group * block.out_stride + row % block.group * block.head_dim;
+    const std::int64_t to = row / block.group * block.out_stride + row % block.group * block.head_dim;
     const float* mixed = gathered.mixed + within * block.padded_dim;
     for (std::int64_t i = 0; i < block.head_dim; i += lanes) {
       const auto mask =
           static_cast<__mmask16>((1U << static_cast<unsigned>(least(lanes, block.head_dim - i))) - 1);
-      _mm512_mask_storeu_ps(to + i, mask, _mm512_mul_ps(_mm512_load_ps(mixed + i), inverse));
+      const __m512 value = _mm512_mul_ps(_mm512_load_ps(mixed + i), inverse);
+      if (block.out_bf16) {
+        const auto narrow = _mm512_cvtneps_pbh(value);
+        _mm256_mask_storeu_epi16(block.out + (to + i) * 2, mask, reinterpret_cast<const __m256i&>(narrow));
+      } else {
+        _mm512_mask_storeu_ps(block.out + (to + i) * 4, mask, value);
+      }
     }
   }
 }

@@ -22,9 +22,10 @@ struct AttentionBlock {
   std::int64_t group = 0;                     // heads a token
   std::int64_t window = 0;                    // as AttentionShape::window
   float scale = 1, softcap = 0;
-  const float* queries = nullptr;  // of the first token's first head
-  float* out = nullptr;
-  std::int64_t query_stride = 0, out_stride = 0;  // floats between tokens
+  const float* queries = nullptr;                 // of the first token's first head
+  std::byte* out = nullptr;                       // likewise
+  bool out_bf16 = false;                          // or float32
+  std::int64_t query_stride = 0, out_stride = 0;  // elements between tokens
 
   std::int64_t rows() const { return tokens * group; }
   std::int64_t tiles() const { return (rows() + 15) / 16; }

@@ -1,9 +1,9 @@
 // The one interface between the runtime and a device: a table of operations on buffers of rows. A device (or
 // a better CPU implementation) is another Backend, not another engine.
 //
-// Activations are float32 rows, contiguous, row-major: [rows, width]. Weights are packed once, when a model
-// is loaded. Shapes are the caller's promise (assertions); nothing from outside reaches this interface
-// unchecked.
+// Activations are rows, contiguous, row-major: [rows, width]; float32, but where only products read them they
+// may be bf16 (Rows). Weights are packed once, when a model is loaded. Shapes are the caller's promise
+// (assertions); nothing from outside reaches this interface unchecked.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 
 #include "formats/tensor.h"
 
@@ -29,6 +30,34 @@ struct LinearPart {
   const Tensor* weight = nullptr;
   const Tensor* bias = nullptr;
 };
+
+/// What products read: rows of float32, or of values rounded to bf16, where products round them anyway: that
+/// halves what goes through the caches between two operations. `Byte` is const where they are only read.
+template <typename Byte>
+struct RowsOf {
+  Compute type = Compute::f32;  ///< f32 or bf16
+  std::int64_t width = 0;
+  Byte* data = nullptr;  ///< bf16: memory of 31 more rows can be read (products take 32 at a time)
+
+  std::int64_t row_bytes() const { return width * (type == Compute::f32 ? 4 : 2); }
+  /// The rows from `first` on.
+  RowsOf from(std::int64_t first) const { return {type, width, data + first * row_bytes()}; }
+  template <typename T>
+  auto* row(std::int64_t index) const {
+    using Element = std::conditional_t<std::is_const_v<Byte>, const T, T>;
+    return reinterpret_cast<Element*>(data + index * row_bytes());
+  }
+  operator RowsOf<const std::byte>() const { return {type, width, data}; }
+};
+using Rows = RowsOf<std::byte>;
+using ConstRows = RowsOf<const std::byte>;
+
+inline Rows float_rows(float* values, std::int64_t width) {
+  return {Compute::f32, width, reinterpret_cast<std::byte*>(values)};
+}
+inline ConstRows float_rows(const float* values, std::int64_t width) {
+  return {Compute::f32, width, reinterpret_cast<const std::byte*>(values)};
+}
 
 /// One or more linear layers of the same inputs in the layout that the backend chose.
 class PackedLinear {
@@ -107,22 +136,24 @@ class Backend {
   /// y[rows, out] = x[rows, in] Wᵀ + bias; with `accumulate`, y += that. Rows of y begin `y_stride` floats
   /// apart. A row's result is the same to the last bit whatever rows are beside it and however many threads
   /// there are.
-  virtual void linear(const PackedLinear& weight, std::int64_t rows, const float* x, float* y,
+  virtual void linear(const PackedLinear& weight, std::int64_t rows, ConstRows x, float* y,
                       std::int64_t y_stride, bool accumulate) const = 0;
+  /// The same to rows that another product reads.
+  virtual void linear(const PackedLinear& weight, std::int64_t rows, ConstRows x, Rows y) const = 0;
   /// The product of `linear`, with a soft cap where that is not 0, of which only summaries[rows] are kept,
   /// and values[picks], which are in the order of their rows. A vocabulary's logits, 100 MB for 512 rows of
   /// 49,152, are then never stored.
-  virtual void summarise(const PackedLinear& weight, std::int64_t rows, const float* x, float softcap,
+  virtual void summarise(const PackedLinear& weight, std::int64_t rows, ConstRows x, float softcap,
                          std::span<const Pick> picks, RowSummary* summaries, float* values) const = 0;
   /// y[rows, out / 2] = activation(gate) * up, where [gate, up] = x[rows, in] Wᵀ + bias + addend[rows, out]
   /// (gates first; may be nullptr).
-  virtual void gated_linear(const PackedLinear& weight, std::int64_t rows, const float* x,
-                            GateActivation activation, const float* addend, float* y) const = 0;
+  virtual void gated_linear(const PackedLinear& weight, std::int64_t rows, ConstRows x,
+                            GateActivation activation, const float* addend, Rows y) const = 0;
 
   /// y = x / rms(x) * gain over each row of `width`; `gain` already holds 1 + w where the model wants that.
   /// In place allowed.
   virtual void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
-                        float* y) const = 0;
+                        Rows y) const = 0;
   /// The same over each of `heads` parts of `width` in rows that begin `stride` floats apart, in place.
   virtual void norm_heads(std::int64_t rows, std::int64_t heads, std::int64_t width, const float* gain,
                           float eps, float* x, std::int64_t stride) const = 0;
@@ -143,7 +174,7 @@ class Backend {
   /// out[rows, heads * head_dim] from queries of the same shape, but `query_stride` apart, and each span's
   /// pages, which already hold the span's own keys and values.
   virtual void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans,
-                         const float* queries, float* out) const = 0;
+                         const float* queries, Rows out) const = 0;
 };
 
 /// The CPU: kernels for the instruction sets of isa.h.

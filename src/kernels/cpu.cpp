@@ -91,12 +91,16 @@ class CpuBackend : public Backend {
     return wrap(pack_matrix(std::array{gate, up}, true, compute));
   }
 
-  void linear(const PackedLinear& packed, std::int64_t rows, const float* x, float* y, std::int64_t y_stride,
+  void linear(const PackedLinear& packed, std::int64_t rows, ConstRows x, float* y, std::int64_t y_stride,
               bool accumulate) const override {
     product(static_cast<const CpuLinear&>(packed).matrix, rows, x,
-            {.y = y, .stride = y_stride, .accumulate = accumulate});
+            {.y = reinterpret_cast<std::byte*>(y), .stride = y_stride, .accumulate = accumulate});
   }
-  void summarise(const PackedLinear& packed, std::int64_t rows, const float* x, float softcap,
+  void linear(const PackedLinear& packed, std::int64_t rows, ConstRows x, Rows y) const override {
+    product(static_cast<const CpuLinear&>(packed).matrix, rows, x,
+            {.y = y.data, .type = y.type, .stride = y.width});
+  }
+  void summarise(const PackedLinear& packed, std::int64_t rows, ConstRows x, float softcap,
                  std::span<const Pick> picks, RowSummary* summaries, float* values) const override {
     const PackedMatrix& weight = static_cast<const CpuLinear&>(packed).matrix;
     // As many rows as leave a piece of their outputs in an L2 cache: 128 x 1,024 floats are 512 KB.
@@ -107,19 +111,22 @@ class CpuBackend : public Backend {
       const auto begin = std::ranges::partition_point(picks, before(first));
       const auto end = std::ranges::partition_point(picks, before(first + count));
       const PieceJob job = {first, count, softcap, {begin, end}, values + (begin - picks.begin())};
-      summarise_rows(weight, x + first * weight.in, job, summaries + first);
+      summarise_rows(weight, x.from(first), job, summaries + first);
     }
   }
-  void gated_linear(const PackedLinear& packed, std::int64_t rows, const float* x, GateActivation activation,
-                    const float* addend, float* y) const override {
+  void gated_linear(const PackedLinear& packed, std::int64_t rows, ConstRows x, GateActivation activation,
+                    const float* addend, Rows y) const override {
     product(static_cast<const CpuLinear&>(packed).matrix, rows, x,
-            {.y = y, .stride = packed.out / 2, .activation = activation, .addend = addend});
+            {.y = y.data, .type = y.type, .stride = y.width, .activation = activation, .addend = addend});
   }
 
   void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
-                float* y) const override {
+                Rows y) const override {
     share_out(rows, rows * width, [&](std::int64_t first, std::int64_t last) {
-      simd::rms_norm(size(last - first), size(width), x + first * width, gain, eps, y + first * width);
+      const auto norm = [&](auto* to) {
+        simd::rms_norm(size(last - first), size(width), x + first * width, gain, eps, to);
+      };
+      y.type == Compute::f32 ? norm(y.row<float>(first)) : norm(y.row<std::uint16_t>(first));
     });
   }
 
@@ -174,7 +181,7 @@ class CpuBackend : public Backend {
   }
 
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
-                 float* out) const override {
+                 Rows out) const override {
 #if defined(__x86_64__)
     if (isa() == Isa::amx && shape.cache.type == Compute::bf16)
       return tile_attention_.run(shape, spans, queries, out);
@@ -208,32 +215,41 @@ class CpuBackend : public Backend {
   // What a product needs before it can run.
   struct Prepared {
     ProductKernel kernel;
+    bool direct = false;  // activations are the rows that were given
     Activations activations;
     std::int64_t scratch = 0;  // bytes a thread
   };
-  Prepared prepare(const PackedMatrix& weight, std::int64_t rows) const {
+  Prepared prepare(const PackedMatrix& weight, std::int64_t rows, ConstRows x) const {
     Prepared prepared;
     prepared.kernel = product_kernel(weight.type, isa());
     const std::int64_t granule = prepared.kernel.row_granule;
-    prepared.activations =
-        activations_for(weight, prepared.kernel.form, (rows + granule - 1) / granule * granule);
+    prepared.direct = reads_directly(weight, prepared.kernel.form, x.type);
+    prepared.activations = prepared.direct ? Activations{x.data, x.row_bytes(), nullptr, nullptr}
+                                           : activations_for(weight, prepared.kernel.form,
+                                                             (rows + granule - 1) / granule * granule);
     prepared.scratch = (product_scratch_bytes(weight) + 63) / 64 * 64;
     widened_.reserve(size(prepared.scratch * thread_count()));
     return prepared;
   }
 
+  // Rows that lie as the product reads them.
+  static bool reads_directly(const PackedMatrix& weight, RowForm form, Compute type) {
+    return (form == RowForm::f32 && type == Compute::f32) ||
+           (form == RowForm::bf16 && type == Compute::bf16 && weight.padded_in == weight.in);
+  }
+
   // Activations are brought into form by the threads that use them, where those are the same; few values by
   // the caller.
-  void product(const PackedMatrix& weight, std::int64_t rows, const float* x, const Destination& to) const {
+  void product(const PackedMatrix& weight, std::int64_t rows, ConstRows x, const Destination& to) const {
     if (rows == 0) return;
-    const Prepared prepared = prepare(weight, rows);
+    const Prepared prepared = prepare(weight, rows, x);
     const ProductKernel& kernel = prepared.kernel;
     const Shares shares(weight, rows, kernel.row_granule, thread_count());
-    if (!shares.by_rows()) form_all(weight, kernel.form, rows, x, prepared.activations);
+    if (!shares.by_rows()) form_all(weight, prepared, rows, x);
     const auto share = [&](int thread, int threads) {
       const Shares own(weight, rows, kernel.row_granule, threads);
       const Range range = own.rows(thread), panels = own.panels(thread);
-      if (shares.by_rows()) form_rows(weight, kernel.form, range, x, prepared.activations);
+      if (shares.by_rows()) form_rows(weight, prepared, range, x);
       if (range.first < range.last && panels.first < panels.last)
         kernel.run(weight, prepared.activations, range, panels, to,
                    widened_.as<std::byte>() + prepared.scratch * thread);
@@ -244,10 +260,10 @@ class CpuBackend : public Backend {
       on_each_thread(share);
   }
 
-  void form_all(const PackedMatrix& weight, RowForm form, std::int64_t rows, const float* x,
-                const Activations& to) const {
+  void form_all(const PackedMatrix& weight, const Prepared& prepared, std::int64_t rows, ConstRows x) const {
+    if (prepared.direct) return;
     share_out(rows, rows * weight.in, [&](std::int64_t first, std::int64_t last) {
-      form_rows(weight, form, {first, last}, x, to);
+      form_rows(weight, prepared, {first, last}, x);
     });
   }
 
@@ -259,12 +275,12 @@ class CpuBackend : public Backend {
   };
 
   // Pieces are the same whatever the number of threads, and summed up in their order.
-  void summarise_rows(const PackedMatrix& weight, const float* x, const PieceJob& job,
+  void summarise_rows(const PackedMatrix& weight, ConstRows x, const PieceJob& job,
                       RowSummary* summaries) const {
     constexpr std::int64_t piece_panels = 64, piece_outputs = piece_panels * panel_outputs;
     const std::int64_t pieces = (weight.panels() + piece_panels - 1) / piece_panels;
-    const Prepared prepared = prepare(weight, job.rows);
-    form_all(weight, prepared.kernel.form, job.rows, x, prepared.activations);
+    const Prepared prepared = prepare(weight, job.rows, x);
+    form_all(weight, prepared, job.rows, x);
     const std::int64_t buffer = job.rows * piece_outputs;
     outputs_.reserve(size(buffer * thread_count()) * sizeof(float));
     pieces_.resize(size(pieces * job.rows));
@@ -275,9 +291,10 @@ class CpuBackend : public Backend {
         const Range panels = {piece * piece_panels, std::min((piece + 1) * piece_panels, weight.panels())};
         const std::int64_t first = piece * piece_outputs;
         const std::int64_t count = std::min(piece_outputs, weight.out - first);
-        prepared.kernel.run(weight, prepared.activations, {0, job.rows}, panels,
-                            {.y = y, .stride = piece_outputs, .first_output = first},
-                            widened_.as<std::byte>() + prepared.scratch * thread);
+        prepared.kernel.run(
+            weight, prepared.activations, {0, job.rows}, panels,
+            {.y = reinterpret_cast<std::byte*>(y), .stride = piece_outputs, .first_output = first},
+            widened_.as<std::byte>() + prepared.scratch * thread);
         auto pick = job.picks.begin();
         for (std::int64_t r = 0; r < job.rows; ++r) {
           float* row = y + r * piece_outputs;
@@ -310,45 +327,60 @@ class CpuBackend : public Backend {
 
   // Where the rows of activations for this weight lie.
   Activations activations_for(const PackedMatrix& weight, RowForm form, std::int64_t rows) const {
-    const bool tiled = form == RowForm::int8 || form == RowForm::bf16;
-    const std::int64_t stride =
-        tiled ? weight.padded_in * (form == RowForm::int8 ? 16 : 32) : (weight.padded_in * 4 + 63) / 64 * 64;
-    formed_.reserve(size((tiled ? (rows + 15) / 16 : rows) * stride));
+    const std::int64_t stride = weight.padded_in * (form == RowForm::int8   ? 16
+                                                    : form == RowForm::bf16 ? 2
+                                                                            : 4);
+    formed_.reserve(size((form == RowForm::int8 ? (rows + 15) / 16 : rows) * stride));
     row_scales_.resize(std::max(row_scales_.size(), size(rows)));
     if (weight.type == Compute::int4)
       group_sums_.resize(std::max(group_sums_.size(), size(rows * weight.groups())));
     return {formed_.as<std::byte>(), stride, row_scales_.data(), group_sums_.data()};
   }
 
-  void form_rows(const PackedMatrix& weight, RowForm form, Range rows, const float* x,
-                 const Activations& to) const {
-    const std::size_t width = size(weight.in), padded = size(weight.padded_in);
-    std::byte* data = formed_.as<std::byte>();
+  void form_rows(const PackedMatrix& weight, const Prepared& prepared, Range rows, ConstRows x) const {
+    if (prepared.direct) return;
     for (std::int64_t r = rows.first; r < rows.last; ++r) {
-      const float* from = x + r * weight.in;
-      auto* floats = reinterpret_cast<float*>(data + r * to.stride);
-      switch (form) {
-        case RowForm::f32:
-          std::copy_n(from, width, floats);
-          break;
-        case RowForm::rounded:
+      if (x.type == Compute::f32)
+        form_row(weight, prepared, r, x.row<float>(r));
+      else
+        form_row(weight, prepared, r, x.row<std::uint16_t>(r));
+    }
+  }
+
+  // T is float or uint16_t (bf16).
+  template <typename T>
+  void form_row(const PackedMatrix& weight, const Prepared& prepared, std::int64_t r, const T* from) const {
+    const std::size_t width = size(weight.in), rest = size(weight.padded_in - weight.in);
+    const Activations& to = prepared.activations;
+    std::byte* data = formed_.as<std::byte>();
+    auto* floats = reinterpret_cast<float*>(data + r * to.stride);
+    auto* halves = reinterpret_cast<std::uint16_t*>(floats);
+    constexpr bool rounded = std::is_same_v<T, std::uint16_t>;
+    switch (prepared.kernel.form) {
+      case RowForm::f32:
+      case RowForm::rounded:
+        if constexpr (rounded)
+          simd::widen_bf16(width, from, floats);
+        else
           simd::round_to_bf16(width, from, floats);
-          std::fill_n(floats + width, padded - width, 0.0F);
-          break;
-        case RowForm::bf16:
-          simd::to_bf16_tiles(width, padded, from,
-                              reinterpret_cast<std::uint16_t*>(data + tiled_offset(to.stride, r, 0)));
-          break;
-        case RowForm::int8:
-          auto* row = reinterpret_cast<std::int8_t*>(data + tiled_offset(to.stride, r, 0));
-          row_scales_[size(r)] = simd::to_int8(width, padded, from, row);
-          if (weight.type == Compute::int4)
-            for (std::int64_t g = 0; g < weight.groups(); ++g) {
-              const std::int8_t* group = row + tiled_offset(0, 0, g * int4_group);
-              group_sums_[size(r * weight.groups() + g)] = std::accumulate(group, group + int4_group, 0);
-            }
-          break;
-      }
+        std::fill_n(floats + width, rest, 0.0F);
+        break;
+      case RowForm::bf16:
+        if constexpr (rounded)
+          std::copy_n(from, width, halves);
+        else
+          simd::to_bf16(width, from, halves);
+        std::fill_n(halves + width, rest, std::uint16_t{0});
+        break;
+      case RowForm::int8:
+        auto* row = reinterpret_cast<std::int8_t*>(data + tiled_offset(to.stride, r, 0));
+        row_scales_[size(r)] = simd::to_int8(width, size(weight.padded_in), from, row);
+        if (weight.type == Compute::int4)
+          for (std::int64_t g = 0; g < weight.groups(); ++g) {
+            const std::int8_t* group = row + tiled_offset(0, 0, g * int4_group);
+            group_sums_[size(r * weight.groups() + g)] = std::accumulate(group, group + int4_group, 0);
+          }
+        break;
     }
   }
 

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/product.h"
+#include "kernels/isa.h"
 #include "kernels/simd.h"
 #include "kernels/targets.h"
 
@@ -12,41 +12,15 @@
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it.
 #include <hwy/contrib/math/math-inl.h>
-#include <hwy/highway.h>
+
+#include "kernels/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-using D = hn::ScalableTag<float>;
-using D32 = hn::RebindToUnsigned<D>;
-using D16 = hn::Rebind<std::uint16_t, D32>;
-using Vector = hn::Vec<D>;
 
-// Calls body(i, lanes) for each whole vector of `count` elements and once for a shorter rest.
-template <class Body>
-HWY_INLINE void each_vector(std::size_t count, Body body) {
-  const std::size_t lanes = hn::Lanes(D());
-  std::size_t i = 0;
-  for (; i + lanes <= count; i += lanes) body(i, lanes);
-  if (i < count) body(i, count - i);
-}
-
-// Loads of a shorter rest are filled up with zeros.
-HWY_INLINE Vector load(const float* from, std::size_t lanes) {
-  const D d;
-  return HWY_LIKELY(lanes == hn::Lanes(d)) ? hn::LoadU(d, from)
-                                           : hn::MaskedLoad(hn::FirstN(d, lanes), d, from);
-}
-
-HWY_INLINE void store(Vector v, float* to, std::size_t lanes) {
-  const D d;
-  if (HWY_LIKELY(lanes == hn::Lanes(d)))
-    hn::StoreU(v, d, to);
-  else
-    hn::BlendedStore(v, hn::FirstN(d, lanes), d, to);
-}
-
-void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y) {
+template <class T>
+HWY_INLINE void normalised(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
+                           typename T::Element* y) {
   const D d;
   for (std::size_t r = 0; r < rows; ++r, x += width, y += width) {
     Vector squares = hn::Zero(d);
@@ -57,9 +31,18 @@ void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* 
     const float mean = hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<float>(width);
     const Vector factor = hn::Set(d, 1 / std::sqrt(mean + eps));
     each_vector(width, [&](std::size_t i, std::size_t n) {
-      store(hn::Mul(hn::Mul(load(x + i, n), factor), load(gain + i, n)), y + i, n);
+      T::put(hn::Mul(hn::Mul(load(x + i, n), factor), load(gain + i, n)), y + i, n);
     });
   }
+}
+
+void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y) {
+  normalised<Float>(rows, width, x, gain, eps, y);
+}
+void rms_norm_to_bf16(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
+                      std::uint16_t* y) {
+  isa() == Isa::amx ? normalised<Bf16<true>>(rows, width, x, gain, eps, y)
+                    : normalised<Bf16<false>>(rows, width, x, gain, eps, y);
 }
 
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
@@ -78,146 +61,6 @@ void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std
       });
     }
   }
-}
-
-// e^v for v from -87 to 88: 2^n times e^f, |f| at most ln(2) / 2, by the Taylor polynomial of degree 7, whose
-// error there is 1e-8 of the result. Highway's own checks for more and takes longer. ln(2) is split in two,
-// so that f is right to the last bit for large v, too.
-HWY_INLINE Vector exponential(Vector v) {
-  const D d;
-  const hn::RebindToSigned<D> d32;
-  const Vector n = hn::Round(hn::Mul(v, hn::Set(d, 1.44269504F)));
-  const Vector f =
-      hn::NegMulAdd(n, hn::Set(d, 1.42860677e-6F), hn::NegMulAdd(n, hn::Set(d, 0.693145752F), v));
-  Vector p = hn::Set(d, 1.0F / 5040);
-  for (const float coefficient : {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F})
-    p = hn::MulAdd(p, f, hn::Set(d, coefficient));
-  return hn::BitCast(d, hn::Add(hn::BitCast(d32, p), hn::ShiftLeft<23>(hn::ConvertTo(d32, n))));
-}
-
-// 1 / v for v from 1 on: the processor's estimate (12 bits or more), twice (14 bits: once) corrected by
-// Newton's step. A division takes 16 cycles for 16 floats, and nothing else runs beside it.
-HWY_INLINE Vector reciprocal(Vector v) {
-  const D d;
-  const Vector two = hn::Set(d, 2.0F);
-  Vector r = hn::ApproximateReciprocal(v);
-  r = hn::Mul(r, hn::NegMulAdd(v, r, two));
-  if constexpr (HWY_TARGET > HWY_AVX3) r = hn::Mul(r, hn::NegMulAdd(v, r, two));
-  return r;
-}
-
-// 1 / (1 + e^-v). Beyond 87, e^-v leaves float32's range, and the quotient with it; x times that is 0 either
-// way.
-HWY_INLINE Vector sigmoid(Vector v) {
-  const D d;
-  const Vector bounded = hn::Min(hn::Max(hn::Neg(v), hn::Set(d, -87.0F)), hn::Set(d, 87.0F));
-  return reciprocal(hn::Add(hn::Set(d, 1.0F), exponential(bounded)));
-}
-
-// Abramowitz and Stegun 7.1.26, |error| < 1.5e-7.
-HWY_INLINE Vector erf(Vector v) {
-  const D d;
-  const Vector one = hn::Set(d, 1.0F);
-  const Vector a = hn::Abs(v);
-  const Vector t = hn::Div(one, hn::MulAdd(a, hn::Set(d, 0.3275911F), one));
-  Vector p = hn::Set(d, 1.061405429F);
-  for (const float coefficient : {-1.453152027F, 1.421413741F, -0.284496736F, 0.254829592F})
-    p = hn::MulAdd(p, t, hn::Set(d, coefficient));
-  return hn::CopySign(hn::NegMulAdd(hn::Mul(p, t), hn::Exp(d, hn::Neg(hn::Mul(a, a))), one), v);
-}
-
-struct Silu {
-  HWY_INLINE Vector operator()(Vector v) const { return hn::Mul(v, sigmoid(v)); }
-};
-struct Gelu {
-  HWY_INLINE Vector operator()(Vector v) const {
-    const D d;
-    const Vector half = hn::Set(d, 0.5F);
-    return hn::Mul(v, hn::MulAdd(half, erf(hn::Mul(v, hn::Set(d, 0.70710678F))), half));
-  }
-};
-// x (1 + tanh u) / 2 is x sigmoid(2 u), with u = sqrt(2 / pi) (x + 0.044715 x^3).
-struct GeluTanh {
-  HWY_INLINE Vector operator()(Vector v) const {
-    const D d;
-    const Vector cubic = hn::MulAdd(hn::Mul(hn::Set(d, 0.044715F), v), hn::Mul(v, v), v);
-    return hn::Mul(v, sigmoid(hn::Mul(hn::Set(d, 1.5957691F), cubic)));
-  }
-};
-struct Relu {
-  HWY_INLINE Vector operator()(Vector v) const { return hn::Max(v, hn::Zero(D())); }
-};
-
-// Blocks of alternating gates and ups (ProductKernel) to y.
-template <class Function>
-HWY_INLINE void gated_block(const PackedMatrix& weight, const Destination& to, std::int64_t row,
-                            std::int64_t rows, std::int64_t first, std::int64_t count, const float* block) {
-  const D d;
-  const std::int64_t half = weight.out / 2;
-  for (std::int64_t r = row; r < row + rows; ++r) {
-    for (std::int64_t p = 0; p < count; p += 2, block += 2 * panel_outputs) {
-      const std::int64_t output = (first + p) / 2 * panel_outputs;
-      const float* bias = weight.bias.empty() ? nullptr : weight.bias.data() + (first + p) * panel_outputs;
-      const float* addend = to.addend != nullptr ? to.addend + r * weight.out + output : nullptr;
-      each_vector(static_cast<std::size_t>(std::min(panel_outputs, half - output)),
-                  [&](std::size_t i, std::size_t n) {
-                    Vector gate = hn::LoadU(d, block + i), up = hn::LoadU(d, block + panel_outputs + i);
-                    if (bias != nullptr) {
-                      gate = hn::Add(gate, hn::LoadU(d, bias + i));
-                      up = hn::Add(up, hn::LoadU(d, bias + panel_outputs + i));
-                    }
-                    if (addend != nullptr) {
-                      gate = hn::Add(gate, load(addend + i, n));
-                      up = hn::Add(up, load(addend + half + i, n));
-                    }
-                    store(hn::Mul(Function()(gate), up), to.y + r * to.stride + output + i, n);
-                  });
-    }
-  }
-}
-
-HWY_INLINE void plain_block(const PackedMatrix& weight, const Destination& to, std::int64_t row,
-                            std::int64_t rows, std::int64_t first, std::int64_t count, const float* block) {
-  const std::int64_t output = first * panel_outputs;
-  float* rows_of_y = to.y + output - to.first_output;
-  const auto outputs = static_cast<std::size_t>(std::min(count * panel_outputs, weight.out - output));
-  const float* bias = weight.bias.empty() ? nullptr : weight.bias.data() + output;
-  for (std::int64_t r = row; r < row + rows; ++r, block += count * panel_outputs) {
-    float* y = rows_of_y + r * to.stride;
-    each_vector(outputs, [&](std::size_t i, std::size_t n) {
-      Vector v = load(block + i, n);
-      if (bias != nullptr) v = hn::Add(v, load(bias + i, n));
-      if (to.accumulate) v = hn::Add(v, load(y + i, n));
-      store(v, y + i, n);
-    });
-  }
-}
-
-void write_block(const PackedMatrix& weight, const Destination& to, std::int64_t row, std::int64_t rows,
-                 std::int64_t first, std::int64_t count, const float* block) {
-  if (!weight.gated) return plain_block(weight, to, row, rows, first, count, block);
-  switch (to.activation) {
-    case GateActivation::silu:
-      return gated_block<Silu>(weight, to, row, rows, first, count, block);
-    case GateActivation::gelu:
-      return gated_block<Gelu>(weight, to, row, rows, first, count, block);
-    case GateActivation::gelu_tanh:
-      return gated_block<GeluTanh>(weight, to, row, rows, first, count, block);
-    case GateActivation::relu:
-      return gated_block<Relu>(weight, to, row, rows, first, count, block);
-  }
-}
-
-// The bits of v rounded to bf16 in the upper halves, zeros below. A NaN stays one: adding to its bits could
-// make it an infinity.
-HWY_INLINE hn::Vec<D32> bf16_bits(Vector v) {
-  const D32 d32;
-  const auto bits = hn::BitCast(d32, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fff)));
-  const auto quiet = hn::Or(bits, hn::Set(d32, 0x400000));
-  const auto either = hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), quiet, rounded);
-  return hn::And(either, hn::Set(d32, 0xffff0000));
 }
 
 // Soft cap, maximum, its place and the sum of e^(y - maximum), of some outputs of a row.
@@ -251,44 +94,6 @@ PieceSummary summarise(std::size_t count, float cap, float* y) {
   return summary;
 }
 
-// Where byte `byte` of a row lies whose stretches of 64 bytes are a tile apart.
-HWY_INLINE std::size_t in_tile(std::size_t byte) { return byte / 64 * 1024 + byte % 64; }
-
-// quantise_activations of quantise.h.
-float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
-  const D d;
-  const hn::Rebind<std::int8_t, D> d8;
-  const std::size_t lanes = hn::Lanes(d);
-  // A maximum takes 4 cycles, so that one alone would wait for itself.
-  Vector largest[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
-  std::size_t i = 0;
-  for (; i + 4 * lanes <= width; i += 4 * lanes)
-    for (std::size_t j = 0; j < 4; ++j)
-      largest[j] = hn::Max(largest[j], hn::Abs(hn::LoadU(d, x + i + j * lanes)));
-  for (; i < width; i += lanes)
-    largest[0] = hn::Max(largest[0], hn::Abs(load(x + i, std::min(lanes, width - i))));
-  const float most = hn::GetLane(
-      hn::MaxOfLanes(d, hn::Max(hn::Max(largest[0], largest[1]), hn::Max(largest[2], largest[3]))));
-  const Vector inverse = hn::Set(d, most > 0 ? 127 / most : 0);
-  const auto put = [&](Vector v, std::size_t at) {
-    hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Mul(v, inverse))), d8, y + in_tile(at));
-  };
-  for (i = 0; i + lanes <= width; i += lanes) put(hn::LoadU(d, x + i), i);
-  for (; i < padded; i += lanes) put(i < width ? load(x + i, width - i) : hn::Zero(d), i);
-  return most / 127;
-}
-
-void to_bf16_tiles(std::size_t width, std::size_t padded, const float* x, std::uint16_t* y) {
-  const D16 d16;
-  const std::size_t lanes = hn::Lanes(d16);
-  const auto put = [&](Vector v, std::size_t at) {
-    hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(bf16_bits(v))), d16, y + in_tile(at * 2) / 2);
-  };
-  std::size_t i = 0;
-  for (; i + lanes <= width; i += lanes) put(hn::LoadU(D(), x + i), i);
-  for (; i < padded; i += lanes) put(i < width ? load(x + i, width - i) : hn::Zero(D()), i);
-}
-
 void add(std::size_t count, const float* x, float* y) {
   each_vector(
       count, [&](std::size_t i, std::size_t n) { store(hn::Add(load(y + i, n), load(x + i, n)), y + i, n); });
@@ -302,23 +107,6 @@ void softcap(std::size_t count, float c, float* x) {
   });
 }
 
-void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
-  const D16 d16;
-  each_vector(count, [&](std::size_t i, std::size_t n) {
-    const auto halves = hn::TruncateTo(d16, hn::ShiftRight<16>(bf16_bits(load(x + i, n))));
-    if (HWY_LIKELY(n == hn::Lanes(d16)))
-      hn::StoreU(halves, d16, y + i);
-    else
-      hn::BlendedStore(halves, hn::FirstN(d16, n), d16, y + i);
-  });
-}
-
-void round_to_bf16(std::size_t count, const float* x, float* y) {
-  each_vector(count, [&](std::size_t i, std::size_t n) {
-    store(hn::BitCast(D(), bf16_bits(load(x + i, n))), y + i, n);
-  });
-}
-
 const char* target() { return hwy::TargetName(HWY_TARGET); }
 
 }  // namespace fathom::simd::HWY_NAMESPACE
@@ -328,15 +116,11 @@ HWY_AFTER_NAMESPACE();
 namespace fathom::simd {
 
 HWY_EXPORT(rms_norm);
+HWY_EXPORT(rms_norm_to_bf16);
 HWY_EXPORT(rotary);
-HWY_EXPORT(write_block);
-HWY_EXPORT(to_int8);
 HWY_EXPORT(summarise);
-HWY_EXPORT(to_bf16_tiles);
 HWY_EXPORT(add);
 HWY_EXPORT(softcap);
-HWY_EXPORT(to_bf16);
-HWY_EXPORT(round_to_bf16);
 HWY_EXPORT(target);
 
 std::string target_name() { return HWY_DYNAMIC_DISPATCH(target)(); }
@@ -344,37 +128,19 @@ std::string target_name() { return HWY_DYNAMIC_DISPATCH(target)(); }
 void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y) {
   HWY_DYNAMIC_DISPATCH(rms_norm)(rows, width, x, gain, eps, y);
 }
+void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
+              std::uint16_t* y) {
+  HWY_DYNAMIC_DISPATCH(rms_norm_to_bf16)(rows, width, x, gain, eps, y);
+}
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
             const float* table, float* x, std::size_t stride) {
   HWY_DYNAMIC_DISPATCH(rotary)(rows, heads, head_dim, positions, table, x, stride);
 }
-float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
-  return HWY_DYNAMIC_DISPATCH(to_int8)(width, padded, x, y);
-}
 PieceSummary summarise(std::size_t count, float cap, float* y) {
   return HWY_DYNAMIC_DISPATCH(summarise)(count, cap, y);
 }
-void to_bf16_tiles(std::size_t width, std::size_t padded, const float* x, std::uint16_t* y) {
-  HWY_DYNAMIC_DISPATCH(to_bf16_tiles)(width, padded, x, y);
-}
 void add(std::size_t count, const float* x, float* y) { HWY_DYNAMIC_DISPATCH(add)(count, x, y); }
 void softcap(std::size_t count, float c, float* x) { HWY_DYNAMIC_DISPATCH(softcap)(count, c, x); }
-void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
-  HWY_DYNAMIC_DISPATCH(to_bf16)(count, x, y);
-}
-void round_to_bf16(std::size_t count, const float* x, float* y) {
-  HWY_DYNAMIC_DISPATCH(round_to_bf16)(count, x, y);
-}
 
 }  // namespace fathom::simd
-
-namespace fathom {
-
-void write_block(const PackedMatrix& weight, const Destination& to, std::int64_t row, std::int64_t rows,
-                 std::int64_t first, std::int64_t count, const float* block) {
-  using namespace simd;
-  HWY_DYNAMIC_DISPATCH(write_block)(weight, to, row, rows, first, count, block);
-}
-
-}  // namespace fathom
 #endif

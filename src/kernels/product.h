@@ -20,12 +20,12 @@ enum class RowForm {
 };
 
 /// Rows of activations, padded with zeros to the weight's padded_in; their number is padded too
-/// (ProductKernel), with rows whose content does not matter. Floats lie row by row. bf16 and int8 lie as
+/// (ProductKernel), with rows whose content does not matter. Floats and bf16 lie row by row. int8 lie as
 /// tiles do, 16 rows of 64 bytes in 1,024 bytes, so that tiles are read from memory in order, and the
 /// processor fetches the next ones ahead.
 struct Activations {
   const std::byte* data = nullptr;
-  std::int64_t stride = 0;             ///< floats: bytes between rows; otherwise between blocks of 16 rows
+  std::int64_t stride = 0;             ///< int8: bytes between blocks of 16 rows; otherwise between rows
   const float* scales = nullptr;       ///< int8: a row each
   const std::int32_t* sums = nullptr;  ///< int8 for int4: [rows, groups]
 };
@@ -37,8 +37,9 @@ inline std::int64_t tiled_offset(std::int64_t stride, std::int64_t row, std::int
 
 /// Where results go. Not gated: y = or += result, bias included. Gated: y[rows, out / 2].
 struct Destination {
-  float* y = nullptr;
-  std::int64_t stride = 0;        ///< floats between rows
+  std::byte* y = nullptr;
+  Compute type = Compute::f32;    ///< or bf16: rounded
+  std::int64_t stride = 0;        ///< elements between rows
   std::int64_t first_output = 0;  ///< which output y begins with
   bool accumulate = false;
   GateActivation activation = GateActivation::silu;
@@ -71,11 +72,25 @@ void integers_portable(const PackedMatrix&, const Activations&, Range, Range, co
 void integers_avx2(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void integers_avx512(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void tiles_amx(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+
+/// The sums of one row with one panel of integers.
+using PanelSums = void (*)(const PackedMatrix& weight, const Activations& x, std::int64_t row,
+                           const std::byte* panel, std::int32_t* sums);
+/// Products of integers where there is nothing to gain from several rows at once.
+void row_by_row(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+                const Destination& to, PanelSums panel_sums);
 }  // namespace products
 
-/// Takes the results of `count` panels from `first` on for rows [row, row + rows), block[rows, 16 count]
-/// without bias, to where they belong.
-void write_block(const PackedMatrix& weight, const Destination& to, std::int64_t row, std::int64_t rows,
-                 std::int64_t first, std::int64_t count, const float* block);
+/// Results of `panels` panels from `first` on for rows [row, row + rows): sums [rows, 16 panels] without
+/// bias, whole numbers where there are scales of rows, which are then to be multiplied with these and the
+/// outputs'.
+struct Block {
+  std::int64_t row = 0, rows = 0, first = 0, panels = 0;
+  const void* sums = nullptr;
+  const float* row_scales = nullptr;  ///< of all rows
+};
+
+/// Takes results to where they belong.
+void write_block(const PackedMatrix& weight, const Destination& to, const Block& block);
 
 }  // namespace fathom

@@ -1,7 +1,12 @@
 // Products by AMX's tiles: 16 rows of activations times 16 outputs at once, 32 (bf16) or 64 (int8) inputs an
 // instruction.
 #include "kernels/product.h"
+#include "kernels/targets.h"
 #include "kernels/tiles.h"
+// After targets.h.
+#include "kernels/block_writer-inl.h"
+
+static_assert(HWY_STATIC_TARGET == HWY_AVX3, "the flags of this file do not make Highway's AVX3");
 
 namespace fathom::products {
 namespace {
@@ -9,6 +14,20 @@ namespace {
 std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 constexpr std::int64_t tile_rows = 16, tile_bytes = 1024, row_bytes = 64;
+
+// Where tiles of activations lie: bytes between blocks of 16 rows, between the rows of a tile, and from one
+// tile to the next inputs' one.
+struct Layout {
+  const std::byte* data;
+  std::int64_t block, row, step;
+
+  const std::byte* at(std::int64_t first_row) const { return data + first_row / tile_rows * block; }
+};
+
+Layout layout_of(const Activations& x, bool integers) {
+  if (integers) return {x.data, x.stride, row_bytes, tile_bytes};
+  return {x.data, x.stride * tile_rows, x.stride, row_bytes};
+}
 
 // One instruction for either type; tiles are named by numbers in the code.
 #define FATHOM_TILE_PRODUCT(sum, a, b) \
@@ -20,12 +39,12 @@ constexpr std::int64_t tile_rows = 16, tile_bytes = 1024, row_bytes = 64;
   } while (false)
 
 // 32 rows x 2 panels in four tiles of sums: 4 KB of operands are loaded for 4 products of 16 cycles. `steps`
-// tiles of inputs; a row block's second half begins a stride after its first, a panel's successor
-// `panel_bytes` after it. sums: [2][2] tiles, which go on from what is there with `resume`.
-template <bool integers>
-void tiles_2x2(const std::byte* x, std::int64_t stride, const std::byte* weights, std::int64_t panel_bytes,
-               std::int64_t steps, std::byte* sums, bool resume) {
-  const std::byte* lower = x + stride;
+// tiles of inputs; a panel's successor begins `panel_bytes` after it. sums: [2][2] tiles, which go on from
+// what is there with `resume`.
+template <bool integers, typename Between>
+void tiles_2x2(const Layout& layout, const std::byte* x, const std::byte* weights, std::int64_t panel_bytes,
+               std::int64_t steps, std::byte* sums, bool resume, const Between& between) {
+  const std::byte* lower = x + layout.block;
   if (resume) {
     _tile_loadd(0, sums, 128);  // rows of a block are 32 outputs: 128 bytes
     _tile_loadd(1, sums + 64, 128);
@@ -38,14 +57,15 @@ void tiles_2x2(const std::byte* x, std::int64_t stride, const std::byte* weights
     _tile_zero(3);
   }
   for (std::int64_t k = 0; k < steps; ++k) {
-    _tile_loadd(4, x + k * tile_bytes, row_bytes);
+    _tile_loadd(4, x + k * layout.step, layout.row);
     _tile_loadd(6, weights + k * tile_bytes, row_bytes);
-    _tile_loadd(5, lower + k * tile_bytes, row_bytes);
+    _tile_loadd(5, lower + k * layout.step, layout.row);
     _tile_loadd(7, weights + panel_bytes + k * tile_bytes, row_bytes);
     FATHOM_TILE_PRODUCT(0, 4, 6);
     FATHOM_TILE_PRODUCT(2, 5, 6);
     FATHOM_TILE_PRODUCT(1, 4, 7);
     FATHOM_TILE_PRODUCT(3, 5, 7);
+    between(k);
   }
   _tile_stored(0, sums, 128);
   _tile_stored(1, sums + 64, 128);
@@ -55,15 +75,15 @@ void tiles_2x2(const std::byte* x, std::int64_t stride, const std::byte* weights
 
 // 16 rows x 4 panels, for up to 16 rows: bound by reading the weights, from four streams.
 template <bool integers>
-void tiles_1x4(const std::byte* x, const std::byte* weights, std::int64_t panel_bytes, std::int64_t steps,
-               std::byte* sums) {
+void tiles_1x4(const Layout& layout, const std::byte* x, const std::byte* weights, std::int64_t panel_bytes,
+               std::int64_t steps, std::byte* sums) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (std::int64_t k = 0; k < steps; ++k) {
     const std::byte* b = weights + k * tile_bytes;
-    _tile_loadd(4, x + k * tile_bytes, row_bytes);
+    _tile_loadd(4, x + k * layout.step, layout.row);
     _tile_loadd(5, b, row_bytes);
     FATHOM_TILE_PRODUCT(0, 4, 5);
     _tile_loadd(6, b + panel_bytes, row_bytes);
@@ -80,28 +100,15 @@ void tiles_1x4(const std::byte* x, const std::byte* weights, std::int64_t panel_
 }
 
 template <bool integers>
-void tiles_1x1(const std::byte* x, const std::byte* weights, std::int64_t steps, std::byte* sums) {
+void tiles_1x1(const Layout& layout, const std::byte* x, const std::byte* weights, std::int64_t steps,
+               std::byte* sums) {
   _tile_zero(0);
   for (std::int64_t k = 0; k < steps; ++k) {
-    _tile_loadd(4, x + k * tile_bytes, row_bytes);
+    _tile_loadd(4, x + k * layout.step, layout.row);
     _tile_loadd(6, weights + k * tile_bytes, row_bytes);
     FATHOM_TILE_PRODUCT(0, 4, 6);
   }
   _tile_stored(0, sums, 64);
-}
-
-// Whole numbers [rows, 16 count] to floats, in place: times the row's and the output's scale.
-void apply_scales(const PackedMatrix& weight, const Activations& x, std::int64_t row, std::int64_t rows,
-                  std::int64_t panel, std::int64_t count, std::byte* sums) {
-  for (std::int64_t p = 0; p < count; ++p) {
-    const __m512 scales = _mm512_loadu_ps(weight.scales(weight.panel(panel + p)));
-    for (std::int64_t r = 0; r < rows; ++r) {
-      std::byte* at = sums + (r * count + p) * 64;
-      const __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(at));
-      _mm512_storeu_ps(reinterpret_cast<float*>(at),
-                       _mm512_mul_ps(_mm512_mul_ps(sum, _mm512_set1_ps(x.scales[row + r])), scales));
-    }
-  }
 }
 
 // The weights of an int4 panel as int8 tiles: (q - 8) * multiplier, at most 8 * 15 in magnitude.
@@ -140,13 +147,6 @@ TilePanels tile_panels(const PackedMatrix& weight, std::int64_t panel, std::int6
   return {scratch, bytes};
 }
 
-template <bool integers>
-void finish(const PackedMatrix& weight, const Activations& x, std::int64_t row, std::int64_t rows,
-            std::int64_t panel, std::int64_t count, std::byte* sums, const Destination& to) {
-  if constexpr (integers) apply_scales(weight, x, row, rows, panel, count, sums);
-  write_block(weight, to, row, rows, panel, count, reinterpret_cast<const float*>(sums));
-}
-
 // Inputs are gone through in stretches of at most 9 tiles: those of two panels, 18 KB, then stay in the L1
 // cache beside a block's own 18 KB, while block after block comes by. With 18 tiles at a time both come from
 // the L2 cache, at 1,740 GFLOP/s a core in bf16 and not 2,530.
@@ -154,52 +154,104 @@ constexpr std::int64_t stretch = 9;
 // Row blocks whose sums wait for the next stretch; 32 KB.
 constexpr std::int64_t sweep = 8;
 
-// The results of two panels for up to `sweep` blocks of rows.
-template <bool integers>
-void sweep_rows(const PackedMatrix& weight, const Activations& x, Range rows, std::int64_t panel,
-                const TilePanels& own, const Destination& to) {
-  alignas(64) std::byte sums[sweep][4 * tile_bytes];
-  const std::int64_t steps = weight.padded_in / (integers ? 64 : 32);
-  const std::int64_t stretches = (steps + stretch - 1) / stretch;
-  for (std::int64_t s = 0; s < stretches; ++s) {
-    const std::int64_t first = steps * s / stretches, last = steps * (s + 1) / stretches;
-    std::int64_t block = 0;
-    for (std::int64_t row = rows.first; row < rows.last; row += 2 * tile_rows, ++block) {
-      tiles_2x2<integers>(x.data + row / tile_rows * x.stride + first * tile_bytes, x.stride,
-                          own.weights + first * tile_bytes, own.bytes, last - first, sums[block], s > 0);
-      if (s + 1 == stretches)
-        finish<integers>(weight, x, row, least(rows.last - row, 2 * tile_rows), panel, 2, sums[block], to);
+// Two panels' products with rows, and what takes the results to where they belong.
+template <class Writer>
+class Product {
+ public:
+  Product(const PackedMatrix& weight, const Activations& x, const Destination& to, std::byte* scratch)
+      : weight_(weight),
+        to_(to),
+        layout_(layout_of(x, integers)),
+        row_scales_(integers ? x.scales : nullptr),
+        steps_(weight.padded_in / (integers ? 64 : 32)),
+        scratch_(scratch) {}
+
+  // Up to 16 rows with four panels.
+  void few_rows(Range rows, std::int64_t panel) {
+    const TilePanels own = tile_panels(weight_, panel, 4, scratch_);
+    tiles_1x4<integers>(layout_, layout_.at(rows.first), own.weights, own.bytes, steps_, sums_[0]);
+    simd::HWY_NAMESPACE::write_all<Writer>(
+        weight_, to_, {rows.first, rows.last - rows.first, panel, 4, sums_[0], row_scales_});
+  }
+
+  void two_panels(Range rows, std::int64_t panel) {
+    const TilePanels own = tile_panels(weight_, panel, 2, scratch_);
+    constexpr std::int64_t together = sweep * 2 * tile_rows;
+    for (std::int64_t row = rows.first; row < rows.last; row += together)
+      sweep_rows({row, least(rows.last, row + together)}, panel, own);
+  }
+
+  void one_panel(Range rows, std::int64_t panel) {
+    const TilePanels own = tile_panels(weight_, panel, 1, scratch_);
+    for (std::int64_t row = rows.first; row < rows.last; row += tile_rows) {
+      tiles_1x1<integers>(layout_, layout_.at(row), own.weights, steps_, sums_[0]);
+      simd::HWY_NAMESPACE::write_all<Writer>(
+          weight_, to_, {row, least(rows.last - row, tile_rows), panel, 1, sums_[0], row_scales_});
     }
   }
+
+  // Writes what is left.
+  void finish() {
+    for (std::int64_t r = 0; r < waiting_rows_; ++r) waiting_.write(r);
+    waiting_rows_ = 0;
+  }
+
+ private:
+  static constexpr bool integers = Writer::integers;
+
+  // The results of two panels for up to `sweep` blocks of rows. A block's sums wait until the next block is
+  // computed and are then written a few rows after each step: vectors and tiles work side by side.
+  void sweep_rows(Range rows, std::int64_t panel, const TilePanels& own) {
+    const std::int64_t stretches = (steps_ + stretch - 1) / stretch;
+    for (std::int64_t s = 0; s < stretches; ++s) {
+      const std::int64_t first = steps_ * s / stretches, steps = steps_ * (s + 1) / stretches - first;
+      std::byte* sums = sums_[0];
+      for (std::int64_t row = rows.first; row < rows.last; row += 2 * tile_rows, sums += 4 * tile_bytes) {
+        const Writer waiting = waiting_;  // a copy, since what is written could not change it
+        const std::int64_t waiting_rows = waiting_rows_, a_step = (waiting_rows + steps - 1) / steps;
+        const auto write = [&](std::int64_t k) __attribute__((always_inline)) {
+          const std::int64_t last = least(waiting_rows, (k + 1) * a_step);
+          for (std::int64_t r = k * a_step; r < last; ++r) waiting.write(r);
+        };
+        tiles_2x2<integers>(layout_, layout_.at(row) + first * layout_.step, own.weights + first * tile_bytes,
+                            own.bytes, steps, sums, s > 0, write);
+        waiting_rows_ = 0;
+        if (s + 1 < stretches) continue;
+        waiting_rows_ = least(rows.last - row, 2 * tile_rows);
+        waiting_ = Writer(weight_, to_, {row, waiting_rows_, panel, 2, sums, row_scales_}, panel);
+      }
+    }
+  }
+
+  const PackedMatrix& weight_;
+  const Destination& to_;
+  Layout layout_;
+  const float* row_scales_;
+  std::int64_t steps_;
+  std::byte* scratch_;
+  Writer waiting_;
+  std::int64_t waiting_rows_ = 0;
+  alignas(64) std::byte sums_[sweep][4 * tile_bytes];
+};
+
+template <class Writer>
+void product(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+             const Destination& to, std::byte* scratch) {
+  const amx::TileScope scope;
+  Product<Writer> product(weight, x, to, scratch);
+  std::int64_t panel = panels.first;
+  if (rows.last - rows.first <= tile_rows)
+    for (; panel + 4 <= panels.last; panel += 4) product.few_rows(rows, panel);
+  for (; panel + 2 <= panels.last; panel += 2) product.two_panels(rows, panel);
+  product.finish();
+  if (panel < panels.last) product.one_panel(rows, panel);
 }
 
 template <bool integers>
 void tiles(const PackedMatrix& weight, const Activations& x, Range rows, Range panels, const Destination& to,
            std::byte* scratch) {
-  const amx::TileScope scope;
-  const std::int64_t steps = weight.padded_in / (integers ? 64 : 32), count = rows.last - rows.first;
-  alignas(64) std::byte sums[4 * tile_bytes];
-  std::int64_t panel = panels.first;
-  if (count <= tile_rows) {
-    for (; panel + 4 <= panels.last; panel += 4) {
-      const TilePanels own = tile_panels(weight, panel, 4, scratch);
-      tiles_1x4<integers>(x.data + rows.first / tile_rows * x.stride, own.weights, own.bytes, steps, sums);
-      finish<integers>(weight, x, rows.first, count, panel, 4, sums, to);
-    }
-  }
-  for (; panel + 2 <= panels.last; panel += 2) {
-    const TilePanels own = tile_panels(weight, panel, 2, scratch);
-    constexpr std::int64_t together = sweep * 2 * tile_rows;
-    for (std::int64_t row = rows.first; row < rows.last; row += together)
-      sweep_rows<integers>(weight, x, {row, least(rows.last, row + together)}, panel, own, to);
-  }
-  if (panel < panels.last) {
-    const TilePanels own = tile_panels(weight, panel, 1, scratch);
-    for (std::int64_t row = rows.first; row < rows.last; row += tile_rows) {
-      tiles_1x1<integers>(x.data + row / tile_rows * x.stride, own.weights, steps, sums);
-      finish<integers>(weight, x, row, least(rows.last - row, tile_rows), panel, 1, sums, to);
-    }
-  }
+  simd::HWY_NAMESPACE::with_writer<integers, true>(
+      weight, to, [&](auto writer) { product<decltype(writer)>(weight, x, rows, panels, to, scratch); });
 }
 
 #undef FATHOM_TILE_PRODUCT

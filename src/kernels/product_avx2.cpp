@@ -58,26 +58,17 @@ void int4_sums(const PackedMatrix& weight, const Activations& x, std::int64_t ro
 
 void integers_avx2(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
                    const Destination& to, std::byte*) {
-  for (std::int64_t first = panels.first; first < panels.last; first += 2) {
-    const std::int64_t count = panels.last - first < 2 ? 1 : 2;
-    for (std::int64_t row = rows.first; row < rows.last; ++row) {
-      alignas(32) float block[2 * panel_outputs];
-      for (std::int64_t p = 0; p < count; ++p) {
-        const std::byte* panel = weight.panel(first + p);
-        __m256i sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-        if (weight.type == Compute::int8)
-          int8_sums(weight, x, row, panel, sums);
-        else
-          int4_sums(weight, x, row, panel, sums);
-        const __m256 scale = _mm256_set1_ps(x.scales[row]);
-        for (int half = 0; half < 2; ++half)
-          _mm256_store_ps(block + p * panel_outputs + half * 8,
-                          _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums[half]), scale),
-                                        _mm256_loadu_ps(weight.scales(panel) + half * 8)));
-      }
-      write_block(weight, to, row, 1, first, count, block);
-    }
-  }
+  row_by_row(weight, x, rows, panels, to,
+             [](const PackedMatrix& matrix, const Activations& values, std::int64_t row,
+                const std::byte* panel, std::int32_t* block) {
+               __m256i sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+               if (matrix.type == Compute::int8)
+                 int8_sums(matrix, values, row, panel, sums);
+               else
+                 int4_sums(matrix, values, row, panel, sums);
+               for (int half = 0; half < 2; ++half)
+                 _mm256_storeu_si256(reinterpret_cast<__m256i*>(block + half * 8), sums[half]);
+             });
 }
 
 }  // namespace fathom::products

@@ -7,6 +7,15 @@
 namespace fathom::products {
 namespace {
 
+template <int R, int P>
+void finish(const PackedMatrix& weight, const Activations& x, std::int64_t row, std::int64_t panel,
+            const __m512i (&sums)[R][P], const Destination& to) {
+  alignas(64) std::int32_t block[R * P * panel_outputs];
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) _mm512_store_si512(block + (r * P + p) * panel_outputs, sums[r][p]);
+  write_block(weight, to, {row, R, panel, P, block, x.scales});
+}
+
 // vpdpbusd multiplies unsigned with signed bytes. Activations become unsigned by adding 128, which the
 // panel's offsets take away again.
 template <int R, int P>
@@ -32,16 +41,7 @@ void int8_block(const PackedMatrix& weight, const Activations& x, std::int64_t r
       for (int r = 0; r < R; ++r) sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], four[r], w);
     }
   }
-  alignas(64) float block[R * P * panel_outputs];
-  for (int r = 0; r < R; ++r) {
-    const __m512 scale = _mm512_set1_ps(x.scales[row + r]);
-    for (int p = 0; p < P; ++p) {
-      const __m512 scales = _mm512_loadu_ps(weight.scales(weights + p * panel_bytes));
-      _mm512_store_ps(block + (r * P + p) * panel_outputs,
-                      _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][p]), scale), scales));
-    }
-  }
-  write_block(weight, to, row, R, panel, P, block);
+  finish<R, P>(weight, x, row, panel, sums, to);
 }
 
 // The sum over a group of 32 inputs starts at -8 times the sum of its activations, since a stored 0 stands
@@ -82,16 +82,7 @@ void int4_block(const PackedMatrix& weight, const Activations& x, std::int64_t r
         totals[r][p] = _mm512_add_epi32(totals[r][p], _mm512_mullo_epi32(sums[r], multipliers));
     }
   }
-  alignas(64) float block[R * P * panel_outputs];
-  for (int r = 0; r < R; ++r) {
-    const __m512 scale = _mm512_set1_ps(x.scales[row + r]);
-    for (int p = 0; p < P; ++p) {
-      const __m512 scales = _mm512_loadu_ps(weight.scales(weights + p * panel_bytes));
-      _mm512_store_ps(block + (r * P + p) * panel_outputs,
-                      _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(totals[r][p]), scale), scales));
-    }
-  }
-  write_block(weight, to, row, R, panel, P, block);
+  finish<R, P>(weight, x, row, panel, totals, to);
 }
 
 template <int R, int P>

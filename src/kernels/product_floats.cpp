@@ -40,7 +40,7 @@ HWY_INLINE void block_of(const PackedMatrix& weight, const Activations& x, std::
     for (std::size_t i = 0; i < R * outputs; i += hn::Lanes(d))
       hn::Store(hn::Add(hn::Load(d, block + i), hn::Load(d, part + i)), d, block + i);
   }
-  write_block(weight, to, row, R, panel, P, block);
+  write_block(weight, to, {row, R, panel, P, block, nullptr});
 }
 
 // The rows that do not fill a block, with the same panels.

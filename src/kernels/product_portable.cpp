@@ -1,4 +1,6 @@
 // Products with int8 and int4 weights as plain loops, for any processor.
+#include <algorithm>
+
 #include "kernels/product.h"
 
 namespace fathom::products {
@@ -33,26 +35,30 @@ void int4_sums(const PackedMatrix& weight, const Activations& x, std::int64_t ro
 
 }  // namespace
 
-void integers_portable(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
-                       const Destination& to, std::byte*) {
+void row_by_row(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+                const Destination& to, PanelSums panel_sums) {
   for (std::int64_t first = panels.first; first < panels.last; first += 2) {
     const std::int64_t count = panels.last - first < 2 ? 1 : 2;
     for (std::int64_t row = rows.first; row < rows.last; ++row) {
-      float block[2 * panel_outputs];
-      for (std::int64_t p = 0; p < count; ++p) {
-        const std::byte* panel = weight.panel(first + p);
-        std::int32_t sums[panel_outputs] = {};
-        if (weight.type == Compute::int8)
-          int8_sums(weight, x, row, panel, sums);
-        else
-          int4_sums(weight, x, row, panel, sums);
-        for (std::int64_t o = 0; o < panel_outputs; ++o)
-          block[p * panel_outputs + o] =
-              static_cast<float>(sums[o]) * x.scales[row] * weight.scales(panel)[o];
-      }
-      write_block(weight, to, row, 1, first, count, block);
+      std::int32_t sums[2 * panel_outputs];
+      for (std::int64_t p = 0; p < count; ++p)
+        panel_sums(weight, x, row, weight.panel(first + p), sums + p * panel_outputs);
+      write_block(weight, to, {row, 1, first, count, sums, x.scales});
     }
   }
+}
+
+void integers_portable(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+                       const Destination& to, std::byte*) {
+  row_by_row(weight, x, rows, panels, to,
+             [](const PackedMatrix& matrix, const Activations& values, std::int64_t row,
+                const std::byte* panel, std::int32_t* sums) {
+               std::fill_n(sums, panel_outputs, 0);
+               if (matrix.type == Compute::int8)
+                 int8_sums(matrix, values, row, panel, sums);
+               else
+                 int4_sums(matrix, values, row, panel, sums);
+             });
 }
 
 }  // namespace fathom::products

@@ -92,6 +92,17 @@ std::int64_t value_index(const KvLayout& layout, std::int64_t head, std::int64_t
          element(layout, position % page_positions, d, layout.padded_dim());
 }
 
+float value(ConstRows rows, std::int64_t row, std::int64_t i) {
+  return rows.type == Compute::f32 ? rows.row<float>(row)[i] : from_bf16(rows.row<std::uint16_t>(row)[i]);
+}
+
+void put(Rows rows, std::int64_t row, std::int64_t i, double value) {
+  if (rows.type == Compute::f32)
+    rows.row<float>(row)[i] = static_cast<float>(value);
+  else
+    rows.row<std::uint16_t>(row)[i] = to_bf16(static_cast<float>(value));
+}
+
 class ReferenceBackend : public Backend {
  public:
   std::string describe() const override { return "reference (plain loops, one thread)"; }
@@ -120,12 +131,13 @@ class ReferenceBackend : public Backend {
     return pack(std::array{gate, up}, compute);
   }
 
-  void linear(const PackedLinear& packed, std::int64_t rows, const float* x, float* y, std::int64_t y_stride,
+  void linear(const PackedLinear& packed, std::int64_t rows, ConstRows x, float* y, std::int64_t y_stride,
               bool accumulate) const override {
     const auto& weight = static_cast<const ReferenceLinear&>(packed);
     for (std::int64_t r = 0; r < rows; ++r) {
-      const auto values =
-          rounded_activations(weight.compute, {x + r * weight.in, static_cast<std::size_t>(weight.in)});
+      std::vector<float> row(static_cast<std::size_t>(weight.in));
+      for (std::size_t i = 0; i < row.size(); ++i) row[i] = value(x, r, static_cast<std::int64_t>(i));
+      const auto values = rounded_activations(weight.compute, row);
       for (std::int64_t o = 0; o < weight.out; ++o) {
         const float* w = weight.weight.data() + o * weight.in;
         double sum = weight.bias[static_cast<std::size_t>(o)];
@@ -136,7 +148,15 @@ class ReferenceBackend : public Backend {
     }
   }
 
-  void summarise(const PackedLinear& weight, std::int64_t rows, const float* x, float cap,
+  void linear(const PackedLinear& weight, std::int64_t rows, ConstRows x, Rows y) const override {
+    std::vector<float> results(static_cast<std::size_t>(rows * weight.out));
+    linear(weight, rows, x, results.data(), weight.out, false);
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t o = 0; o < weight.out; ++o)
+        put(y, r, o, results[static_cast<std::size_t>(r * weight.out + o)]);
+  }
+
+  void summarise(const PackedLinear& weight, std::int64_t rows, ConstRows x, float cap,
                  std::span<const Pick> picks, RowSummary* summaries, float* values) const override {
     std::vector<float> y(static_cast<std::size_t>(rows * weight.out));
     linear(weight, rows, x, y.data(), weight.out, false);
@@ -152,8 +172,8 @@ class ReferenceBackend : public Backend {
       values[i] = y[static_cast<std::size_t>(picks[i].row * weight.out + picks[i].output)];
   }
 
-  void gated_linear(const PackedLinear& weight, std::int64_t rows, const float* x, GateActivation activation,
-                    const float* addend, float* y) const override {
+  void gated_linear(const PackedLinear& weight, std::int64_t rows, ConstRows x, GateActivation activation,
+                    const float* addend, Rows y) const override {
     std::vector<float> both(static_cast<std::size_t>(rows * weight.out));
     if (addend != nullptr) std::copy_n(addend, both.size(), both.begin());
     linear(weight, rows, x, both.data(), weight.out, true);
@@ -161,24 +181,24 @@ class ReferenceBackend : public Backend {
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::int64_t i = 0; i < half; ++i) {
         const float* row = both.data() + r * weight.out;
-        y[r * half + i] = static_cast<float>(activate(activation, row[i]) * row[half + i]);
+        put(y, r, i, activate(activation, row[i]) * row[half + i]);
       }
   }
 
   void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
-                float* y) const override {
+                Rows y) const override {
     for (std::int64_t r = 0; r < rows; ++r) {
       double squares = 0;
       for (std::int64_t i = 0; i < width; ++i) squares += double{x[r * width + i]} * x[r * width + i];
       const double factor = 1 / std::sqrt(squares / static_cast<double>(width) + eps);
-      for (std::int64_t i = 0; i < width; ++i)
-        y[r * width + i] = static_cast<float>(x[r * width + i] * factor * gain[i]);
+      for (std::int64_t i = 0; i < width; ++i) put(y, r, i, x[r * width + i] * factor * gain[i]);
     }
   }
 
   void norm_heads(std::int64_t rows, std::int64_t heads, std::int64_t width, const float* gain, float eps,
                   float* x, std::int64_t stride) const override {
-    for (std::int64_t r = 0; r < rows; ++r) rms_norm(heads, width, x + r * stride, gain, eps, x + r * stride);
+    for (std::int64_t r = 0; r < rows; ++r)
+      rms_norm(heads, width, x + r * stride, gain, eps, float_rows(x + r * stride, width));
   }
 
   void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim, const std::int64_t* positions,
@@ -224,20 +244,21 @@ class ReferenceBackend : public Backend {
   }
 
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
-                 float* out) const override {
+                 Rows out) const override {
     for (const AttentionSpan& span : spans)
       for (std::int64_t t = 0; t < span.count; ++t)
         for (std::int64_t head = 0; head < shape.heads; ++head) {
           const std::int64_t row = span.row + t, dim = shape.cache.head_dim;
           attend(shape, span, span.first + t, head, queries + row * shape.query_stride + head * dim,
-                 out + (row * shape.heads + head) * dim);
+                 [&](std::int64_t d, double mixed) { put(out, row, head * dim + d, mixed); });
         }
   }
 
  private:
   // One query head at one position: softmax(q k) v over the keys that it sees.
+  template <typename Put>
   static void attend(const AttentionShape& shape, const AttentionSpan& span, std::int64_t position,
-                     std::int64_t head, const float* query, float* out) {
+                     std::int64_t head, const float* query, Put put_value) {
     const KvLayout& layout = shape.cache;
     const std::int64_t kv_head = head / (shape.heads / layout.kv_heads);
     const std::int64_t begin = shape.window > 0 ? std::max<std::int64_t>(0, position - shape.window + 1) : 0;
@@ -262,8 +283,7 @@ class ReferenceBackend : public Backend {
         mixed[static_cast<std::size_t>(d)] +=
             weight * load(layout, span.pages[p / page_positions], value_index(layout, kv_head, p, d));
     }
-    for (std::int64_t d = 0; d < layout.head_dim; ++d)
-      out[d] = static_cast<float>(mixed[static_cast<std::size_t>(d)] / sum);
+    for (std::int64_t d = 0; d < layout.head_dim; ++d) put_value(d, mixed[static_cast<std::size_t>(d)] / sum);
   }
 };
 

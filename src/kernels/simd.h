@@ -15,11 +15,10 @@ std::string target_name();
 
 // elementwise.cpp: as the operations of Backend, for a range of rows.
 void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y);
+void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
+              std::uint16_t* y);
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
             const float* table, float* x, std::size_t stride);
-/// quantise_activations of quantise.h, into the row's place among tiles (product.h), with zeros behind it up
-/// to `padded`, whole tiles. Returns the scale.
-float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y);
 /// A piece of a row of outputs, soft capped in place where the cap is not 0.
 struct PieceSummary {
   std::size_t best = 0;  ///< within the piece
@@ -27,14 +26,19 @@ struct PieceSummary {
   float sum = 0;         ///< of e^(y - largest)
 };
 PieceSummary summarise(std::size_t count, float cap, float* y);
-/// to_int8 in bf16.
-void to_bf16_tiles(std::size_t width, std::size_t padded, const float* x, std::uint16_t* y);
 void add(std::size_t count, const float* x, float* y);
 void softcap(std::size_t count, float c, float* x);
+
+// rounding.cpp
+/// quantise_activations of quantise.h for a row, into its place among tiles (product.h), with zeros behind it
+/// up to `padded`, whole tiles. Returns the scale.
+float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y);
+float to_int8(std::size_t width, std::size_t padded, const std::uint16_t* x, std::int8_t* y);
 /// Rounds to nearest even.
 void to_bf16(std::size_t count, const float* x, std::uint16_t* y);
 /// The same, widened again.
 void round_to_bf16(std::size_t count, const float* x, float* y);
+void widen_bf16(std::size_t count, const std::uint16_t* x, float* y);
 
 // store_kv.cpp
 /// Writes one KV head's keys and values of a span into its pages; T is float or uint16_t (bf16).
@@ -56,7 +60,7 @@ struct AttentionBlock {
 std::int64_t attention_block_tokens(const AttentionShape& shape);
 /// Floats of scratch that a block needs.
 std::size_t attention_scratch(const AttentionShape& shape);
-void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries, float* out,
+void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries, Rows out,
                float* scratch);
 
 }  // namespace fathom::simd

@@ -21,7 +21,7 @@ constexpr std::int64_t serial_pages = 12;
 }  // namespace
 
 void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionSpan> spans,
-                         const float* queries, float* out) {
+                         const float* queries, Rows out) {
   const KvLayout& cache = shape.cache;
   const std::int64_t head_bytes = cache.head_elements() * 2, group = shape.heads / cache.kv_heads;
   const std::int64_t step = block_tokens(group), out_stride = shape.heads * cache.head_dim;
@@ -48,7 +48,8 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
                                            .scale = shape.scale,
                                            .softcap = shape.softcap,
                                            .queries = queries + row * shape.query_stride + column,
-                                           .out = out + row * out_stride + column,
+                                           .out = out.from(row).data + column * (out.row_bytes() / out.width),
+                                           .out_bf16 = out.type == Compute::bf16,
                                            .query_stride = shape.query_stride,
                                            .out_stride = out_stride};
         scratch_bytes_ = std::max(scratch_bytes_, amx::attention_scratch_bytes(block));
@@ -92,7 +93,7 @@ void TileAttention::run_unit(const Unit& unit, const amx::UpcomingPages& upcomin
 }
 
 void TileAttention::run(const AttentionShape& shape, std::span<const AttentionSpan> spans,
-                        const float* queries, float* out) {
+                        const float* queries, Rows out) {
   plan(shape, spans, queries, out);
   scratch_.reserve(static_cast<std::size_t>(scratch_bytes_ * thread_count()));
   gathered_.reserve(static_cast<std::size_t>(gathered_floats_) * sizeof(float));

@@ -15,8 +15,7 @@ class TileAttention {
  public:
   /// As Backend::attention; the cache is of bf16, and isa() is Isa::amx. A row's result is the same to the
   /// last bit whatever other rows and spans are computed with it, and by however many threads.
-  void run(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
-           float* out);
+  void run(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries, Rows out);
 
  private:
   struct Unit {
@@ -28,7 +27,7 @@ class TileAttention {
     std::int32_t remaining = 0;  // chunks not computed yet; 0: not split
   };
   void plan(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
-            float* out);
+            Rows out);
   amx::UpcomingPages pages_of(const Unit& unit) const;
   void run_unit(const Unit& unit, const amx::UpcomingPages& upcoming, std::byte* scratch);
 

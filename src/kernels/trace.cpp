@@ -36,26 +36,30 @@ class TracingBackend : public Backend {
     return traced(backend_->pack_gated(gate, up, compute), compute);
   }
 
-  void linear(const PackedLinear& weight, std::int64_t rows, const float* x, float* y, std::int64_t y_stride,
+  void linear(const PackedLinear& weight, std::int64_t rows, ConstRows x, float* y, std::int64_t y_stride,
               bool accumulate) const override {
     product("linear", weight, rows,
             [&](const PackedLinear& packed) { backend_->linear(packed, rows, x, y, y_stride, accumulate); });
   }
-  void summarise(const PackedLinear& weight, std::int64_t rows, const float* x, float softcap,
+  void linear(const PackedLinear& weight, std::int64_t rows, ConstRows x, Rows y) const override {
+    product("linear", weight, rows,
+            [&](const PackedLinear& packed) { backend_->linear(packed, rows, x, y); });
+  }
+  void summarise(const PackedLinear& weight, std::int64_t rows, ConstRows x, float softcap,
                  std::span<const Pick> picks, RowSummary* summaries, float* values_of) const override {
     product("summarise", weight, rows, [&](const PackedLinear& packed) {
       backend_->summarise(packed, rows, x, softcap, picks, summaries, values_of);
     });
   }
-  void gated_linear(const PackedLinear& weight, std::int64_t rows, const float* x, GateActivation activation,
-                    const float* addend, float* y) const override {
+  void gated_linear(const PackedLinear& weight, std::int64_t rows, ConstRows x, GateActivation activation,
+                    const float* addend, Rows y) const override {
     product("gated_linear", weight, rows, [&](const PackedLinear& packed) {
       backend_->gated_linear(packed, rows, x, activation, addend, y);
     });
   }
 
   void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
-                float* y) const override {
+                Rows y) const override {
     values("rms_norm", rows, width, [&] { backend_->rms_norm(rows, width, x, gain, eps, y); });
   }
   void norm_heads(std::int64_t rows, std::int64_t heads, std::int64_t width, const float* gain, float eps,
@@ -82,7 +86,7 @@ class TracingBackend : public Backend {
            [&] { backend_->store_kv(layout, spans, keys, values_of, stride); });
   }
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
-                 float* out) const override {
+                 Rows out) const override {
     // Each row meets all keys before it: two operations for a score and two for its value, a dimension each.
     double rows = 0, pairs = 0, positions = 0;
     for (const AttentionSpan& span : spans) {

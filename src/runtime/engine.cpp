@@ -55,7 +55,8 @@ struct Engine::State {
         weights(pack_weights(checkpoint, *backend, options.compute)),
         cache(kv_layout(config, options.compute), plan.depth()),
         pool(config.hidden_size),
-        runner(config, plan, weights, *backend, options.compute) {
+        runner(config, plan, weights, *backend, options.compute),
+        normed(row_type(options.compute)) {
     if (plan.visits.empty()) fail("{}: the depth plan has no visits", checkpoint.source.string());
   }
 
@@ -65,7 +66,7 @@ struct Engine::State {
   void run_picked(std::span<const Run> runs, Observer* observer);
   void collect();
   void check_idle(int sequence) const;
-  void normalise(std::int64_t rows, const float* hidden);
+  ConstRows normalise(std::int64_t rows, const float* hidden);
 
   ModelConfig config;
   DepthPlan plan;
@@ -82,7 +83,7 @@ struct Engine::State {
   std::vector<std::int64_t> positions;
   std::vector<AttentionSpan> spans;
   std::vector<VisitRows> visits;
-  std::vector<float> normed;  // of the head
+  RowBuffer normed;  // of the head
 };
 
 void Engine::State::check(const Feed& feed) const {
@@ -248,17 +249,17 @@ std::vector<float> Engine::take(std::int64_t ticket) {
   return kept;
 }
 
-void Engine::State::normalise(std::int64_t rows, const float* hidden) {
-  normed.resize(static_cast<std::size_t>(rows * config.hidden_size));
+ConstRows Engine::State::normalise(std::int64_t rows, const float* hidden) {
+  const Rows to = normed.rows(rows, config.hidden_size);
   backend->rms_norm(rows, config.hidden_size, hidden, weights.final_norm.data(),
-                    static_cast<float>(config.norm_eps), normed.data());
+                    static_cast<float>(config.norm_eps), to);
+  return to;
 }
 
 void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
   const ModelConfig& config = state_->config;
-  state_->normalise(rows, hidden);
-  state_->backend->linear(*state_->weights.head, rows, state_->normed.data(), logits, config.vocab_size,
-                          false);
+  const ConstRows normed = state_->normalise(rows, hidden);
+  state_->backend->linear(*state_->weights.head, rows, normed, logits, config.vocab_size, false);
   if (config.logit_softcap > 0)
     state_->backend->softcap(rows * config.vocab_size, static_cast<float>(config.logit_softcap), logits);
 }
@@ -266,10 +267,10 @@ void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
 std::vector<RowSummary> Engine::summarise_head(std::int64_t rows, const float* hidden,
                                                std::span<const Pick> picks,
                                                std::vector<float>& values) const {
-  state_->normalise(rows, hidden);
+  const ConstRows normed = state_->normalise(rows, hidden);
   std::vector<RowSummary> summaries(static_cast<std::size_t>(rows));
   values.resize(picks.size());
-  state_->backend->summarise(*state_->weights.head, rows, state_->normed.data(),
+  state_->backend->summarise(*state_->weights.head, rows, normed,
                              static_cast<float>(state_->config.logit_softcap), picks, summaries.data(),
                              values.data());
   for (const RowSummary& summary : summaries)

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/bf16.h"
+
 namespace fathom {
 namespace {
 
@@ -10,6 +12,15 @@ void show(Observer* observer, Tap tap, const Batch& batch, std::int64_t width, c
   for (const VisitRows& rows : batch.visits)
     observer->observe(tap, rows.visit, rows.count,
                       std::span(values + rows.row * width, static_cast<std::size_t>(rows.count * width)));
+}
+
+void show(Observer* observer, Tap tap, const Batch& batch, ConstRows values) {
+  if (observer == nullptr) return;
+  if (values.type == Compute::f32) return show(observer, tap, batch, values.width, values.row<float>(0));
+  std::vector<float> wide(static_cast<std::size_t>(batch.rows * values.width));
+  std::transform(values.row<std::uint16_t>(0), values.row<std::uint16_t>(batch.rows), wide.begin(),
+                 from_bf16);
+  show(observer, tap, batch, values.width, wide.data());
 }
 
 GateActivation gate_activation(Activation activation) {
@@ -28,10 +39,10 @@ GateActivation gate_activation(Activation activation) {
 
 }  // namespace
 
+Compute row_type(Compute compute) { return compute == Compute::f32 ? Compute::f32 : Compute::bf16; }
+
 KvLayout kv_layout(const ModelConfig& config, Compute compute) {
-  return {.kv_heads = config.kv_heads,
-          .head_dim = config.head_dim,
-          .type = compute == Compute::f32 ? Compute::f32 : Compute::bf16};
+  return {.kv_heads = config.kv_heads, .head_dim = config.head_dim, .type = row_type(compute)};
 }
 
 LayerRunner::LayerRunner(const ModelConfig& config, const DepthPlan& plan, const Weights& weights,
@@ -40,11 +51,12 @@ LayerRunner::LayerRunner(const ModelConfig& config, const DepthPlan& plan, const
       plan_(plan),
       weights_(weights),
       backend_(backend),
-      layout_(kv_layout(config, compute)) {
+      layout_(kv_layout(config, compute)),
+      normed_(row_type(compute)),
+      mixed_(row_type(compute)),
+      gated_(row_type(compute)),
+      low_rank_(row_type(compute)) {
   for (const AttentionType& type : config.attention_types) rotary_.emplace_back(type.rope);
-  for (const AdapterWeights& adapter : weights.adapters)
-    for (const auto& [a, b] : adapter.pairs)
-      if (a != nullptr) widest_rank_ = std::max(widest_rank_, a->out);
 }
 
 void LayerRunner::run(const Batch& batch, Observer* observer) {
@@ -64,12 +76,13 @@ void LayerRunner::attention(const LayerWeights& layer, const Batch& batch, Obser
   float* q = qkv_.data();
   float* k = q + q_width;
   float* v = k + kv_width;
-  normalise(layer, Norm::attention, batch, batch.hidden, normed_.data());
-  show(observer, Tap::attention_input, batch, config_.hidden_size, normed_.data());
-  backend_.linear(*layer.qkv, batch.rows, normed_.data(), q, stride, false);
-  add_adapters(Linear::q, batch, normed_.data(), q, stride);
-  add_adapters(Linear::k, batch, normed_.data(), k, stride);
-  add_adapters(Linear::v, batch, normed_.data(), v, stride);
+  const Rows normed = normed_.rows(batch.rows, config_.hidden_size), mixed = mixed_.rows(batch.rows, q_width);
+  normalise(layer, Norm::attention, batch, batch.hidden, normed);
+  show(observer, Tap::attention_input, batch, normed);
+  backend_.linear(*layer.qkv, batch.rows, normed, q, stride, false);
+  add_adapters(Linear::q, batch, normed, q, stride);
+  add_adapters(Linear::k, batch, normed, k, stride);
+  add_adapters(Linear::v, batch, normed, v, stride);
   if (config_.qk_norm) {
     normalise_heads(layer, Norm::q, batch, config_.heads, q, stride);
     normalise_heads(layer, Norm::k, batch, config_.kv_heads, k, stride);
@@ -90,41 +103,43 @@ void LayerRunner::attention(const LayerWeights& layer, const Batch& batch, Obser
                                   .window = type.window,
                                   .scale = static_cast<float>(config_.attention_scale),
                                   .softcap = static_cast<float>(config_.attention_softcap)};
-    backend_.attention(shape, rows.spans, q, mixed_.data());
+    backend_.attention(shape, rows.spans, q, mixed);
   }
-  show(observer, Tap::attention_mixed, batch, q_width, mixed_.data());
+  show(observer, Tap::attention_mixed, batch, mixed);
   const Update update = {*layer.o, Linear::o, Norm::attention_post, Tap::attention_update};
-  add_update(layer, update, batch, mixed_.data(), observer);
+  add_update(layer, update, batch, mixed, observer);
 }
 
 void LayerRunner::feed_forward(const LayerWeights& layer, const Batch& batch, Observer* observer) {
   const std::int64_t intermediate = config_.intermediate_size;
-  normalise(layer, Norm::ffn, batch, batch.hidden, normed_.data());
-  show(observer, Tap::ffn_input, batch, config_.hidden_size, normed_.data());
+  const Rows normed = normed_.rows(batch.rows, config_.hidden_size);
+  const Rows gated = gated_.rows(batch.rows, intermediate);
+  normalise(layer, Norm::ffn, batch, batch.hidden, normed);
+  show(observer, Tap::ffn_input, batch, normed);
   const float* addend = nullptr;  // what adapters add before the activation
   if (has_adapter(Linear::gate, batch) || has_adapter(Linear::up, batch)) {
     gate_up_.assign(static_cast<std::size_t>(batch.rows * layer.gate_up->out), 0.0F);
-    add_adapters(Linear::gate, batch, normed_.data(), gate_up_.data(), layer.gate_up->out);
-    add_adapters(Linear::up, batch, normed_.data(), gate_up_.data() + intermediate, layer.gate_up->out);
+    add_adapters(Linear::gate, batch, normed, gate_up_.data(), layer.gate_up->out);
+    add_adapters(Linear::up, batch, normed, gate_up_.data() + intermediate, layer.gate_up->out);
     addend = gate_up_.data();
   }
-  backend_.gated_linear(*layer.gate_up, batch.rows, normed_.data(), gate_activation(config_.activation),
-                        addend, gated_.data());
-  show(observer, Tap::ffn_gated, batch, intermediate, gated_.data());
+  backend_.gated_linear(*layer.gate_up, batch.rows, normed, gate_activation(config_.activation), addend,
+                        gated);
+  show(observer, Tap::ffn_gated, batch, gated);
   const Update update = {*layer.down, Linear::down, Norm::ffn_post, Tap::ffn_update};
-  add_update(layer, update, batch, gated_.data(), observer);
+  add_update(layer, update, batch, gated, observer);
 }
 
 // hidden += W x, normed before where the model has sandwich norms.
-void LayerRunner::add_update(const LayerWeights& layer, const Update& update, const Batch& batch,
-                             const float* x, Observer* observer) {
+void LayerRunner::add_update(const LayerWeights& layer, const Update& update, const Batch& batch, ConstRows x,
+                             Observer* observer) {
   const std::int64_t hidden = config_.hidden_size;
   const bool direct = !config_.sandwich_norms && observer == nullptr;
   float* to = direct ? batch.hidden : update_.data();
   backend_.linear(update.weight, batch.rows, x, to, hidden, direct);
   add_adapters(update.linear, batch, x, to, hidden);
   if (direct) return;
-  if (config_.sandwich_norms) normalise(layer, update.post, batch, to, to);
+  if (config_.sandwich_norms) normalise(layer, update.post, batch, to, float_rows(to, hidden));
   show(observer, update.tap, batch, hidden, to);
   backend_.add(batch.rows * hidden, to, batch.hidden);
 }
@@ -137,15 +152,16 @@ bool LayerRunner::has_adapter(Linear linear, const Batch& batch) const {
 }
 
 // y += B (A x) for each visit's rows that have such a pair; rows of y are `stride` apart.
-void LayerRunner::add_adapters(Linear linear, const Batch& batch, const float* x, float* y,
+void LayerRunner::add_adapters(Linear linear, const Batch& batch, ConstRows x, float* y,
                                std::int64_t stride) {
   for (const VisitRows& rows : batch.visits) {
     const AdapterWeights* own = adapter(rows);
     if (own == nullptr) continue;
     const auto& [a, b] = own->pairs[static_cast<std::size_t>(linear)];
     if (a == nullptr) continue;
-    backend_.linear(*a, rows.count, x + rows.row * a->in, low_rank_.data(), a->out, false);
-    backend_.linear(*b, rows.count, low_rank_.data(), y + rows.row * stride, stride, true);
+    const Rows low_rank = low_rank_.rows(rows.count, a->out);
+    backend_.linear(*a, rows.count, x.from(rows.row), low_rank);
+    backend_.linear(*b, rows.count, low_rank, y + rows.row * stride, stride, true);
   }
 }
 
@@ -158,11 +174,10 @@ const std::vector<float>& LayerRunner::gain(const LayerWeights& layer, Norm norm
 
 // Each visit's rows [rows, hidden] with its own gains.
 void LayerRunner::normalise(const LayerWeights& layer, Norm norm, const Batch& batch, const float* x,
-                            float* y) const {
+                            Rows y) const {
   for (const VisitRows& rows : batch.visits) {
-    const std::int64_t offset = rows.row * config_.hidden_size;
-    backend_.rms_norm(rows.count, config_.hidden_size, x + offset, gain(layer, norm, rows).data(),
-                      static_cast<float>(config_.norm_eps), y + offset);
+    backend_.rms_norm(rows.count, config_.hidden_size, x + rows.row * config_.hidden_size,
+                      gain(layer, norm, rows).data(), static_cast<float>(config_.norm_eps), y.from(rows.row));
   }
 }
 
@@ -179,12 +194,8 @@ void LayerRunner::reserve(std::int64_t rows) {
   reserved_rows_ = rows;
   const auto size = [rows](std::int64_t width) { return static_cast<std::size_t>(rows * width); };
   const std::int64_t kv_width = config_.kv_heads * config_.head_dim;
-  normed_.resize(size(config_.hidden_size));
   update_.resize(size(config_.hidden_size));
   qkv_.resize(size(config_.heads * config_.head_dim + 2 * kv_width));
-  mixed_.resize(size(config_.heads * config_.head_dim));
-  gated_.resize(size(config_.intermediate_size));
-  low_rank_.resize(size(widest_rank_));
 }
 
 const AdapterWeights* LayerRunner::adapter(const VisitRows& rows) const {

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/row_buffer.h"
 #include "model/depth_plan.h"
 #include "runtime/engine.h"
 #include "runtime/rotary_table.h"
@@ -45,12 +46,12 @@ class LayerRunner {
     Norm post;
     Tap tap;
   };
-  void add_update(const LayerWeights& layer, const Update& update, const Batch& batch, const float* x,
+  void add_update(const LayerWeights& layer, const Update& update, const Batch& batch, ConstRows x,
                   Observer* observer);
   bool has_adapter(Linear linear, const Batch& batch) const;
-  void add_adapters(Linear linear, const Batch& batch, const float* x, float* y, std::int64_t stride);
+  void add_adapters(Linear linear, const Batch& batch, ConstRows x, float* y, std::int64_t stride);
   const std::vector<float>& gain(const LayerWeights& layer, Norm norm, const VisitRows& rows) const;
-  void normalise(const LayerWeights& layer, Norm norm, const Batch& batch, const float* x, float* y) const;
+  void normalise(const LayerWeights& layer, Norm norm, const Batch& batch, const float* x, Rows y) const;
   void normalise_heads(const LayerWeights& layer, Norm norm, const Batch& batch, std::int64_t heads, float* x,
                        std::int64_t stride) const;
   void reserve(std::int64_t rows);
@@ -62,10 +63,14 @@ class LayerRunner {
   const Backend& backend_;
   KvLayout layout_;
   std::vector<RotaryTable> rotary_;  // by attention type
-  std::int64_t widest_rank_ = 0;
   std::int64_t reserved_rows_ = 0;
-  std::vector<float> normed_, qkv_, mixed_, update_, gate_up_, gated_, low_rank_;
+  RowBuffer normed_, mixed_, gated_, low_rank_;
+  LargeFloats qkv_, update_, gate_up_;
 };
+
+/// What products with these weights read: values that they would round to bf16, or to 8 bits, are rounded to
+/// bf16 where they are computed.
+Compute row_type(Compute compute);
 
 /// How keys and values are cached for this model: as float32 beside float32 weights, as bf16 beside all
 /// others.

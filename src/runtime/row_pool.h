@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/aligned.h"
 #include "model/depth_plan.h"
 
 namespace fathom {
@@ -50,10 +51,10 @@ class RowPool {
   std::int64_t width_;
   std::int64_t rows_ = 0;
   std::vector<Run> runs_;
-  std::vector<float> hidden_;  // [rows, width], in the order of the runs
+  LargeFloats hidden_;  // [rows, width], in the order of the runs
   std::vector<std::size_t> picked_;
   std::vector<Run> picked_runs_;
-  std::vector<float> gathered_;
+  LargeFloats gathered_;
   bool in_place_ = false;
 };
 

@@ -78,7 +78,8 @@ std::vector<float> by_tiles(const Heads& heads, const std::vector<AttentionSpan>
   const AttentionShape shape = heads.shape();
   std::vector<float> out(queries.size() / static_cast<std::size_t>(shape.query_stride) *
                          static_cast<std::size_t>(heads.width()));
-  make_cpu_backend()->attention(shape, spans, queries.data(), out.data());
+  make_cpu_backend()->attention(shape, spans, queries.data(),
+                                float_rows(out.data(), shape.heads * shape.cache.head_dim));
   return out;
 }
 
@@ -117,7 +118,9 @@ TEST_F(TileAttentionTest, AgreesWithReference) {
     }
     const auto got = by_tiles(heads, spans, queries);
     std::vector<float> expected(got.size());
-    make_reference_backend()->attention(heads.shape(), spans, queries.data(), expected.data());
+    make_reference_backend()->attention(
+        heads.shape(), spans, queries.data(),
+        float_rows(expected.data(), heads.shape().heads * heads.shape().cache.head_dim));
     double largest = 1, difference = 0, squares = 0;
     for (std::size_t i = 0; i < got.size(); ++i) {
       largest = std::max(largest, std::abs(double{expected[i]}));

@@ -106,8 +106,8 @@ TEST(Products, IntegersAgreeAtEveryLevel) {
                {Range{0, rows}, Range{0, 1}, Range{0, 2}, Range{0, 4}, Range{16, 19}, Range{16, 35}}) {
             std::vector<float> y(static_cast<std::size_t>(rows * out));
             product_kernel(type, level)
-                .run(packed, activations, range, {0, packed.panels()}, {.y = y.data(), .stride = out},
-                     scratch.as<std::byte>());
+                .run(packed, activations, range, {0, packed.panels()},
+                     {.y = reinterpret_cast<std::byte*>(y.data()), .stride = out}, scratch.as<std::byte>());
             if (expected.empty()) expected = y;
             for (std::int64_t i = range.first * out; i < range.last * out; ++i)
               ASSERT_EQ(y[static_cast<std::size_t>(i)], expected[static_cast<std::size_t>(i)])

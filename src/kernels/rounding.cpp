@@ -1,0 +1,118 @@
+// Rows of values in the forms that products read them.
+#include <algorithm>
+
+#include "kernels/product.h"
+#include "kernels/simd.h"
+#include "kernels/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/rounding.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it.
+#include "kernels/vectors-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom::simd::HWY_NAMESPACE {
+
+HWY_INLINE float as_float(std::uint32_t bits) {
+  float value;
+  hwy::CopySameSize(&bits, &value);
+  return value;
+}
+HWY_INLINE float as_float(std::uint16_t bits) { return as_float(std::uint32_t{bits} << 16); }
+
+// The largest magnitude, or NaN if any value is: the bits of floats without their signs are ordered like
+// whole numbers, NaN above infinity. Bits is uint32_t for float32 and uint16_t for bf16.
+template <class Bits>
+HWY_INLINE float largest_magnitude(std::size_t count, const Bits* x) {
+  const hn::ScalableTag<Bits> d;
+  const std::size_t lanes = hn::Lanes(d);
+  constexpr auto magnitude = static_cast<Bits>(static_cast<Bits>(~Bits{0}) >> 1);
+  const auto mask = hn::Set(d, magnitude);
+  // One maximum after another would wait for each other.
+  auto first = hn::Zero(d), second = hn::Zero(d);
+  std::size_t i = 0;
+  for (; i + 2 * lanes <= count; i += 2 * lanes) {
+    first = hn::Max(first, hn::And(hn::LoadU(d, x + i), mask));
+    second = hn::Max(second, hn::And(hn::LoadU(d, x + i + lanes), mask));
+  }
+  HWY_ALIGN Bits most[hn::MaxLanes(d)];
+  hn::Store(hn::Max(first, second), d, most);
+  Bits largest = *std::max_element(most, most + lanes);
+  for (; i < count; ++i) largest = std::max<Bits>(largest, x[i] & magnitude);
+  return as_float(largest);
+}
+
+HWY_INLINE float largest_magnitude(std::size_t count, const float* x) {
+  return largest_magnitude(count, reinterpret_cast<const std::uint32_t*>(x));
+}
+
+// quantise_activations of quantise.h, into the row's place among tiles.
+template <class T>
+HWY_INLINE float quantised(std::size_t width, std::size_t padded, const T* x, std::int8_t* y) {
+  const D d;
+  const hn::Rebind<std::int8_t, D> d8;
+  const std::size_t lanes = hn::Lanes(d);
+  const float most = largest_magnitude(width, x);
+  const Vector inverse = hn::Set(d, most > 0 ? 127 / most : 0);
+  const auto put = [&](Vector v, std::size_t at) {
+    hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Mul(v, inverse))), d8,
+               y + tiled_offset(0, 0, static_cast<std::int64_t>(at)));
+  };
+  std::size_t i = 0;
+  for (; i + lanes <= width; i += lanes) put(load(x + i, lanes), i);
+  for (; i < padded; i += lanes) put(i < width ? load(x + i, width - i) : hn::Zero(d), i);
+  return most / 127;
+}
+
+float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
+  return quantised(width, padded, x, y);
+}
+float bf16_to_int8(std::size_t width, std::size_t padded, const std::uint16_t* x, std::int8_t* y) {
+  return quantised(width, padded, x, y);
+}
+
+void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
+  each_vector(count, [&](std::size_t i, std::size_t n) { store(load(x + i, n), y + i, n); });
+}
+
+void widen_bf16(std::size_t count, const std::uint16_t* x, float* y) {
+  each_vector(count, [&](std::size_t i, std::size_t n) { store(load(x + i, n), y + i, n); });
+}
+
+void round_to_bf16(std::size_t count, const float* x, float* y) {
+  each_vector(count, [&](std::size_t i, std::size_t n) {
+    store(hn::BitCast(D(), bf16_bits(load(x + i, n))), y + i, n);
+  });
+}
+
+}  // namespace fathom::simd::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fathom::simd {
+
+HWY_EXPORT(to_int8);
+HWY_EXPORT(bf16_to_int8);
+HWY_EXPORT(to_bf16);
+HWY_EXPORT(widen_bf16);
+HWY_EXPORT(round_to_bf16);
+
+float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
+  return HWY_DYNAMIC_DISPATCH(to_int8)(width, padded, x, y);
+}
+float to_int8(std::size_t width, std::size_t padded, const std::uint16_t* x, std::int8_t* y) {
+  return HWY_DYNAMIC_DISPATCH(bf16_to_int8)(width, padded, x, y);
+}
+void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
+  HWY_DYNAMIC_DISPATCH(to_bf16)(count, x, y);
+}
+void widen_bf16(std::size_t count, const std::uint16_t* x, float* y) {
+  HWY_DYNAMIC_DISPATCH(widen_bf16)(count, x, y);
+}
+void round_to_bf16(std::size_t count, const float* x, float* y) {
+  HWY_DYNAMIC_DISPATCH(round_to_bf16)(count, x, y);
+}
+
+}  // namespace fathom::simd
+#endif

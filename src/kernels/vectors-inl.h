@@ -1,0 +1,118 @@
+// What the loops over vectors share. Included once for each instruction set.
+
+#if defined(FATHOM_VECTORS_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef FATHOM_VECTORS_INL_H
+#undef FATHOM_VECTORS_INL_H
+#else
+#define FATHOM_VECTORS_INL_H
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom::simd::HWY_NAMESPACE {
+namespace {  // also included by files that are compiled for one instruction set alone
+namespace hn = hwy::HWY_NAMESPACE;
+using D = hn::ScalableTag<float>;
+using D32 = hn::RebindToUnsigned<D>;
+using D16 = hn::Rebind<std::uint16_t, D32>;
+using Vector = hn::Vec<D>;
+
+// Calls body(i, lanes) for each whole vector of `count` elements and once for a shorter rest.
+template <class Body>
+HWY_INLINE void each_vector(std::size_t count, Body body) {
+  const std::size_t lanes = hn::Lanes(D());
+  std::size_t i = 0;
+  for (; i + lanes <= count; i += lanes) body(i, lanes);
+  if (i < count) body(i, count - i);
+}
+
+// Loads of a shorter rest are filled up with zeros.
+HWY_INLINE Vector load(const float* from, std::size_t lanes) {
+  const D d;
+  return HWY_LIKELY(lanes == hn::Lanes(d)) ? hn::LoadU(d, from)
+                                           : hn::MaskedLoad(hn::FirstN(d, lanes), d, from);
+}
+
+HWY_INLINE Vector load(const std::uint16_t* from, std::size_t lanes) {
+  const D16 d16;
+  const auto bits = HWY_LIKELY(lanes == hn::Lanes(d16)) ? hn::LoadU(d16, from)
+                                                        : hn::MaskedLoad(hn::FirstN(d16, lanes), d16, from);
+  return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(D32(), bits)));
+}
+
+HWY_INLINE void store(Vector v, float* to, std::size_t lanes) {
+  const D d;
+  if (HWY_LIKELY(lanes == hn::Lanes(d)))
+    hn::StoreU(v, d, to);
+  else
+    hn::BlendedStore(v, hn::FirstN(d, lanes), d, to);
+}
+
+// The bits of v rounded to bf16 in the upper halves, zeros below. A NaN stays one: adding to its bits could
+// make it an infinity.
+HWY_INLINE hn::Vec<D32> bf16_bits(Vector v) {
+  const D32 d32;
+  const auto bits = hn::BitCast(d32, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fff)));
+  const auto quiet = hn::Or(bits, hn::Set(d32, 0x400000));
+  const auto either = hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), quiet, rounded);
+  return hn::And(either, hn::Set(d32, 0xffff0000));
+}
+
+// To bf16, rounded to nearest even. `Native`: by the instruction that every processor with AMX has; it takes
+// numbers below 2^-126 for 0. The nine others take longer than a gated activation.
+template <bool Native = false>
+HWY_INLINE void store(Vector v, std::uint16_t* to, std::size_t lanes) {
+  const D16 d16;
+  hn::Vec<D16> halves;
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (Native)
+    // Highway's AVX3 does not know it, and so its functions cannot call the intrinsic.
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(halves.raw) : "v"(v.raw));
+  else
+#endif
+    halves = hn::TruncateTo(d16, hn::ShiftRight<16>(bf16_bits(v)));
+  if (HWY_LIKELY(lanes == hn::Lanes(d16)))
+    hn::StoreU(halves, d16, to);
+  else
+    hn::BlendedStore(halves, hn::FirstN(d16, lanes), d16, to);
+}
+
+// Types of results; Native where the machine has AMX.
+struct Float {
+  using Element = float;
+  static constexpr bool rounded = false;
+  static HWY_INLINE void put(Vector v, float* to, std::size_t lanes) { store(v, to, lanes); }
+};
+template <bool Native>
+struct Bf16 {
+  using Element = std::uint16_t;
+  static constexpr bool rounded = true;
+  static HWY_INLINE void put(Vector v, std::uint16_t* to, std::size_t lanes) { store<Native>(v, to, lanes); }
+};
+
+// e^v for v from -87 to 88: 2^n times e^f, |f| at most ln(2) / 2, by the Taylor polynomial of degree 7, whose
+// error there is 1e-8 of the result. Highway's own checks for more and takes longer. ln(2) is split in two,
+// so that f is right to the last bit for large v, too.
+HWY_INLINE Vector exponential(Vector v) {
+  const D d;
+  const hn::RebindToSigned<D> d32;
+  const Vector n = hn::Round(hn::Mul(v, hn::Set(d, 1.44269504F)));
+  const Vector f =
+      hn::NegMulAdd(n, hn::Set(d, 1.42860677e-6F), hn::NegMulAdd(n, hn::Set(d, 0.693145752F), v));
+  Vector p = hn::Set(d, 1.0F / 5040);
+  for (const float coefficient : {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F})
+    p = hn::MulAdd(p, f, hn::Set(d, coefficient));
+  return hn::BitCast(d, hn::Add(hn::BitCast(d32, p), hn::ShiftLeft<23>(hn::ConvertTo(d32, n))));
+}
+
+}  // namespace
+}  // namespace fathom::simd::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
