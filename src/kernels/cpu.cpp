@@ -164,12 +164,17 @@ class CpuBackend : public Backend {
     const std::int64_t begin = spans.front().row, end = spans.back().row + spans.back().count;
     share_out(end - begin, (end - begin) * layout.kv_heads * layout.head_dim,
               [&](std::int64_t first, std::int64_t last) {
-                for (const AttentionSpan& span : spans) {
-                  if (span.count == 1 && &span != &spans.back()) simd::fetch_kv(layout, *(&span + 1));
-                  AttentionSpan own = span;
-                  own.row = std::max(span.row, begin + first);
-                  own.first += own.row - span.row;
-                  own.count = std::min(span.row + span.count, begin + last) - own.row;
+                const auto ends_before = [&](const AttentionSpan& span) {
+                  return span.row + span.count <= begin + first;
+                };
+                for (auto span = std::ranges::partition_point(spans, ends_before);
+                     span != spans.end() && span->row < begin + last; ++span) {
+                  if (const auto next = span + 1; next != spans.end() && span->count == 1)
+                    simd::fetch_kv(layout, *next);
+                  AttentionSpan own = *span;
+                  own.row = std::max(span->row, begin + first);
+                  own.first += own.row - span->row;
+                  own.count = std::min(span->row + span->count, begin + last) - own.row;
                   for (std::int64_t head = 0; head < layout.kv_heads; ++head) {
                     if (layout.type == Compute::f32)
                       simd::store_kv<float>(layout, own, head, keys, values, stride);
