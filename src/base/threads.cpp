@@ -35,10 +35,11 @@ void wait_while(const std::atomic<int>& value, int old) {
   value.wait(old, std::memory_order_acquire);
 }
 
-// Its workers wait for `generation_` to change, run the body, and count `running_` down to 0.
+// A body's parts, one a thread. Each worker has its own part, but whoever is done first takes a part that
+// nobody has begun: a worker that sleeps, or whose core another process has, is not waited for.
 class Pool {
  public:
-  explicit Pool(int threads) : threads_(threads) {
+  explicit Pool(int threads) : parts_(static_cast<std::size_t>(threads)) {
     for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { serve(thread); });
   }
   ~Pool() {
@@ -48,40 +49,55 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  int threads() const { return threads_; }
+  int threads() const { return static_cast<int>(parts_.size()); }
 
   void run(detail::ThreadBody body, void* context) {
     body_ = body;
     context_ = context;
-    running_.store(threads_ - 1, std::memory_order_relaxed);
+    left_.store(threads(), std::memory_order_relaxed);
+    for (Part& part : parts_) part.free.store(true, std::memory_order_release);
     release();
-    body(context, 0, threads_);
-    for (int left = running_.load(std::memory_order_acquire); left != 0;
-         left = running_.load(std::memory_order_acquire))
-      wait_while(running_, left);
+    run_parts(0);
+    for (int left = left_.load(std::memory_order_acquire); left != 0;
+         left = left_.load(std::memory_order_acquire))
+      wait_while(left_, left);
   }
 
  private:
+  struct alignas(64) Part {
+    std::atomic<bool> free = false;
+  };
+
   void release() {
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
   }
 
-  void serve(int thread) {
-    for (int seen = 0;; ++seen) {
-      wait_while(generation_, seen);
-      if (body_ == nullptr) return;
-      body_(context_, thread, threads_);
-      if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+  // The thread's own part, then those that nobody has begun.
+  void run_parts(int own) {
+    for (int i = 0; i < threads(); ++i) {
+      const int part = (own + i) % threads();
+      if (!parts_[static_cast<std::size_t>(part)].free.exchange(false, std::memory_order_acq_rel)) continue;
+      body_(context_, part, threads());
+      if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_one();
     }
   }
 
-  const int threads_;
-  detail::ThreadBody body_ = nullptr;
+  void serve(int thread) {
+    for (int seen = 0;;) {
+      wait_while(generation_, seen);
+      seen = generation_.load(std::memory_order_acquire);
+      if (body_ == nullptr) return;
+      run_parts(thread);
+    }
+  }
+
+  std::vector<Part> parts_;
+  std::atomic<detail::ThreadBody> body_ = nullptr;
   void* context_ = nullptr;
   alignas(64) std::atomic<int> generation_ = 0;  // apart, so that one side's writes do not slow the other's
-  alignas(64) std::atomic<int> running_ = 0;
-  std::vector<std::jthread> workers_;  // last: they end before what they use
+  alignas(64) std::atomic<int> left_ = 0;        // parts that are not done
+  std::vector<std::jthread> workers_;            // last: they end before what they use
 };
 
 struct {

@@ -17,10 +17,12 @@ int thread_count();
 /// sets GOMP_SPINCOUNT and starts the program again, unless the user has chosen a policy.
 void spin_briefly(char** arguments);
 
-/// Calls body(thread, threads) once on each thread of the pool, the caller's included, and returns when all
-/// are done. The body must not throw. Within a body, and while another thread uses the pool, the whole work
-/// is the caller's: body(0, 1). Starting and ending cost about 1 us while the pool's threads are awake; after
-/// some 50 us without work they sleep, and waking them takes as long again.
+/// Calls body(thread, threads) once for each thread of the pool, the caller's included, and returns when all
+/// are done. Each thread takes its own share and then those that nobody has begun, so a thread that still
+/// sleeps, or whose core another process has, holds nobody up: beside a busy process on one of two cores half
+/// of the speed is left, not a quarter. The body must not throw. Within a body, and while another thread uses
+/// the pool, the whole work is the caller's: body(0, 1). Starting and ending cost about 1 us while the pool's
+/// threads are awake; after some 50 us without work they sleep, and waking them takes as long again.
 template <typename Body>
 void on_each_thread(Body&& body);
 
