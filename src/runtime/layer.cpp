@@ -28,19 +28,9 @@ GateActivation gate_activation(Activation activation) {
 
 }  // namespace
 
-KvLayout kv_layout(const ModelConfig& config, Compute compute) {
-  return {.kv_heads = config.kv_heads,
-          .head_dim = config.head_dim,
-          .type = compute == Compute::f32 ? Compute::f32 : Compute::bf16};
-}
-
 LayerRunner::LayerRunner(const ModelConfig& config, const DepthPlan& plan, const Weights& weights,
-                         const Backend& backend, Compute compute)
-    : config_(config),
-      plan_(plan),
-      weights_(weights),
-      backend_(backend),
-      layout_(kv_layout(config, compute)) {
+                         const Backend& backend, const KvLayout& layout)
+    : config_(config), plan_(plan), weights_(weights), backend_(backend), layout_(layout) {
   for (const AttentionType& type : config.attention_types) rotary_.emplace_back(type.rope);
   for (const AdapterWeights& adapter : weights.adapters)
     for (const auto& [a, b] : adapter.pairs)

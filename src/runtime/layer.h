@@ -31,7 +31,7 @@ class LayerRunner {
  public:
   /// All that is passed must outlive it.
   LayerRunner(const ModelConfig& config, const DepthPlan& plan, const Weights& weights,
-              const Backend& backend, Compute compute);
+              const Backend& backend, const KvLayout& layout);
 
   void run(const Batch& batch, Observer* observer);
 
@@ -66,9 +66,5 @@ class LayerRunner {
   std::int64_t reserved_rows_ = 0;
   std::vector<float> normed_, qkv_, mixed_, update_, gate_up_, gated_, low_rank_;
 };
-
-/// How keys and values are cached for this model: as float32 beside float32 weights, as bf16 beside all
-/// others.
-KvLayout kv_layout(const ModelConfig& config, Compute compute);
 
 }  // namespace fathom
