@@ -203,6 +203,46 @@ TEST(Engine, ClosedSequencesLeaveTheirPagesToNewOnes) {
   EXPECT_EQ(engine.length(sequence), 64);
 }
 
+// A key or value is off by at most 1/254 of the largest of its head, and errors of many positions mostly
+// cancel: hidden states of a few layers stay within a fiftieth of their largest value.
+TEST(Engine, KeysAndValuesInEightBitsStayNearFloats) {
+  for (const std::string name : {"llama", "gemma2", "gemma3", "mistral-window", "qwen3"}) {
+    const Checkpoint model = load(name);
+    Engine exact(model), engine(model, {.kv = Compute::int8});
+    EXPECT_EQ(exact.kv_type(), Compute::f32);
+    EXPECT_EQ(engine.kv_type(), Compute::int8);
+    EXPECT_LT(engine.kv_bytes(), exact.kv_bytes());
+    const auto tokens = some_tokens(model, 100);
+    const auto expected = hidden_alone(exact, tokens), got = hidden_alone(engine, tokens);
+    float largest = 0;
+    for (const float h : expected) largest = std::max(largest, std::abs(h));
+    const double difference = largest_difference(got, expected);
+    EXPECT_LT(difference, 0.02 * largest) << name;
+    EXPECT_GT(difference, 0) << name;
+  }
+}
+
+TEST(Engine, PagesOfEightBitsAreUsedAgainWithoutATrace) {
+  const Checkpoint model = load("llama");
+  Engine engine(model, {.compute = Compute::bf16, .kv = Compute::int8});
+  const auto tokens = some_tokens(model, 100), others = some_tokens(model, 110, 1);
+  const auto alone = hidden_alone(engine, tokens);
+  hidden_alone(engine, others);  // leaves its pages behind
+  const int sequence = engine.open();
+  for (const std::int64_t kept : {70, 64, 3, 0}) {  // of which only `kept` tokens are to be seen
+    const auto begin = std::span(tokens).first(static_cast<std::size_t>(kept));
+    engine.truncate(sequence, 0);
+    const Feed first = all_of(sequence, begin);
+    const Feed junk = {.sequence = sequence, .tokens = std::span(others).first(30)};
+    if (kept > 0) engine.forward({&first, 1});
+    engine.forward({&junk, 1});
+    engine.truncate(sequence, kept);
+    const Feed rest = all_of(sequence, std::span(tokens).subspan(begin.size()));
+    const auto got = engine.forward({&rest, 1});
+    EXPECT_EQ(largest_difference(got, std::span(alone).last(got.size())), 0) << kept;
+  }
+}
+
 TEST(Engine, WrongCallsAreRefusedBeforeAnythingChanges) {
   const Checkpoint model = load("llama");
   Engine engine(model, {.max_context = 20});
@@ -253,6 +293,10 @@ TEST(Engine, TheComputeTypeFollowsTheWeights) {
   EXPECT_EQ(choose_compute("int8", load("llama")), Compute::int8);
   EXPECT_EQ(choose_compute("int4", load("llama")), Compute::int4);
   EXPECT_THROW(choose_compute("int3", load("llama")), UsageError);
+  EXPECT_EQ(choose_kv("auto"), std::nullopt);
+  EXPECT_EQ(choose_kv("bf16"), Compute::bf16);
+  EXPECT_EQ(choose_kv("int8"), Compute::int8);
+  EXPECT_THROW(choose_kv("f32"), UsageError);
 }
 
 }  // namespace
