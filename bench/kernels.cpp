@@ -126,8 +126,8 @@ void bench_attention(const Backend& backend, const Ceilings& ceilings, Compute t
   const KvLayout layout = {.kv_heads = 3, .head_dim = 64, .type = type};
   const AttentionShape shape = {
       .heads = 9, .query_stride = 9 * 64, .cache = layout, .window = 0, .scale = 0.125F, .softcap = 0};
-  const double bytes = static_cast<double>(sequences * (first + count) * 2 * layout.kv_heads *
-                                           layout.head_dim * (type == Compute::f32 ? 4 : 2));
+  const double bytes =
+      static_cast<double>(sequences * (first + count) * layout.page_bytes() / page_positions);
   // A token's layers follow one another, so the next one's pages come from memory; many tokens read theirs
   // often.
   const double copies = count > 1 ? 1 : std::ceil(96e6 / bytes);
@@ -185,7 +185,7 @@ void run() {
     bench_linear(*backend, ceilings, 576, 1536, type);
     bench_linear(*backend, ceilings, 49152, 576, type);
   }
-  for (const Compute type : {Compute::f32, Compute::bf16}) {
+  for (const Compute type : {Compute::f32, Compute::bf16, Compute::int8}) {
     bench_attention(*backend, ceilings, type, 1, 0, 512);
     bench_attention(*backend, ceilings, type, 1, 0, 4096);
     bench_attention(*backend, ceilings, type, 1, 4095, 1);

@@ -2,7 +2,8 @@
 """docs/weight-types.md: what each weight type of the runtime costs and brings on a real model and text.
 
 For every type: `fathom eval` gives the perplexity, and the divergence of its predictions from those in bf16; `fathom bench`
-the bytes of the packed weights and the speed of a prompt and of generation. Let the machine be idle meanwhile.
+the bytes of the packed weights and the speed of a prompt and of generation. The same for the types of keys and values. Let
+the machine be idle meanwhile.
 
 Example:
   bench/weight_types.py build/release/fathom models/smollm2 wiki.valid.txt --model-name SmolLM2-135M --text-name "WikiText-2 validation"
@@ -16,6 +17,8 @@ from pathlib import Path
 DTYPES = ("f32", "bf16", "int8", "int4")
 REFERENCE = "bf16"
 PROMPT, GENERATE = 512, 128
+KV_TYPES = ("bf16", "int8")
+DEPTH, AFTER_DEPTH = 4096, 32
 
 PAGE = """# Weight types
 
@@ -32,9 +35,20 @@ What `--dtype` costs and brings: {model_name} ({parameters:.1f}M parameters) on 
 - **int4**: weights as 4-bit integers in groups of 32. A group's scale is that of its output channel times a whole number from -15 to 15,
   which makes 4.25 bits a weight; inputs as for int8. The head, which decides between tokens that are close to each other, keeps 8 bits.
 
-Adapters of a recursive model stay in bf16 beside int8 and int4 layers. Keys and values are kept in float32 with f32, in bf16 with the others.
-[src/kernels/quantise.h](../src/kernels/quantise.h) says what is rounded to what, [src/runtime/weights.cpp](../src/runtime/weights.cpp) which
+Adapters of a recursive model stay in bf16 beside int8 and int4 layers. [src/kernels/quantise.h](../src/kernels/quantise.h) says what is rounded to what, [src/runtime/weights.cpp](../src/runtime/weights.cpp) which
 tensor gets which type.
+
+What `--kv` costs and brings. By default keys and values are kept in float32 with f32, in bf16 with all other types of weights.
+
+| keys and values | bytes a token | of bf16 | perplexity | KL divergence from bf16 | same top token | generation after {depth:,} tokens, tokens/s |
+|---|--:|--:|--:|--:|--:|--:|
+{kv_rows}
+
+- **bf16**: keys, values, queries and the softmax's weights rounded to bfloat16.
+- **int8**: keys and values as 8-bit integers, with one float32 scale for each position's key of a head and one for its value; queries and the
+  softmax's weights have 16 bits or more.
+
+Quality is that of bf16 weights, speed that of int8 weights, beside which reading keys and values takes most of the time.
 
 **Quality** is measured over {tokens:,} predictions in the first {windows} windows of {context} tokens. Perplexity is exp of the mean negative
 log-probability of the text's tokens. The divergence is the mean of KL(bf16 || type) between the two distributions of the next token, in nats a
@@ -74,6 +88,13 @@ def row(dtype: str, quality: dict, bench: dict, reference: dict) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def kv_row(kv: str, quality: dict, bench: dict, reference: dict) -> str:
+    size, divergence = bench["kv_bytes_per_token"], quality["divergence"]
+    cells = [kv, f"{size:,}", f"{size / reference['kv_bytes_per_token']:.0%}", f"{quality['perplexity']:.3f}",
+             f"{divergence['kl']:.5f}" if divergence["kl"] else "0", f"{divergence['same_top']:.2%}", speed(bench, "generate")]
+    return f"| {' | '.join(cells)} |"
+
+
 def shown(path: str) -> str:
     """The page is about the program, not about where somebody's files are."""
     return Path(path).name if Path(path).is_absolute() else path
@@ -84,6 +105,10 @@ def page(options: argparse.Namespace) -> str:
                               options.text, "--windows", str(options.windows)) for dtype in DTYPES}
     bench = {dtype: figures(options.fathom, "bench", options.model, "--dtype", dtype, "--prompt", str(PROMPT), "--generate",
                             str(GENERATE)) for dtype in DTYPES}
+    kv_quality = {kv: figures(options.fathom, "eval", options.model, "--dtype", REFERENCE, "--kv", kv, "--against", REFERENCE,
+                              "--text", options.text, "--windows", str(options.windows)) for kv in KV_TYPES}
+    kv_bench = {kv: figures(options.fathom, "bench", options.model, "--dtype", "int8", "--kv", kv, "--prompt", "0", "--generate",
+                            str(AFTER_DEPTH), "--depth", str(DEPTH)) for kv in KV_TYPES}
     command = (f"bench/weight_types.py {shown(options.fathom)} {shown(options.model)} {shown(options.text)} --windows "
                f"{options.windows} --model-name \"{options.model_name}\" --text-name \"{options.text_name}\"")
     common, text = bench[REFERENCE], quality[REFERENCE]
@@ -91,7 +116,8 @@ def page(options: argparse.Namespace) -> str:
         raise SystemExit(f"{options.text}: has fewer than {options.windows} windows of {text['context']} tokens; give a smaller --windows")
     return PAGE.format(model_name=options.model_name, text_name=options.text_name, parameters=common["parameters"] / 1e6,
                        rows="\n".join(row(dtype, quality[dtype], bench[dtype], common) for dtype in DTYPES),
-                       tokens=text["tokens"], windows=options.windows, context=text["context"], prompt=PROMPT,
+                       kv_rows="\n".join(kv_row(kv, kv_quality[kv], kv_bench[kv], kv_bench[REFERENCE]) for kv in KV_TYPES),
+                       depth=DEPTH, tokens=text["tokens"], windows=options.windows, context=text["context"], prompt=PROMPT,
                        generate=GENERATE, repetitions=common["repetitions"], threads=common["threads"], isa=common["isa"],
                        day=date.today(), command=command)
 

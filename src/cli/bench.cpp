@@ -23,7 +23,7 @@ struct Options : CommonOptions {
   std::filesystem::path model;
   std::vector<std::int64_t> prompt{512}, generate{128}, depth{0}, batch{1};
   int repetitions = 5;
-  std::string dtype = "auto", csv;
+  std::string dtype = "auto", kv = "auto", csv;
   bool trace = false;
 };
 
@@ -108,7 +108,7 @@ std::string as_csv(const Run& run) {
 }
 
 std::string as_markdown(const Run& run) {
-  std::vector<std::vector<std::string>> rows = {{"model", "parameters", "weights", "dtype", "threads",
+  std::vector<std::vector<std::string>> rows = {{"model", "parameters", "weights", "dtype", "KV", "threads",
                                                  "backend", "test", "tok/s", "GB/s", "GFLOP/s",
                                                  "of what the machine allows"}};
   const Json& head = run.header;
@@ -119,13 +119,13 @@ std::string as_markdown(const Run& run) {
     const std::string ceiling = reading ? fmt::format("{:.1f} GB/s read", result.read_ceiling * 1e-9)
                                         : fmt::format("{:.0f} GFLOP/s {}", result.product_ceiling.rate * 1e-9,
                                                       result.product_ceiling.unit);
-    rows.push_back({name, format_count(head["parameters"].get<std::int64_t>()),
-                    format_bytes(head["weight_bytes"].get<std::int64_t>()), head["dtype"].get<std::string>(),
-                    head["threads"].dump(), head["isa"].get<std::string>(), result.work.name(),
-                    fmt::format("{:.2f} ± {:.2f}", result.rate.mean, result.rate.deviation),
-                    fmt::format("{:.1f}", result.read * 1e-9),
-                    fmt::format("{:.0f}", result.operations * 1e-9),
-                    fmt::format("{:.0f} % of {}", 100 * result.share(), ceiling)});
+    rows.push_back(
+        {name, format_count(head["parameters"].get<std::int64_t>()),
+         format_bytes(head["weight_bytes"].get<std::int64_t>()), head["dtype"].get<std::string>(),
+         head["kv"].get<std::string>(), head["threads"].dump(), head["isa"].get<std::string>(),
+         result.work.name(), fmt::format("{:.2f} ± {:.2f}", result.rate.mean, result.rate.deviation),
+         fmt::format("{:.1f}", result.read * 1e-9), fmt::format("{:.0f}", result.operations * 1e-9),
+         fmt::format("{:.0f} % of {}", 100 * result.share(), ceiling)});
   }
   // The sign ± has two bytes and one column: fmt counts columns.
   std::vector<std::size_t> width(rows[0].size());
@@ -163,7 +163,7 @@ void measure(const Options& options) {
   const Checkpoint checkpoint = load_checkpoint(options.model);
   check_context(works, checkpoint);
   const Compute compute = choose_compute(options.dtype, checkpoint);
-  Engine engine(checkpoint, {.compute = compute, .trace = options.trace});
+  Engine engine(checkpoint, {.compute = compute, .kv = choose_kv(options.kv), .trace = options.trace});
   const double loaded = process_seconds();
   check_memory(works, engine);
   time_workload(engine, {Phase::prompt, std::min<std::int64_t>(8, engine.max_context())}, 0);
@@ -174,6 +174,8 @@ void measure(const Options& options) {
                         {"parameters", count.embedding + count.non_embedding()},
                         {"weight_bytes", engine.weight_bytes()},
                         {"dtype", dtype_of(compute)},
+                        {"kv", dtype_of(engine.kv_type())},
+                        {"kv_bytes_per_token", engine.kv_bytes() * engine.plan().depth()},
                         {"threads", thread_count()},
                         {"isa", isa_name(isa())},
                         {"backend", engine.backend().describe()},
@@ -222,6 +224,7 @@ void add_bench(CLI::App& program) {
       ->check(CLI::Range(1, 1000));
   verb->add_option("--dtype", options->dtype, "What products are computed in; auto = as the weights are")
       ->capture_default_str();
+  add_kv(*verb, options->kv);
   verb->add_flag("--trace", options->trace,
                  "A line about each operation on standard error: shape, time, rates");
   verb->add_option("--csv", options->csv,

@@ -27,6 +27,12 @@ CLI::Validator at_least(std::int64_t least) {
   return {check, ""};
 }
 
+void add_kv(CLI::App& verb, std::string& kv) {
+  verb.add_option("--kv", kv, "Keys and values as bf16 or int8; auto = bf16, beside f32 f32")
+      ->check(CLI::IsMember({"auto", "bf16", "int8"}))
+      ->capture_default_str();
+}
+
 void apply_common(const CommonOptions& options) {
   set_threads(options.threads);
   set_quiet(options.quiet);

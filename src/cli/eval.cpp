@@ -25,7 +25,7 @@ struct Options : CommonOptions {
   std::filesystem::path model, text, data;
   std::vector<std::string> tasks;
   std::int64_t context = 512, windows = 0, limit = 0;
-  std::string dtype = "f32", against, samples;
+  std::string dtype = "f32", kv = "auto", against, samples;
   bool speed = false, trace = false;
 };
 
@@ -124,9 +124,11 @@ void evaluate(const Options& options) {
   const Checkpoint checkpoint = load_checkpoint(options.model);
   std::optional<Tokenizer> tokenizer;
   if (!options.text.empty() || !options.tasks.empty()) tokenizer = load_tokenizer(options.model);
-  Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint), .trace = options.trace});
+  Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint),
+                             .kv = choose_kv(options.kv),
+                             .trace = options.trace});
 
-  Json figures = {{"model", options.model.string()}, {"dtype", options.dtype}};
+  Json figures = {{"model", options.model.string()}, {"dtype", options.dtype}, {"kv", options.kv}};
   if (!options.text.empty()) figures.update(measure_text(engine, checkpoint, *tokenizer, options));
   if (!options.tasks.empty()) figures["tasks"] = measure_tasks(engine, *tokenizer, options);
   if (options.speed) figures["speed"] = to_json(measure_speed(engine));
@@ -161,8 +163,10 @@ void add_eval(CLI::App& program) {
   verb->add_option("--dtype", options->dtype, "auto, f32, bf16, int8 or int4")
       ->check(dtypes)
       ->capture_default_str();
+  add_kv(*verb, options->kv);
   verb->add_option("--against", options->against,
-                   "Also how far predictions of --text are from the same model's in this type: mean KL "
+                   "Also how far predictions of --text are from the same model's in this type (with --kv "
+                   "auto): mean KL "
                    "divergence, and how often the most probable token is the same")
       ->check(dtypes)
       ->type_name("DTYPE");
@@ -172,7 +176,8 @@ void add_eval(CLI::App& program) {
   add_common(*verb, *options, true);
   verb->footer(
       "Example:\n  fathom eval models/smollm2.gguf --text wiki.txt --tasks hellaswag,piqa --data eval\n"
-      "  fathom eval models/smollm2.gguf --text wiki.txt --dtype int8 --against bf16");
+      "  fathom eval models/smollm2.gguf --text wiki.txt --dtype int8 --against bf16\n"
+      "  fathom eval models/smollm2.gguf --text wiki.txt --dtype bf16 --kv int8 --against bf16");
   verb->callback([options] {
     apply_common(*options);
     evaluate(*options);

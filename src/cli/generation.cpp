@@ -40,6 +40,7 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
   verb.add_option("--dtype", options.dtype, "Type to compute in")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}));
+  add_kv(verb, options.kv);
   verb.add_flag("--trace", options.trace,
                 "A line about each operation on standard error: shape, time, rates");
   verb.add_option("--context", options.context, "Most tokens of a sequence; 0 = the model's limit")
@@ -52,6 +53,7 @@ LoadedModel load_model(const GenerationOptions& options, bool quiet) {
   Checkpoint checkpoint = load_checkpoint(options.model);
   Tokenizer tokenizer = load_tokenizer(options.model);
   Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint),
+                             .kv = choose_kv(options.kv),
                              .max_context = options.context,
                              .trace = options.trace});
   if (!quiet)

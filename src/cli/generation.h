@@ -17,12 +17,12 @@ namespace fathom {
 struct GenerationOptions {
   std::filesystem::path model;
   GenerateOptions generate;
-  std::string dtype = "auto";
+  std::string dtype = "auto", kv = "auto";
   std::int64_t context = 0;
   bool trace = false;
 };
 
-/// MODEL, --max-tokens, --stop, --dtype, --context, --trace and the sampler's options.
+/// MODEL, --max-tokens, --stop, --dtype, --kv, --context, --trace and the sampler's options.
 void add_generation_options(CLI::App& verb, GenerationOptions& options);
 
 struct LoadedModel {

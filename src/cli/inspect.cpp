@@ -22,10 +22,11 @@ struct InspectOptions : CommonOptions {
   std::string share = "cycle";
 };
 
-/// Bytes of keys and values that one token leaves behind at all visits.
-std::int64_t kv_bytes(const Checkpoint& checkpoint, std::int64_t element) {
+/// Bytes of keys and values that one token leaves behind at all visits: each element's, and of a head's
+/// scale.
+std::int64_t kv_bytes(const Checkpoint& checkpoint, std::int64_t element, std::int64_t scale) {
   const ModelConfig& config = checkpoint.config;
-  return 2 * checkpoint.plan.depth() * config.kv_heads * config.head_dim * element;
+  return 2 * checkpoint.plan.depth() * config.kv_heads * (config.head_dim * element + scale);
 }
 
 Json sizes(const ModelConfig& config) {
@@ -55,7 +56,10 @@ Json account(const Checkpoint& checkpoint) {
             {"unrolled", count.unrolled},
             {"visits", std::move(visits)}}},
           {"bytes", count.bytes},
-          {"kv_bytes_per_token", {{"bf16", kv_bytes(checkpoint, 2)}, {"f32", kv_bytes(checkpoint, 4)}}},
+          {"kv_bytes_per_token",
+           {{"int8", kv_bytes(checkpoint, 1, 4)},
+            {"bf16", kv_bytes(checkpoint, 2, 0)},
+            {"f32", kv_bytes(checkpoint, 4, 0)}}},
           {"provenance", checkpoint.provenance}};
 }
 
@@ -80,8 +84,9 @@ void print_account(std::FILE* out, const Checkpoint& checkpoint) {
   fmt::print(out, "unrolled       {} (what a token passes through, besides the embedding)\n",
              format_count(count.unrolled));
   if (count.bytes > 0) fmt::print(out, "stored         {}\n", format_bytes(count.bytes));
-  fmt::print(out, "KV cache       {} a token in bf16, {} in f32\n", format_bytes(kv_bytes(checkpoint, 2)),
-             format_bytes(kv_bytes(checkpoint, 4)));
+  fmt::print(out, "KV cache       {} a token in int8, {} in bf16, {} in f32\n",
+             format_bytes(kv_bytes(checkpoint, 1, 4)), format_bytes(kv_bytes(checkpoint, 2, 0)),
+             format_bytes(kv_bytes(checkpoint, 4, 0)));
 }
 
 /// The counts of arXiv 2410.20672 (tables 2 and F): parameters of the layers' matrices as they are, tied, and

@@ -21,6 +21,8 @@ struct CommonOptions {
 void add_common(CLI::App& verb, CommonOptions& options, bool reports_figures);
 /// For an option of a whole number, or of several: each is `least` or more.
 CLI::Validator at_least(std::int64_t least);
+/// --kv, for choose_kv of runtime/engine.h.
+void add_kv(CLI::App& verb, std::string& kv);
 /// Sets threads and quiet mode; the first line of every verb's callback.
 void apply_common(const CommonOptions& options);
 /// "fathom: MESSAGE" on standard error. A message may quote what a file holds: control characters, which a

@@ -70,16 +70,26 @@ HWY_INLINE void soft_max(const Rows& rows, std::size_t row, std::int64_t begin, 
   rows.sums[row] += hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
+// Each column times the scale of its position.
+void scale_columns(const float* scales, float* row) {
+  const D d;
+  for (std::size_t i = 0; i < page_positions; i += hn::Lanes(d))
+    hn::StoreU(hn::Mul(hn::LoadU(d, row + i), hn::LoadU(d, scales + i)), d, row + i);
+}
+
 template <class T>
 HWY_INLINE void attend_page(const AttentionShape& shape, const AttentionBlock& block, std::int64_t page,
                             const Rows& rows) {
-  const auto elements = static_cast<std::size_t>(shape.cache.head_elements());
-  const T* keys = reinterpret_cast<const T*>(block.span->pages[page]) + block.kv_head * elements;
-  const T* values = keys + static_cast<std::size_t>(shape.cache.kv_heads) * elements;
+  const KvLayout& cache = shape.cache;
+  const std::byte* head =
+      block.span->pages[page] + static_cast<std::int64_t>(block.kv_head) * cache.head_bytes();
+  const T* keys = reinterpret_cast<const T*>(head);
+  const T* values = reinterpret_cast<const T*>(head + cache.kv_heads * cache.head_bytes());
+  constexpr bool scaled = sizeof(T) == 1;  // behind the keys and behind the values
   product(rows.count, rows.width, rows.queries, rows.width, keys, page_positions, page_positions, rows.scores,
           page_positions, false);
 
-  const auto group = static_cast<std::size_t>(shape.heads / shape.cache.kv_heads);
+  const auto group = static_cast<std::size_t>(shape.heads / cache.kv_heads);
   const std::int64_t first = block.span->first + block.begin - page * page_positions;
   std::int64_t last_seen = 0;
   for (std::size_t row = 0; row < rows.count; ++row) {
@@ -91,8 +101,11 @@ HWY_INLINE void attend_page(const AttentionShape& shape, const AttentionBlock& b
       std::fill_n(scores, page_positions, 0.0F);
       continue;
     }
+    if constexpr (scaled) scale_columns(reinterpret_cast<const float*>(keys + cache.head_elements()), scores);
     if (shape.softcap > 0) soft_cap(shape.softcap, scores);
     soft_max(rows, row, begin, end);
+    if constexpr (scaled)
+      scale_columns(reinterpret_cast<const float*>(values + cache.head_elements()), scores);
     last_seen = std::max(last_seen, end);
   }
   product(rows.count, static_cast<std::size_t>(last_seen), rows.scores, page_positions, values, rows.width,
@@ -128,8 +141,10 @@ void attention(const AttentionShape& shape, const AttentionBlock& block, const f
   for (std::int64_t page = oldest / page_positions; page <= last / page_positions; ++page) {
     if (shape.cache.type == Compute::f32)
       attend_page<float>(shape, block, page, rows);
-    else
+    else if (shape.cache.type == Compute::bf16)
       attend_page<std::uint16_t>(shape, block, page, rows);
+    else
+      attend_page<std::int8_t>(shape, block, page, rows);
   }
   for (std::size_t row = 0; row < rows.count; ++row) {
     float* mixed = rows.mixed + row * rows.width;

@@ -9,12 +9,14 @@
 
 #include <immintrin.h>
 
+#include "kernels/attention_bf16_amx.h"
+#include "kernels/attention_int8_amx.h"
+#include "kernels/attention_steps_amx.h"
 #include "kernels/tiles.h"
 
 namespace fathom::amx {
 namespace {
 
-constexpr std::int64_t tile_rows = 16, page_keys = 64, lanes = 16;
 constexpr float log2_e = 1.442695041F;
 
 // A row's weights are 2^(s - shift). The shift is a maximum that the row has seen, but it grows only when
@@ -24,7 +26,7 @@ constexpr float slack = 8;
 constexpr float no_shift = -1e30F;  // of a row that has seen no key: 2^(it - any other) is 0
 
 // 2^x for x below 128, 0 for -infinity: 2^floor(x) times a polynomial of smallest relative error, 3e-6, that
-// is 1 at 0. The weights are rounded to bf16, by up to 2e-3.
+// is 1 at 0. The weights are rounded further.
 __m512 exp2(__m512 x) {
   const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   __m512 y = _mm512_set1_ps(1.3426685532e-2F);
@@ -44,34 +46,6 @@ __m512 tanh(__m512 x) {
   return _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2), _mm512_add_ps(e, one)));
 }
 
-std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-std::int64_t largest(std::int64_t a, std::int64_t b) { return a < b ? b : a; }
-
-std::int64_t gathered_tile_floats(std::int64_t padded_dim) {
-  return tile_rows * (padded_dim + lanes) + tile_rows;
-}
-
-// One tile of rows of what gathered_floats() describes.
-struct Gathered {
-  float *mixed, *sums, *shifts;
-};
-
-Gathered gathered_tile(const AttentionBlock& block, float* gathered, std::int64_t tile) {
-  float* mixed = gathered + tile * gathered_tile_floats(block.padded_dim);
-  float* sums = mixed + tile_rows * block.padded_dim;
-  return {mixed, sums, sums + tile_rows * lanes};
-}
-
-// Scratch of one block: its queries [rows, padded_dim], two pages of scores and weights [16, 64], one being
-// filled while the other is read, and the largest score up to which each row keeps its shift.
-struct Scratch {
-  std::uint16_t* queries;
-  float* limits;
-  float* scores[2];
-  std::uint16_t* weights[2];
-  float* gathered[2];  // over all chunks; in one
-};
-
 std::int64_t lay_out(const AttentionBlock& block, std::byte* memory, Scratch& scratch) {
   std::int64_t used = 0;
   const auto take = [&](std::int64_t bytes) {
@@ -79,134 +53,16 @@ std::int64_t lay_out(const AttentionBlock& block, std::byte* memory, Scratch& sc
     used += (bytes + 63) / 64 * 64;
     return part;
   };
-  const std::int64_t rows = block.tiles() * tile_rows;
-  scratch.queries = reinterpret_cast<std::uint16_t*>(take(rows * block.padded_dim * 2));
-  scratch.limits = reinterpret_cast<float*>(take(rows * 4));
-  for (int i = 0; i < 2; ++i) {
-    scratch.scores[i] = reinterpret_cast<float*>(take(tile_rows * page_keys * 4));
-    scratch.weights[i] = reinterpret_cast<std::uint16_t*>(take(tile_rows * page_keys * 2));
-  }
-  for (float*& gathered : scratch.gathered)
-    gathered = reinterpret_cast<float*>(take(gathered_floats(block) * 4));
+  const auto take_floats = [&](std::int64_t count) { return reinterpret_cast<float*>(take(count * 4)); };
+  const std::int64_t rows = block.tiles() * 16, element = block.int8 ? 1 : 2;
+  scratch.queries = take(rows * block.padded_dim * element);
+  scratch.query_scales = take_floats(rows);
+  scratch.limits = take_floats(rows);
+  for (Turn& turn : scratch.turns)
+    turn = {take(16 * page_keys * 4), take(16 * page_keys * element), take_floats(lanes)};
+  scratch.products = reinterpret_cast<std::int32_t*>(take(block.int8 ? 16 * block.padded_dim * 4 : 0));
+  for (float*& gathered : scratch.gathered) gathered = take_floats(gathered_floats(block));
   return used;
-}
-
-// Rounds the block's queries to bf16; rows and columns of padding are zeros.
-void pack_queries(const AttentionBlock& block, std::uint16_t* to) {
-  std::int64_t token = 0, head = 0;
-  for (std::int64_t row = 0; row < block.tiles() * tile_rows; ++row, to += block.padded_dim) {
-    const std::int64_t readable = row < block.rows() ? block.head_dim : 0;
-    const float* from = block.queries + token * block.query_stride + head * block.head_dim;
-    for (std::int64_t i = 0; i < block.padded_dim; i += lanes) {
-      const auto mask =
-          static_cast<__mmask16>((1U << static_cast<unsigned>(least(lanes, largest(0, readable - i)))) - 1);
-      const auto narrow = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from + i));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to + i), reinterpret_cast<const __m256i&>(narrow));
-    }
-    if (row + 1 < block.rows() && ++head == block.group) ++token, head = 0;
-  }
-}
-
-// A tile of 16 rows of a block and a page that at least one of them sees something of.
-struct Step {
-  std::int64_t tile = 0, page = 0;
-  std::int64_t keys = 0;     // of the page that some row sees, from its beginning
-  bool partly_seen = false;  // by some row
-};
-
-// The steps of one chunk: for each page all tiles, so that they find it in the L1 cache.
-class Steps {
- public:
-  Steps(const AttentionBlock& block, std::int64_t chunk)
-      : block_(block),
-        end_(least(block.end_page(), (chunk + 1) * chunk_pages)),
-        tile_(-1),
-        page_(largest(block.first_page(), chunk * chunk_pages)) {}
-
-  bool next(Step& step) {
-    for (;;) {
-      if (++tile_ == block_.tiles()) tile_ = 0, ++page_;
-      if (page_ >= end_) return false;
-      const std::int64_t last_row = least(block_.rows(), (tile_ + 1) * tile_rows) - 1;
-      const std::int64_t oldest = block_.first + tile_ * tile_rows / block_.group;
-      const std::int64_t newest = block_.first + last_row / block_.group;
-      const std::int64_t begin = page_ * page_keys, end = begin + page_keys;
-      const bool windowed = block_.window > 0;
-      if (begin > newest || (windowed && end <= oldest - block_.window + 1)) continue;
-      step = {tile_, page_, least(page_keys, newest + 1 - begin),
-              end > oldest + 1 || (windowed && begin < newest - block_.window + 1)};
-      return true;
-    }
-  }
-
- private:
-  const AttentionBlock& block_;
-  std::int64_t end_, tile_, page_;
-};
-
-// scores[16, 64] = queries[16, padded_dim] keys[padded_dim, 64]. Each product has its own tile to load, but
-// that takes 8 cycles and the product 16.
-void score(const std::uint16_t* queries, const std::byte* keys, std::int64_t padded_dim, float* scores) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (std::int64_t d = 0; d < padded_dim; d += 32, keys += 16 * page_keys * 4) {
-    _tile_loadd(4, queries + d, padded_dim * 2);
-    _tile_loadd(5, keys, page_keys * 4);
-    _tile_dpbf16ps(0, 4, 5);
-    _tile_loadd(6, keys + 64, page_keys * 4);
-    _tile_dpbf16ps(1, 4, 6);
-    _tile_loadd(5, keys + 128, page_keys * 4);
-    _tile_dpbf16ps(2, 4, 5);
-    _tile_loadd(6, keys + 192, page_keys * 4);
-    _tile_dpbf16ps(3, 4, 6);
-  }
-  _tile_stored(0, scores, page_keys * 4);
-  _tile_stored(1, scores + 16, page_keys * 4);
-  _tile_stored(2, scores + 32, page_keys * 4);
-  _tile_stored(3, scores + 48, page_keys * 4);
-}
-
-// Some of the 64 columns of that: the page of a sequence's newest tokens is often not half full, and a single
-// token's attention is bound by reading it.
-void score_columns(const std::uint16_t* queries, const std::byte* keys, std::int64_t padded_dim,
-                   std::int64_t columns, float* scores) {
-  for (std::int64_t column = 0; column < columns; column += 16) {
-    _tile_zero(0);
-    for (std::int64_t d = 0; d < padded_dim; d += 32) {
-      _tile_loadd(4, queries + d, padded_dim * 2);
-      _tile_loadd(5, keys + d / 2 * page_keys * 4 + column * 4, page_keys * 4);
-      _tile_dpbf16ps(0, 4, 5);
-    }
-    _tile_stored(0, scores + column, page_keys * 4);
-  }
-}
-
-// mixed[16, padded_dim] += weights[16, 64] values[64, padded_dim], 32 columns at a time.
-// The second half of the page's keys weighs 0 where only the first is seen.
-void mix(const std::uint16_t* weights, const std::byte* values, std::int64_t padded_dim, bool both_halves,
-         float* mixed) {
-  const std::int64_t stride = padded_dim * 4;  // bytes of a row of mixed, and of a pair of rows of values
-  const std::byte* more = values + 16 * stride;
-  _tile_loadd(4, weights, page_keys * 2);
-  _tile_loadd(5, weights + 32, page_keys * 2);
-  for (std::int64_t d = 0; d < padded_dim; d += 32) {
-    _tile_loadd(0, mixed + d, stride);
-    _tile_loadd(6, values + d * 4, stride);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(1, mixed + d + 16, stride);
-    _tile_loadd(7, values + d * 4 + 64, stride);
-    _tile_dpbf16ps(1, 4, 7);
-    if (both_halves) {
-      _tile_loadd(2, more + d * 4, stride);
-      _tile_dpbf16ps(0, 5, 2);
-      _tile_loadd(3, more + d * 4 + 64, stride);
-      _tile_dpbf16ps(1, 5, 3);
-    }
-    _tile_stored(0, mixed + d, stride);
-    _tile_stored(1, mixed + d + 16, stride);
-  }
 }
 
 // What a row's scores become.
@@ -239,17 +95,17 @@ std::uint64_t bits(std::int64_t begin, std::int64_t end) {
   return below(end) & ~below(begin);
 }
 
-// Scores [16, 64] of a step to weights, and their sums. Rows of padding are left as they are.
-template <bool Masked, bool Capped>
-void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& step, const float* scores,
-              std::uint16_t* weights, const Gathered& gathered, float* limits) {
+// Scores of a step to weights, and their sums. Rows of padding are left as they are.
+template <typename Tiles, bool Masked, bool Capped>
+void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& step, const Tiles& tiles,
+              const Gathered& gathered, float* limits) {
   const __m512 scale = _mm512_set1_ps(softmax.scale), lowest = _mm512_set1_ps(-__builtin_inff());
   const __m512 cap = _mm512_set1_ps(softmax.softcap), inner = _mm512_set1_ps(softmax.inner);
-  const std::int64_t begin = step.tile * tile_rows, count = least(tile_rows, block.rows() - begin);
+  const std::int64_t begin = step.tile * Tiles::rows;
   std::int64_t position = block.first + begin / block.group - step.page * page_keys;  // within the page
   std::int64_t head = begin % block.group;
-  for (std::int64_t row = 0; row < count; ++row) {
-    std::uint64_t visible = 0;
+  for (std::int64_t row = 0; row < step.rows; ++row) {
+    std::uint64_t visible = ~std::uint64_t{0};
     if constexpr (Masked) {
       visible = bits(block.window > 0 ? position - block.window + 1 : 0, position + 1);
       if (++head == block.group) ++position, head = 0;
@@ -257,7 +113,7 @@ void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& s
     __m512 s[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      s[i] = _mm512_load_ps(scores + row * page_keys + i * lanes);
+      s[i] = tiles.scores(row, i);
       if constexpr (Capped) s[i] = _mm512_mul_ps(cap, tanh(_mm512_mul_ps(s[i], inner)));
       if constexpr (Masked)
         s[i] = _mm512_mask_mov_ps(lowest, static_cast<__mmask16>(visible >> (16 * static_cast<unsigned>(i))),
@@ -273,10 +129,7 @@ void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& s
     for (int i = 0; i < 4; ++i) s[i] = exp2(_mm512_fmsub_ps(s[i], scale, shift));
     const __m512 sum = _mm512_add_ps(_mm512_add_ps(s[0], s[1]), _mm512_add_ps(s[2], s[3]));
     _mm512_store_ps(sums, _mm512_add_ps(_mm512_load_ps(sums), sum));
-    std::uint16_t* to = weights + row * page_keys;
-    const auto low = _mm512_cvtne2ps_pbh(s[1], s[0]), high = _mm512_cvtne2ps_pbh(s[3], s[2]);
-    _mm512_store_si512(to, reinterpret_cast<const __m512i&>(low));
-    _mm512_store_si512(to + 32, reinterpret_cast<const __m512i&>(high));
+    tiles.weigh(row, s, visible);
   }
 }
 
@@ -287,7 +140,7 @@ class Ahead {
   Ahead(const UpcomingPages& pages, std::int64_t steps) : pages_(pages) {
     if (pages_.block == nullptr) return;
     parts_ = (pages_.end - pages_.first) * 2;
-    lines_ = pages_.block->padded_dim * page_keys * 2 / 64;
+    lines_ = pages_.block->head_bytes() / 64;
     a_step_ = parts_ * lines_ / steps + 1;
   }
 
@@ -305,45 +158,38 @@ class Ahead {
   std::int64_t parts_ = 0, lines_ = 0, a_step_ = 0, part_ = 0, line_ = 0;
 };
 
+template <typename Tiles>
 void run_chunk(const AttentionBlock& block, const Scratch& scratch, std::int64_t chunk, Ahead& ahead,
                float* all_gathered) {
   for (std::int64_t tile = 0; tile < block.tiles(); ++tile) {
     const Gathered gathered = gathered_tile(block, all_gathered, tile);
-    for (std::int64_t i = 0; i < tile_rows * (block.padded_dim + lanes); i += lanes)
+    for (std::int64_t i = 0; i < Tiles::rows * (block.padded_dim + lanes); i += lanes)
       _mm512_store_ps(gathered.mixed + i, _mm512_setzero_ps());  // and the sums, which follow
     _mm512_store_ps(gathered.shifts, _mm512_set1_ps(no_shift));
-    _mm512_store_ps(scratch.limits + tile * tile_rows, _mm512_set1_ps(-__builtin_inff()));
+    _mm512_store_ps(scratch.limits + tile * lanes, _mm512_set1_ps(-__builtin_inff()));
   }
   Softmax softmax = {block.scale * log2_e, 0, 0};
   if (block.softcap > 0) softmax = {log2_e, block.softcap, block.scale / block.softcap};
-  const auto part = block.softcap > 0 ? soft_max<true, true> : soft_max<true, false>;
-  const auto whole = block.softcap > 0 ? soft_max<false, true> : soft_max<false, false>;
-  const auto start = [&](const Step& step, float* scores) {
-    const std::uint16_t* queries = scratch.queries + step.tile * tile_rows * block.padded_dim;
-    const std::byte* keys = block.pages[step.page] + block.keys;
-    if (step.keys > 48)
-      score(queries, keys, block.padded_dim, scores);
-    else
-      score_columns(queries, keys, block.padded_dim, step.keys, scores);
-    ahead.step();
-  };
-  const auto finish = [&](const Step& step, const std::uint16_t* weights) {
-    mix(weights, block.pages[step.page] + block.values, block.padded_dim, step.keys > 32,
-        gathered_tile(block, all_gathered, step.tile).mixed);
+  const auto part = block.softcap > 0 ? soft_max<Tiles, true, true> : soft_max<Tiles, true, false>;
+  const auto whole = block.softcap > 0 ? soft_max<Tiles, false, true> : soft_max<Tiles, false, false>;
+  const auto finish = [&](const Step& step, const Turn& turn) {
+    Tiles::mix(block, step, scratch, turn, gathered_tile(block, all_gathered, step.tile).mixed);
   };
 
   Steps steps(block, chunk);
   Step before, now, coming;
   bool more = steps.next(now);
-  if (more) start(now, scratch.scores[0]);
-  for (int turn = 0, done = 0; more; turn ^= 1, ++done) {
+  if (more) Tiles::score(block, now, scratch, scratch.turns[0]);
+  for (int done = 0; more; ++done) {
+    const Turn &turn = scratch.turns[done % 2], &other = scratch.turns[(done + 1) % 2];
     more = steps.next(coming);
-    if (more) start(coming, scratch.scores[turn ^ 1]);
-    if (done > 0) finish(before, scratch.weights[turn ^ 1]);  // before raise_shift changes what it adds to
-    (now.partly_seen ? part : whole)(block, softmax, now, scratch.scores[turn], scratch.weights[turn],
+    if (more) Tiles::score(block, coming, scratch, other);
+    ahead.step();
+    if (done > 0) finish(before, other);  // before raise_shift changes what it adds to
+    (now.partly_seen ? part : whole)(block, softmax, now, Tiles(block, now, scratch, turn),
                                      gathered_tile(block, all_gathered, now.tile),
-                                     scratch.limits + now.tile * tile_rows);
-    if (!more) finish(now, scratch.weights[turn]);
+                                     scratch.limits + now.tile * lanes);
+    if (!more) finish(now, turn);
     before = now;
     now = coming;
   }
@@ -368,21 +214,20 @@ void join(std::int64_t rows, std::int64_t padded_dim, const Gathered& to, const 
 
 void join_all(const AttentionBlock& block, float* to, float* from) {
   for (std::int64_t tile = 0; tile < block.tiles(); ++tile)
-    join(least(tile_rows, block.rows() - tile * tile_rows), block.padded_dim, gathered_tile(block, to, tile),
-         gathered_tile(block, from, tile));
+    join(least(block.tile_rows(), block.rows() - tile * block.tile_rows()), block.padded_dim,
+         gathered_tile(block, to, tile), gathered_tile(block, from, tile));
 }
 
 void write_out(const AttentionBlock& block, float* all_gathered) {
   for (std::int64_t row = 0; row < block.rows(); ++row) {
-    const Gathered gathered = gathered_tile(block, all_gathered, row / tile_rows);
-    const std::int64_t within = row % tile_rows;
+    const Gathered gathered = gathered_tile(block, all_gathered, row / block.tile_rows());
+    const std::int64_t within = row % block.tile_rows();
     const __m512 inverse =
         _mm512_set1_ps(1 / _mm512_reduce_add_ps(_mm512_load_ps(gathered.sums + within * lanes)));
     const std::int64_t to = row / block.group * block.out_stride + row % block.group * block.head_dim;
     const float* mixed = gathered.mixed + within * block.padded_dim;
     for (std::int64_t i = 0; i < block.head_dim; i += lanes) {
-      const auto mask =
-          static_cast<__mmask16>((1U << static_cast<unsigned>(least(lanes, block.head_dim - i))) - 1);
+      const auto mask = first_lanes(block.head_dim - i);
       const __m512 value = _mm512_mul_ps(_mm512_load_ps(mixed + i), inverse);
       if (block.out_bf16) {
         const auto narrow = _mm512_cvtneps_pbh(value);
@@ -394,10 +239,20 @@ void write_out(const AttentionBlock& block, float* all_gathered) {
   }
 }
 
+struct Kind {
+  void (*pack_queries)(const AttentionBlock&, const Scratch&);
+  void (*run_chunk)(const AttentionBlock&, const Scratch&, std::int64_t, Ahead&, float*);
+};
+
+Kind kind_of(const AttentionBlock& block) {
+  if (block.int8) return {Int8Tiles::pack_queries, run_chunk<Int8Tiles>};
+  return {Bf16Tiles::pack_queries, run_chunk<Bf16Tiles>};
+}
+
 }  // namespace
 
 std::int64_t gathered_floats(const AttentionBlock& block) {
-  return block.tiles() * gathered_tile_floats(block.padded_dim);
+  return block.tiles() * gathered_tile_floats(block);
 }
 
 std::int64_t attention_scratch_bytes(const AttentionBlock& block) {
@@ -409,12 +264,13 @@ void attention(const AttentionBlock& block, const UpcomingPages& upcoming, std::
   const TileScope tiles;
   Scratch scratch = {};
   lay_out(block, memory, scratch);
-  pack_queries(block, scratch.queries);
+  const Kind kind = kind_of(block);
+  kind.pack_queries(block, scratch);
   const std::int64_t first = block.first_chunk();
   Ahead ahead(upcoming, (block.end_page() - block.first_page()) * block.tiles());
-  run_chunk(block, scratch, first, ahead, scratch.gathered[0]);
+  kind.run_chunk(block, scratch, first, ahead, scratch.gathered[0]);
   for (std::int64_t chunk = first + 1; chunk < block.end_chunk(); ++chunk) {
-    run_chunk(block, scratch, chunk, ahead, scratch.gathered[1]);
+    kind.run_chunk(block, scratch, chunk, ahead, scratch.gathered[1]);
     join_all(block, scratch.gathered[0], scratch.gathered[1]);
   }
   write_out(block, scratch.gathered[0]);
@@ -425,9 +281,10 @@ void attention_chunk(const AttentionBlock& block, std::int64_t chunk, const Upco
   const TileScope tiles;
   Scratch scratch = {};
   lay_out(block, memory, scratch);
-  pack_queries(block, scratch.queries);
+  const Kind kind = kind_of(block);
+  kind.pack_queries(block, scratch);
   Ahead ahead(upcoming, chunk_pages * block.tiles());
-  run_chunk(block, scratch, chunk, ahead, gathered);
+  kind.run_chunk(block, scratch, chunk, ahead, gathered);
 }
 
 void join_chunks(const AttentionBlock& block, float* gathered) {

@@ -72,22 +72,29 @@ inline constexpr std::int64_t page_positions = 64;
 
 /// Keys and values are cached in pages of 64 consecutive positions of one sequence at one visit. A page
 /// holds, for each KV head, the keys transposed [padded_dim, 64], and after all keys the values [64,
-/// padded_dim] of each head, in `type`. Transposed, the scores of neighbouring keys are neighbours in memory,
-/// and neither q k nor p v needs a sum across a vector; padded_dim is head_dim rounded up to 16 (a 512-bit
-/// vector), so that neither needs a tail. In bf16, two neighbouring rows (of d in the keys, of positions in
-/// the values) are interleaved element by element, as the matrix units of CPUs read them, and padded_dim is a
-/// multiple of 32, the depth of their products.
+/// padded_dim] of each head, in `type`: f32, bf16 or int8. Transposed, the scores of neighbouring keys are
+/// neighbours in memory, and neither q k nor p v needs a sum across a vector; padded_dim is head_dim rounded
+/// up to 16 (a 512-bit vector), so that neither needs a tail. In bf16, two neighbouring rows (of d in the
+/// keys, of positions in the values) are interleaved element by element, in int8 four, as the matrix units of
+/// CPUs read them, and padded_dim is a multiple of 32 or 64, the depth of their products. In int8, each
+/// position's key and value of a head have a scale (kernels/quantise.h, quantise_activations): float32 [64]
+/// behind the head's keys, and behind its values.
 struct KvLayout {
   std::int64_t kv_heads = 0, head_dim = 0;
   Compute type = Compute::f32;
 
+  std::int64_t element_bytes() const { return type == Compute::f32 ? 4 : type == Compute::bf16 ? 2 : 1; }
   std::int64_t padded_dim() const {
-    const std::int64_t granule = type == Compute::bf16 ? 32 : 16;
+    const std::int64_t granule = type == Compute::f32 ? 16 : 64 / element_bytes();
     return (head_dim + granule - 1) / granule * granule;
   }
   /// Elements of one head's keys, or of its values, in a page.
   std::int64_t head_elements() const { return padded_dim() * page_positions; }
-  std::int64_t page_bytes() const { return 2 * kv_heads * head_elements() * (type == Compute::f32 ? 4 : 2); }
+  /// Bytes from one head's keys to the next one's, and of its values as well.
+  std::int64_t head_bytes() const {
+    return head_elements() * element_bytes() + (type == Compute::int8 ? page_positions * 4 : 0);
+  }
+  std::int64_t page_bytes() const { return 2 * kv_heads * head_bytes(); }
 };
 
 /// Rows of one sequence at one visit: their positions are [first, first + count), and under causality (and

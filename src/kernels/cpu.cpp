@@ -178,8 +178,10 @@ class CpuBackend : public Backend {
                   for (std::int64_t head = 0; head < layout.kv_heads; ++head) {
                     if (layout.type == Compute::f32)
                       simd::store_kv<float>(layout, own, head, keys, values, stride);
-                    else
+                    else if (layout.type == Compute::bf16)
                       simd::store_kv<std::uint16_t>(layout, own, head, keys, values, stride);
+                    else
+                      simd::store_kv<std::int8_t>(layout, own, head, keys, values, stride);
                   }
                 }
               });
@@ -188,7 +190,7 @@ class CpuBackend : public Backend {
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
                  Rows out) const override {
 #if defined(__x86_64__)
-    if (isa() == Isa::amx && shape.cache.type == Compute::bf16)
+    if (isa() == Isa::amx && shape.cache.type != Compute::f32)
       return tile_attention_.run(shape, spans, queries, out);
 #endif
     const std::int64_t step = simd::attention_block_tokens(shape);

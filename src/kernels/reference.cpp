@@ -64,33 +64,67 @@ double activate(GateActivation activation, double x) {
   return std::max(x, 0.0);
 }
 
-// Element `index` of a page in the layout's type.
-float load(const KvLayout& layout, const std::byte* page, std::int64_t index) {
-  if (layout.type == Compute::f32) return reinterpret_cast<const float*>(page)[index];
-  return from_bf16(reinterpret_cast<const std::uint16_t*>(page)[index]);
-}
+// One head's keys or values in a page, as a matrix of rows that are interleaved in words of 32 bits.
+class Stored {
+ public:
+  static Stored keys(const KvLayout& layout, const AttentionSpan& span, std::int64_t head,
+                     std::int64_t position) {
+    return {layout, span, head, position, true};
+  }
+  static Stored values(const KvLayout& layout, const AttentionSpan& span, std::int64_t head,
+                       std::int64_t position) {
+    return {layout, span, layout.kv_heads + head, position, false};
+  }
 
-void store(const KvLayout& layout, std::byte* page, std::int64_t index, float value) {
-  if (layout.type == Compute::f32)
-    reinterpret_cast<float*>(page)[index] = value;
-  else
-    reinterpret_cast<std::uint16_t*>(page)[index] = to_bf16(value);
-}
+  // The vector [head_dim] of the position.
+  std::vector<float> load() const {
+    std::vector<float> row(static_cast<std::size_t>(layout_.head_dim));
+    for (std::int64_t d = 0; d < layout_.head_dim; ++d) {
+      float& value = row[static_cast<std::size_t>(d)];
+      if (layout_.type == Compute::f32)
+        value = reinterpret_cast<const float*>(data_)[index(d)];
+      else if (layout_.type == Compute::bf16)
+        value = from_bf16(reinterpret_cast<const std::uint16_t*>(data_)[index(d)]);
+      else
+        value = scale() * static_cast<float>(reinterpret_cast<const std::int8_t*>(data_)[index(d)]);
+    }
+    return row;
+  }
+  void store(std::span<const float> row) {
+    std::vector<std::int8_t> q(row.size());
+    if (layout_.type == Compute::int8) scale() = quantise_activations(row, q);
+    for (std::int64_t d = 0; d < layout_.head_dim; ++d) {
+      const float value = row[static_cast<std::size_t>(d)];
+      if (layout_.type == Compute::f32)
+        reinterpret_cast<float*>(data_)[index(d)] = value;
+      else if (layout_.type == Compute::bf16)
+        reinterpret_cast<std::uint16_t*>(data_)[index(d)] = to_bf16(value);
+      else
+        reinterpret_cast<std::int8_t*>(data_)[index(d)] = q[static_cast<std::size_t>(d)];
+    }
+  }
 
-// Where element (row, column) of a matrix of `columns` columns lies: bf16 interleaves rows 2i and 2i + 1.
-std::int64_t element(const KvLayout& layout, std::int64_t row, std::int64_t column, std::int64_t columns) {
-  if (layout.type == Compute::f32) return row * columns + column;
-  return (row / 2 * columns + column) * 2 + row % 2;
-}
+ private:
+  Stored(const KvLayout& layout, const AttentionSpan& span, std::int64_t part, std::int64_t position,
+         bool transposed)
+      : layout_(layout),
+        data_(span.pages[position / page_positions] + part * layout.head_bytes()),
+        position_(position % page_positions),
+        transposed_(transposed) {}
 
-std::int64_t key_index(const KvLayout& layout, std::int64_t head, std::int64_t position, std::int64_t d) {
-  return head * layout.head_elements() + element(layout, d, position % page_positions, page_positions);
-}
+  std::int64_t index(std::int64_t d) const {
+    const std::int64_t row = transposed_ ? d : position_, column = transposed_ ? position_ : d;
+    const std::int64_t columns = transposed_ ? page_positions : layout_.padded_dim();
+    const std::int64_t in_word = 4 / layout_.element_bytes();
+    return (row / in_word * columns + column) * in_word + row % in_word;
+  }
+  float& scale() const { return reinterpret_cast<float*>(data_ + layout_.head_elements())[position_]; }
 
-std::int64_t value_index(const KvLayout& layout, std::int64_t head, std::int64_t position, std::int64_t d) {
-  return (layout.kv_heads + head) * layout.head_elements() +
-         element(layout, position % page_positions, d, layout.padded_dim());
-}
+  const KvLayout& layout_;
+  std::byte* data_;
+  std::int64_t position_;
+  bool transposed_;
+};
 
 float value(ConstRows rows, std::int64_t row, std::int64_t i) {
   return rows.type == Compute::f32 ? rows.row<float>(row)[i] : from_bf16(rows.row<std::uint16_t>(row)[i]);
@@ -228,19 +262,14 @@ class ReferenceBackend : public Backend {
 
   void store_kv(const KvLayout& layout, std::span<const AttentionSpan> spans, const float* keys,
                 const float* values, std::int64_t stride) const override {
-    for (const AttentionSpan& span : spans) {
-      for (std::int64_t t = 0; t < span.count; ++t) {
-        const std::int64_t position = span.first + t;
-        std::byte* page = span.pages[position / page_positions];
+    const auto width = static_cast<std::size_t>(layout.head_dim);
+    for (const AttentionSpan& span : spans)
+      for (std::int64_t t = 0; t < span.count; ++t)
         for (std::int64_t h = 0; h < layout.kv_heads; ++h) {
           const std::int64_t source = (span.row + t) * stride + h * layout.head_dim;
-          for (std::int64_t d = 0; d < layout.head_dim; ++d) {
-            store(layout, page, key_index(layout, h, position, d), keys[source + d]);
-            store(layout, page, value_index(layout, h, position, d), values[source + d]);
-          }
+          Stored::keys(layout, span, h, span.first + t).store({keys + source, width});
+          Stored::values(layout, span, h, span.first + t).store({values + source, width});
         }
-      }
-    }
   }
 
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
@@ -266,9 +295,8 @@ class ReferenceBackend : public Backend {
     double largest = -std::numeric_limits<double>::infinity();
     for (std::int64_t p = begin; p <= position; ++p) {
       double dot = 0;
-      for (std::int64_t d = 0; d < layout.head_dim; ++d)
-        dot +=
-            double{query[d]} * load(layout, span.pages[p / page_positions], key_index(layout, kv_head, p, d));
+      const auto key = Stored::keys(layout, span, kv_head, p).load();
+      for (std::size_t d = 0; d < key.size(); ++d) dot += double{query[d]} * key[d];
       dot *= shape.scale;
       if (shape.softcap > 0) dot = shape.softcap * std::tanh(dot / shape.softcap);
       scores.push_back(dot);
@@ -279,9 +307,8 @@ class ReferenceBackend : public Backend {
     for (std::int64_t p = begin; p <= position; ++p) {
       const double weight = std::exp(scores[static_cast<std::size_t>(p - begin)] - largest);
       sum += weight;
-      for (std::int64_t d = 0; d < layout.head_dim; ++d)
-        mixed[static_cast<std::size_t>(d)] +=
-            weight * load(layout, span.pages[p / page_positions], value_index(layout, kv_head, p, d));
+      const auto value = Stored::values(layout, span, kv_head, p).load();
+      for (std::size_t d = 0; d < value.size(); ++d) mixed[d] += weight * value[d];
     }
     for (std::int64_t d = 0; d < layout.head_dim; ++d) put_value(d, mixed[static_cast<std::size_t>(d)] / sum);
   }

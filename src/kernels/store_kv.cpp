@@ -1,7 +1,6 @@
 // Keys and values into the pages of the cache: bound by memory, no arithmetic.
 #include <algorithm>
 #include <cstring>
-#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -9,48 +8,77 @@
 
 namespace fathom::simd {
 
+namespace {
+
+// One row of floats in the cache's type, contiguous.
+template <typename T>
+class ConvertedRow {
+ public:
+  explicit ConvertedRow(const KvLayout& layout)
+      : width_(static_cast<std::size_t>(layout.head_dim)),
+        padded_(static_cast<std::size_t>(layout.padded_dim())),
+        row_(padded_),
+        tiles_(std::is_same_v<T, std::int8_t> ? padded_ * 16 : 0) {}
+
+  /// Returns the scale, 1 where the type has none.
+  float convert(const float* row) {
+    if constexpr (std::is_same_v<T, std::int8_t>) {
+      const float scale = to_int8(width_, padded_, row, tiles_.data());
+      for (std::size_t d = 0; d < padded_; d += 64) std::copy_n(tiles_.data() + d * 16, 64, row_.data() + d);
+      return scale;
+    } else if constexpr (std::is_same_v<T, float>) {
+      std::copy_n(row, width_, row_.data());
+    } else {
+      to_bf16(width_, row, row_.data());
+    }
+    return 1;
+  }
+  const T* data() const { return row_.data(); }
+
+ private:
+  std::size_t width_, padded_;
+  std::vector<T> row_;
+  std::vector<std::int8_t> tiles_;  // as to_int8 writes a row: 64 bytes of each tile of 1 KB
+};
+
+}  // namespace
+
 template <typename T>
 void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
               const float* values, std::int64_t stride) {
-  const auto width = static_cast<std::size_t>(layout.head_dim);
-  // Row by row: a row's values lie together, while those of one dimension are a whole row of the batch apart.
-  const auto converted = [width](const float* row, std::span<T> to) {
-    if constexpr (std::is_same_v<T, float>)
-      std::copy_n(row, width, to.begin());
-    else
-      to_bf16(width, row, to.data());
-  };
+  // Neighbouring rows that are interleaved travel as one 32-bit word.
   constexpr std::int64_t per_word = 4 / sizeof(T);
-  const std::int64_t words = (layout.head_dim + per_word - 1) / per_word;
-  std::vector<T> row(static_cast<std::size_t>(words * per_word));
+  ConvertedRow<T> row(layout);
+  // Row by row: a row's values lie together, while those of one dimension are a whole row of the batch apart.
   for (std::int64_t t = 0; t < span.count; ++t) {
     const std::int64_t position = (span.first + t) % page_positions;
     const std::int64_t source = (span.row + t) * stride + kv_head * layout.head_dim;
-    T* key_page = reinterpret_cast<T*>(span.pages[(span.first + t) / page_positions]) +
-                  kv_head * layout.head_elements();
-    T* value_page = key_page + layout.kv_heads * layout.head_elements();
-    converted(keys + source, row);
-    // Neighbouring dimensions that are interleaved (bf16) travel as one 32-bit word.
-    for (std::int64_t d = 0; d < words; ++d)
-      std::memcpy(key_page + (d * page_positions + position) * per_word, row.data() + d * per_word, 4);
-    converted(values + source, row);
-    T* value_row = value_page + position / per_word * layout.padded_dim() * per_word + position % per_word;
-    for (std::int64_t d = 0; d < layout.head_dim; ++d)
-      value_row[d * per_word] = row[static_cast<std::size_t>(d)];
+    std::byte* key_page = span.pages[(span.first + t) / page_positions] + kv_head * layout.head_bytes();
+    std::byte* value_page = key_page + layout.kv_heads * layout.head_bytes();
+    const auto put_scale = [&](std::byte* page, float scale) {
+      if constexpr (sizeof(T) == 1) reinterpret_cast<float*>(page + layout.head_elements())[position] = scale;
+    };
+    put_scale(key_page, row.convert(keys + source));
+    for (std::int64_t d = 0; d < layout.head_dim; d += per_word)
+      std::memcpy(key_page + (d / per_word * page_positions + position) * 4, row.data() + d, 4);
+    put_scale(value_page, row.convert(values + source));
+    T* value_row = reinterpret_cast<T*>(value_page) + position / per_word * layout.padded_dim() * per_word +
+                   position % per_word;
+    for (std::int64_t d = 0; d < layout.head_dim; ++d) value_row[d * per_word] = row.data()[d];
   }
 }
 
 void fetch_kv(const KvLayout& layout, const AttentionSpan& span) {
-  const std::int64_t element = layout.type == Compute::f32 ? 4 : 2, position = span.first % page_positions;
+  const std::int64_t per_word = 4 / layout.element_bytes(), position = span.first % page_positions;
   const std::byte* page = span.pages[span.first / page_positions];
   for (std::int64_t head = 0; head < layout.kv_heads; ++head) {
-    const std::byte* keys = page + head * layout.head_elements() * element;
-    const std::byte* values = keys + layout.kv_heads * layout.head_elements() * element;
-    for (std::int64_t d = 0; d < layout.head_dim; d += 4 / element)
-      __builtin_prefetch(keys + d * page_positions * element + position * 4, 1);
+    const std::byte* keys = page + head * layout.head_bytes();
+    const std::byte* values = keys + layout.kv_heads * layout.head_bytes();
+    for (std::int64_t d = 0; d < layout.head_dim; d += per_word)
+      __builtin_prefetch(keys + (d / per_word * page_positions + position) * 4, 1);
     const std::int64_t row = layout.padded_dim() * 4;
     for (std::int64_t byte = 0; byte < row; byte += 64)
-      __builtin_prefetch(values + position / (4 / element) * row + byte, 1);
+      __builtin_prefetch(values + position / per_word * row + byte, 1);
   }
 }
 
@@ -58,5 +86,7 @@ template void store_kv<float>(const KvLayout&, const AttentionSpan&, std::int64_
                               std::int64_t);
 template void store_kv<std::uint16_t>(const KvLayout&, const AttentionSpan&, std::int64_t, const float*,
                                       const float*, std::int64_t);
+template void store_kv<std::int8_t>(const KvLayout&, const AttentionSpan&, std::int64_t, const float*,
+                                    const float*, std::int64_t);
 
 }  // namespace fathom::simd

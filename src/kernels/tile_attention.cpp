@@ -8,7 +8,7 @@
 namespace fathom {
 namespace {
 
-// Tokens in a block, for 4 tiles of rows: a page of keys and values, 16 KB for heads of 64, is then fetched
+// Tokens in a block, for 64 rows: a page of keys and values, 16 KB for heads of 64 in bf16, is then fetched
 // into the L1 cache once for all of them, beside their queries and sums.
 std::int64_t block_tokens(std::int64_t group) {
   constexpr std::int64_t most_rows = 64;
@@ -23,7 +23,7 @@ constexpr std::int64_t serial_pages = 12;
 void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionSpan> spans,
                          const float* queries, Rows out) {
   const KvLayout& cache = shape.cache;
-  const std::int64_t head_bytes = cache.head_elements() * 2, group = shape.heads / cache.kv_heads;
+  const std::int64_t head_bytes = cache.head_bytes(), group = shape.heads / cache.kv_heads;
   const std::int64_t step = block_tokens(group), out_stride = shape.heads * cache.head_dim;
   blocks_.clear();
   splits_.clear();
@@ -39,6 +39,7 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
         const amx::AttentionBlock block = {.pages = span.pages,
                                            .keys = head * head_bytes,
                                            .values = (cache.kv_heads + head) * head_bytes,
+                                           .int8 = cache.type == Compute::int8,
                                            .head_dim = cache.head_dim,
                                            .padded_dim = cache.padded_dim(),
                                            .first = span.first + begin,
@@ -57,8 +58,8 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
         const auto index = static_cast<std::int64_t>(blocks_.size());
         blocks_.push_back(block);
         splits_.push_back({.gathered = gathered_floats_});
-        // One tile has as little to compute as there can be for its pages, and one sequence few such blocks.
-        if (block.tiles() == 1 && block.chunks() > 1) {
+        // One sequence has few such blocks.
+        if (block.few_rows() && block.chunks() > 1) {
           splits_.back().remaining = static_cast<std::int32_t>(block.chunks());
           gathered_floats_ += block.chunks() * amx::gathered_floats(block);
           for (std::int64_t chunk = block.first_chunk(); chunk < block.end_chunk(); ++chunk)
@@ -74,7 +75,7 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
 // What a unit reads of the cache; nothing where its arithmetic takes longer than that.
 amx::UpcomingPages TileAttention::pages_of(const Unit& unit) const {
   const amx::AttentionBlock& block = blocks_[static_cast<std::size_t>(unit.block)];
-  if (block.tiles() > 1) return {};
+  if (!block.few_rows()) return {};
   if (unit.chunk < 0) return {&block, block.first_page(), block.end_page()};
   return {&block, std::max(block.first_page(), unit.chunk * amx::chunk_pages),
           std::min(block.end_page(), (unit.chunk + 1) * amx::chunk_pages)};

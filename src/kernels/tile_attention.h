@@ -1,4 +1,4 @@
-// Attention over bf16 pages by AMX: cuts the work into blocks and shares them out to threads.
+// Attention over pages of bf16 or int8 by AMX: cuts the work into blocks and shares them out to threads.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@ namespace fathom {
 
 class TileAttention {
  public:
-  /// As Backend::attention; the cache is of bf16, and isa() is Isa::amx. A row's result is the same to the
-  /// last bit whatever other rows and spans are computed with it, and by however many threads.
+  /// As Backend::attention; the cache is of bf16 or int8, and isa() is Isa::amx. A row's result is the same
+  /// to the last bit whatever other rows and spans are computed with it, and by however many threads.
   void run(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries, Rows out);
 
  private:

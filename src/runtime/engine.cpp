@@ -5,6 +5,7 @@
 #include <deque>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -31,6 +32,16 @@ std::int64_t context_limit(const Checkpoint& checkpoint, const EngineOptions& op
   return options.max_context;
 }
 
+// What products with these weights read: values that they round to bf16, or to 8 bits, are rounded to bf16
+// where they are computed.
+Compute row_type(Compute compute) { return compute == Compute::f32 ? Compute::f32 : Compute::bf16; }
+
+KvLayout kv_layout(const ModelConfig& config, const EngineOptions& options) {
+  return {.kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .type = options.kv.value_or(row_type(options.compute))};
+}
+
 // A feed on its way: tokens that have not begun yet, and what its end will return.
 struct Ticket {
   int sequence = 0;
@@ -53,9 +64,9 @@ struct Engine::State {
         max_context(context_limit(checkpoint, options)),
         backend(options.trace ? make_tracing_backend(make_cpu_backend(), stderr) : make_cpu_backend()),
         weights(pack_weights(checkpoint, *backend, options.compute)),
-        cache(kv_layout(config, options.compute), plan.depth()),
+        cache(kv_layout(config, options), plan.depth()),
         pool(config.hidden_size),
-        runner(config, plan, weights, *backend, options.compute),
+        runner(config, plan, weights, *backend, {cache.layout(), row_type(options.compute)}),
         normed(row_type(options.compute)) {
     if (plan.visits.empty()) fail("{}: the depth plan has no visits", checkpoint.source.string());
   }
@@ -175,6 +186,7 @@ const DepthPlan& Engine::plan() const { return state_->plan; }
 const Backend& Engine::backend() const { return *state_->backend; }
 std::int64_t Engine::max_context() const { return state_->max_context; }
 std::int64_t Engine::weight_bytes() const { return state_->weights.bytes(); }
+Compute Engine::kv_type() const { return state_->cache.layout().type; }
 std::int64_t Engine::kv_bytes() const { return state_->cache.layout().page_bytes() / page_positions; }
 
 int Engine::open() { return state_->cache.open(); }
@@ -291,6 +303,13 @@ Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint) {
       if (checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight").dtype == DType::f32)
         return Compute::f32;
   return Compute::bf16;
+}
+
+std::optional<Compute> choose_kv(const std::string& kv) {
+  if (kv == "auto") return std::nullopt;
+  if (kv == "bf16") return Compute::bf16;
+  if (kv == "int8") return Compute::int8;
+  fail_usage("--kv is '{}', expected auto, bf16 or int8", kv);
 }
 
 }  // namespace fathom

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -44,8 +45,9 @@ struct Feed {
 
 struct EngineOptions {
   Compute compute = Compute::f32;
-  std::int64_t max_context = 0;  ///< 0: the model's own limit
-  bool trace = false;            ///< a line about each operation on standard error
+  std::optional<Compute> kv = std::nullopt;  ///< f32, bf16 or int8; none: f32 beside f32, otherwise bf16
+  std::int64_t max_context = 0;              ///< 0: the model's own limit
+  bool trace = false;                        ///< a line about each operation on standard error
 };
 
 class Engine {
@@ -61,6 +63,7 @@ class Engine {
   const Backend& backend() const;
   std::int64_t max_context() const;
   std::int64_t weight_bytes() const;  ///< memory of packed weights
+  Compute kv_type() const;            ///< of the cached keys and values
   std::int64_t kv_bytes() const;      ///< memory of one token's keys and values at one visit
 
   /// A new, empty sequence. Its memory grows with its length, and close leaves it to other sequences.
@@ -99,5 +102,7 @@ class Engine {
 /// The compute type for `--dtype`: "f32", "bf16", or "auto" (bf16 where the weights have no more bits than
 /// that and the machine multiplies bf16 faster; float32 otherwise).
 Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint);
+/// EngineOptions::kv for `--kv`: "auto", "bf16" or "int8".
+std::optional<Compute> choose_kv(const std::string& kv);
 
 }  // namespace fathom

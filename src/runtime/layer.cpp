@@ -39,23 +39,17 @@ GateActivation gate_activation(Activation activation) {
 
 }  // namespace
 
-Compute row_type(Compute compute) { return compute == Compute::f32 ? Compute::f32 : Compute::bf16; }
-
-KvLayout kv_layout(const ModelConfig& config, Compute compute) {
-  return {.kv_heads = config.kv_heads, .head_dim = config.head_dim, .type = row_type(compute)};
-}
-
 LayerRunner::LayerRunner(const ModelConfig& config, const DepthPlan& plan, const Weights& weights,
-                         const Backend& backend, Compute compute)
+                         const Backend& backend, const LayerTypes& types)
     : config_(config),
       plan_(plan),
       weights_(weights),
       backend_(backend),
-      layout_(kv_layout(config, compute)),
-      normed_(row_type(compute)),
-      mixed_(row_type(compute)),
-      gated_(row_type(compute)),
-      low_rank_(row_type(compute)) {
+      layout_(types.cache),
+      normed_(types.rows),
+      mixed_(types.rows),
+      gated_(types.rows),
+      low_rank_(types.rows) {
   for (const AttentionType& type : config.attention_types) rotary_.emplace_back(type.rope);
 }
 

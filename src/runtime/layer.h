@@ -27,12 +27,18 @@ struct Batch {
   std::span<const VisitRows> visits;  ///< all of the same layer
 };
 
+/// How a layer keeps what it computes.
+struct LayerTypes {
+  KvLayout cache;
+  Compute rows = Compute::f32;  ///< what products read, f32 or bf16
+};
+
 /// Runs layers; owns the intermediate values, which grow to the largest batch seen.
 class LayerRunner {
  public:
   /// All that is passed must outlive it.
   LayerRunner(const ModelConfig& config, const DepthPlan& plan, const Weights& weights,
-              const Backend& backend, Compute compute);
+              const Backend& backend, const LayerTypes& types);
 
   void run(const Batch& batch, Observer* observer);
 
@@ -67,13 +73,5 @@ class LayerRunner {
   RowBuffer normed_, mixed_, gated_, low_rank_;
   LargeFloats qkv_, update_, gate_up_;
 };
-
-/// What products with these weights read: values that they would round to bf16, or to 8 bits, are rounded to
-/// bf16 where they are computed.
-Compute row_type(Compute compute);
-
-/// How keys and values are cached for this model: as float32 beside float32 weights, as bf16 beside all
-/// others.
-KvLayout kv_layout(const ModelConfig& config, Compute compute);
 
 }  // namespace fathom

@@ -36,6 +36,7 @@ TEST(Bench, EveryCombinationIsATestInEveryForm) {
   const Json figures = read_json(json);
   EXPECT_EQ(figures["threads"], 1);
   EXPECT_EQ(figures["dtype"], "f32");
+  EXPECT_EQ(figures["kv"], "f32");
   EXPECT_GE(figures["first_token_seconds"].get<double>(), figures["load_seconds"].get<double>());
   ASSERT_EQ(figures["tests"].size(), 4U);
   for (const Json& test : figures["tests"]) {
@@ -69,6 +70,7 @@ TEST(Bench, SaysWhatIsWrongBeforeAnyWork) {
       {"--batch 0", "--batch"},
       {"--repetitions 0", "--repetitions"},
       {"--prompt 8 --generate 1 --dtype f17", "--dtype is 'f17'"},
+      {"--prompt 8 --generate 1 --kv int4", "--kv: int4 not in {auto,bf16,int8}"},
       {"--json - --csv -", "cannot both"}};
   for (const auto& [arguments, message] : wrong) {
     const test::Run run = run_program("bench " + model + arguments);

@@ -102,6 +102,12 @@ TEST(Eval, DivergenceFromTheModelInAnotherType) {
       run_program(arguments + "int4").out,
       HasSubstr("divergence  0.000000 nats a token from int4, the same most probable token in 100.00 %"));
 
+  // The same weights, and only keys and values in another type.
+  const std::string cached = "eval " + model + "--context 16 --text " + (scratch / "a.txt").string() +
+                             " --dtype bf16 --against bf16 --json - --kv ";
+  EXPECT_EQ(json_of(run_program(cached + "bf16"))["divergence"]["kl"], 0);
+  EXPECT_GT(json_of(run_program(cached + "int8"))["divergence"]["kl"].get<double>(), 0);
+
   const test::Run unknown = run_program(arguments + "f17");
   EXPECT_EQ(unknown.code, 2);
   EXPECT_THAT(unknown.err, HasSubstr("--against: f17"));

@@ -25,6 +25,7 @@ std::vector<float> bf16_normals(Random& random, std::int64_t count, double scale
 }
 
 struct Heads {
+  Compute type;
   std::int64_t group, kv_heads, head_dim;
   std::int64_t window = 0;
   float softcap = 0;
@@ -34,7 +35,7 @@ struct Heads {
   AttentionShape shape() const {
     return {.heads = heads(),
             .query_stride = width() + 3,
-            .cache = {.kv_heads = kv_heads, .head_dim = head_dim, .type = Compute::bf16},
+            .cache = {.kv_heads = kv_heads, .head_dim = head_dim, .type = type},
             .window = window,
             .scale = 1 / std::sqrt(static_cast<float>(head_dim)),
             .softcap = softcap};
@@ -83,18 +84,23 @@ std::vector<float> by_tiles(const Heads& heads, const std::vector<AttentionSpan>
   return out;
 }
 
-class TileAttentionTest : public testing::Test {
+class TileAttentionTest : public testing::TestWithParam<Compute> {
  protected:
   void SetUp() override {
     if (isa() < Isa::amx) GTEST_SKIP() << "no AMX here, or FATHOM_ISA forbids it";
   }
 };
 
-// A weight is off by at most 2^-9 of itself, so the sum of values by as much of the largest value (here about
-// 4, and so is the largest result, of the first position); tenfold less in the mean of many keys.
-constexpr double tolerance = 0x1p-8;
+INSTANTIATE_TEST_SUITE_P(Types, TileAttentionTest, testing::Values(Compute::bf16, Compute::int8),
+                         [](const auto& type) { return type.param == Compute::bf16 ? "bf16" : "int8"; });
 
-TEST_F(TileAttentionTest, AgreesWithReference) {
+// bf16: a weight is off by at most 2^-9 of itself, so the sum of values by as much of the largest value (here
+// about 4, and so is the largest result, of the first position); tenfold less in the mean of many keys. int8:
+// a query is off by 2^-16 of its largest value (6) and a score by that times the sum of a key's values (1.6
+// times 64) times 1/8: at most 2^-10.
+double tolerance(Compute type) { return type == Compute::bf16 ? 0x1p-8 : 0x1p-10; }
+
+TEST_P(TileAttentionTest, AgreesWithReference) {
   const std::vector<std::pair<std::int64_t, std::int64_t>> parts = {
       {0, 1}, {0, 77}, {63, 1}, {64, 1}, {127, 66}, {330, 1}, {511, 1}, {512, 1}, {500, 130}, {1100, 2}};
   const std::vector<std::int64_t> groups = {3, 1, 8, 2, 7, 4, 20},
@@ -104,7 +110,8 @@ TEST_F(TileAttentionTest, AgreesWithReference) {
   for (std::uint64_t seed = 0; seed < 16; ++seed) {
     const std::int64_t group = groups[seed % 7], head_dim = head_dims[seed % 8], window = windows[seed % 7];
     const float softcap = softcaps[seed % 5];
-    const Heads heads = {.group = group,
+    const Heads heads = {.type = GetParam(),
+                         .group = group,
                          .kv_heads = 1 + static_cast<std::int64_t>(seed % 3),
                          .head_dim = head_dim,
                          .window = window,
@@ -130,18 +137,19 @@ TEST_F(TileAttentionTest, AgreesWithReference) {
     }
     const auto what = fmt::format("{} x {} heads of {}, window {}, cap {}", heads.kv_heads, group, head_dim,
                                   window, softcap);
-    EXPECT_LE(difference, tolerance * largest) << what;
-    EXPECT_LE(std::sqrt(squares / static_cast<double>(got.size())), tolerance / 4) << what;
+    EXPECT_LE(difference, tolerance(heads.type) * largest) << what;
+    EXPECT_LE(std::sqrt(squares / static_cast<double>(got.size())), tolerance(heads.type) / 4) << what;
   }
 }
 
 // However a sequence is cut into spans, as chunked prefill and decode do, in whatever company and by however
 // many threads: the same bits.
-TEST_F(TileAttentionTest, RowsDoNotDependOnTheirCompany) {
+TEST_P(TileAttentionTest, RowsDoNotDependOnTheirCompany) {
   const int threads = thread_count();
-  const std::vector<Heads> cases = {{.group = 3, .kv_heads = 3, .head_dim = 64},
-                                    {.group = 4, .kv_heads = 1, .head_dim = 80, .window = 90, .softcap = 30},
-                                    {.group = 7, .kv_heads = 2, .head_dim = 32, .window = 700}};
+  const std::vector<Heads> cases = {
+      {.type = GetParam(), .group = 3, .kv_heads = 3, .head_dim = 64},
+      {.type = GetParam(), .group = 4, .kv_heads = 1, .head_dim = 80, .window = 90, .softcap = 30},
+      {.type = GetParam(), .group = 7, .kv_heads = 2, .head_dim = 32, .window = 700}};
   for (const Heads& heads : cases) {
     const std::int64_t length = 1100;
     const Sequence sequence(heads, length, 5), other(heads, 700, 6);
@@ -164,8 +172,8 @@ TEST_F(TileAttentionTest, RowsDoNotDependOnTheirCompany) {
   set_threads(threads);
 }
 
-TEST_F(TileAttentionTest, NotANumberStaysInItsRow) {
-  const Heads heads = {.group = 3, .kv_heads = 1, .head_dim = 64};
+TEST_P(TileAttentionTest, NotANumberStaysInItsRow) {
+  const Heads heads = {.type = GetParam(), .group = 3, .kv_heads = 1, .head_dim = 64};
   const Sequence sequence(heads, 150, 7);
   std::vector<float> queries;
   const std::vector<AttentionSpan> spans = {sequence.join(0, 150, queries)};

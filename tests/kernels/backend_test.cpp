@@ -61,9 +61,10 @@ INSTANTIATE_TEST_SUITE_P(Types, BackendTest,
                          testing::Values(Compute::f32, Compute::bf16, Compute::int8, Compute::int4),
                          type_name);
 
-// What depends on the cache, which is of floats.
+// What depends on the cache's type.
 class CacheTest : public BackendTest {};
-INSTANTIATE_TEST_SUITE_P(Types, CacheTest, testing::Values(Compute::f32, Compute::bf16), type_name);
+INSTANTIATE_TEST_SUITE_P(Types, CacheTest, testing::Values(Compute::f32, Compute::bf16, Compute::int8),
+                         type_name);
 
 TEST_P(BackendTest, LinearOfEveryShape) {
   for (const std::int64_t in : {1, 7, 33, 97, 576}) {
@@ -394,9 +395,13 @@ std::vector<float> attend(const Backend& backend, const AttentionCase& test, Com
   return out;
 }
 
-// Tiles round the weights of the softmax to bf16, each by up to 2^-9, and so at most the result too; which is
-// then itself rounded, on both sides.
-double attention_tolerance(Compute type) { return type == Compute::bf16 ? 0x1p-7 : 3e-6; }
+// Tiles of bf16 round the weights of the softmax, each by up to 2^-9, and so at most the result too, which is
+// then itself rounded, on both sides. Those of int8 round a query to 2^-16 of its largest value and so its
+// scores, of some hundred products, by up to 2^-10.
+double attention_tolerance(Compute type) {
+  if (type == Compute::bf16) return 0x1p-7;
+  return type == Compute::int8 && isa() == Isa::amx ? 0x1p-10 : 3e-6;
+}
 
 TEST_P(CacheTest, Attention) {
   const std::vector<AttentionCase> cases = {
@@ -409,6 +414,7 @@ TEST_P(CacheTest, Attention) {
       {6, 2, 24, 100, 20, {{0, 70}, {150, 66}}},
       {15, 5, 18, 0, 50, {{0, 17}}},
       {100, 1, 16, 0, 0, {{3, 5}}},
+      {6, 2, 64, 0, 0, {{2500, 1}, {1500, 40}}},
   };
   for (const AttentionCase& test : cases)
     expect_close(attend(*cpu_, test, GetParam()), attend(*reference_, test, GetParam()),

@@ -40,6 +40,13 @@ std::vector<float> hidden_alone(Engine& engine, std::span<const Token> tokens) {
   return hidden;
 }
 
+std::vector<float> logits_alone(Engine& engine, std::span<const Token> tokens) {
+  const auto hidden = hidden_alone(engine, tokens);
+  std::vector<float> logits(tokens.size() * static_cast<std::size_t>(engine.config().vocab_size));
+  engine.head(std::ssize(tokens), hidden.data(), logits.data());
+  return logits;
+}
+
 // The model's own layers in the order in which the plan visits them, each with its adapter merged: a plain
 // model that does the same.
 Checkpoint unrolled(const Checkpoint& model) {
@@ -203,6 +210,47 @@ TEST(Engine, ClosedSequencesLeaveTheirPagesToNewOnes) {
   EXPECT_EQ(engine.length(sequence), 64);
 }
 
+// A key or value is off by at most 1/254 of the largest of its head, by a third of that on average: the
+// logits' differences, as a root of their mean square, stay within a fiftieth of the logits'.
+TEST(Engine, KeysAndValuesInEightBitsStayNearFloats) {
+  for (const std::string name : {"llama", "gemma2", "gemma3", "mistral-window", "qwen3"}) {
+    const Checkpoint model = load(name);
+    Engine exact(model), engine(model, {.kv = Compute::int8});
+    EXPECT_EQ(exact.kv_type(), Compute::f32);
+    EXPECT_EQ(engine.kv_type(), Compute::int8);
+    const auto tokens = some_tokens(model, 100);
+    const auto expected = logits_alone(exact, tokens), got = logits_alone(engine, tokens);
+    double differences = 0, squares = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      differences += std::pow(double{got[i]} - expected[i], 2);
+      squares += std::pow(double{expected[i]}, 2);
+    }
+    EXPECT_LT(std::sqrt(differences / squares), 0.02) << name;
+    EXPECT_GT(differences, 0) << name;
+  }
+}
+
+TEST(Engine, PagesOfEightBitsAreUsedAgainWithoutATrace) {
+  const Checkpoint model = load("llama");
+  Engine engine(model, {.compute = Compute::bf16, .kv = Compute::int8});
+  const auto tokens = some_tokens(model, 100), others = some_tokens(model, 110, 1);
+  const auto alone = hidden_alone(engine, tokens);
+  hidden_alone(engine, others);  // leaves its pages behind
+  const int sequence = engine.open();
+  for (const std::int64_t kept : {70, 64, 3, 0}) {  // of which only `kept` tokens are to be seen
+    const auto begin = std::span(tokens).first(static_cast<std::size_t>(kept));
+    engine.truncate(sequence, 0);
+    const Feed first = all_of(sequence, begin);
+    const Feed junk = {.sequence = sequence, .tokens = std::span(others).first(30)};
+    if (kept > 0) engine.forward({&first, 1});
+    engine.forward({&junk, 1});
+    engine.truncate(sequence, kept);
+    const Feed rest = all_of(sequence, std::span(tokens).subspan(begin.size()));
+    const auto got = engine.forward({&rest, 1});
+    EXPECT_EQ(largest_difference(got, std::span(alone).last(got.size())), 0) << kept;
+  }
+}
+
 TEST(Engine, WrongCallsAreRefusedBeforeAnythingChanges) {
   const Checkpoint model = load("llama");
   Engine engine(model, {.max_context = 20});
@@ -253,6 +301,10 @@ TEST(Engine, TheComputeTypeFollowsTheWeights) {
   EXPECT_EQ(choose_compute("int8", load("llama")), Compute::int8);
   EXPECT_EQ(choose_compute("int4", load("llama")), Compute::int4);
   EXPECT_THROW(choose_compute("int3", load("llama")), UsageError);
+  EXPECT_EQ(choose_kv("auto"), std::nullopt);
+  EXPECT_EQ(choose_kv("bf16"), Compute::bf16);
+  EXPECT_EQ(choose_kv("int8"), Compute::int8);
+  EXPECT_THROW(choose_kv("f32"), UsageError);
 }
 
 }  // namespace
