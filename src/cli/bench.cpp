@@ -21,7 +21,7 @@ namespace {
 
 struct Options : CommonOptions {
   std::filesystem::path model;
-  std::vector<std::int64_t> prompt{512}, generate{128}, depth{0}, batch{1};
+  std::vector<std::int64_t> prompt{512}, generate{128}, depth{0}, batch{1}, groups{1};
   int repetitions = 5;
   std::string dtype = "auto", kv = "auto", csv;
   bool trace = false;
@@ -34,13 +34,15 @@ std::string dtype_of(Compute compute) {
 
 std::vector<Workload> workloads_of(const Options& options) {
   std::vector<Workload> works;
-  const auto add = [&](Phase phase, std::int64_t tokens, std::int64_t depth, std::int64_t batch) {
-    if (tokens > 0) works.push_back({phase, tokens, depth, batch});
+  const auto add = [&](Phase phase, std::int64_t tokens, std::int64_t depth, std::int64_t batch,
+                       std::int64_t groups) {
+    if (tokens > 0 && groups <= batch) works.push_back({phase, tokens, depth, batch, groups});
   };
   for (const std::int64_t batch : options.batch) {
     for (const std::int64_t depth : options.depth) {
-      for (const std::int64_t tokens : options.prompt) add(Phase::prompt, tokens, depth, batch);
-      for (const std::int64_t tokens : options.generate) add(Phase::generate, tokens, depth, batch);
+      for (const std::int64_t tokens : options.prompt) add(Phase::prompt, tokens, depth, batch, 1);
+      for (const std::int64_t tokens : options.generate)
+        for (const std::int64_t groups : options.groups) add(Phase::generate, tokens, depth, batch, groups);
     }
   }
   if (works.empty()) fail_usage("nothing to measure: --prompt and --generate are both 0");
@@ -219,6 +221,7 @@ void add_bench(CLI::App& program) {
   list("--generate", options->generate, "Tokens generated one by one (tg128); 0 = none", 0, 1 << 24);
   list("--depth", options->depth, "Tokens of context before either (@ d4096)", 0, 1 << 24);
   list("--batch", options->batch, "Sequences side by side; speeds are their sum (b16)", 1, 4096);
+  list("--groups", options->groups, "Groups of sequences, spread over a token's depth (g2)", 1, 4096);
   verb->add_option("--repetitions,-r", options->repetitions, "Timed runs of each test, after one that is not")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));

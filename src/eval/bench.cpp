@@ -73,6 +73,7 @@ Json to_json(const BenchResult& result) {
           {"tokens", result.work.tokens},
           {"depth", result.work.depth},
           {"batch", result.work.batch},
+          {"groups", result.work.groups},
           {"tokens_per_second", result.rate.mean},
           {"deviation", result.rate.deviation},
           {"min", result.rate.min},

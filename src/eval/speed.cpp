@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 #include <span>
+#include <utility>
 
 #include "base/interrupt.h"
 
@@ -33,7 +34,7 @@ class Batch {
     for (const int sequence : sequences_) engine_.truncate(sequence, length);
   }
 
-  /// Each sequence takes in its run of `tokens` [batch, count]; afterwards next() are their successors.
+  /// Each sequence takes in its run of `tokens` [batch, count], up to the most probable successor.
   void forward(std::span<const Token> tokens) {
     check_interrupt();
     const std::size_t count = tokens.size() / sequences_.size();
@@ -41,11 +42,47 @@ class Batch {
     for (std::size_t i = 0; i < sequences_.size(); ++i)
       feeds.push_back({sequences_[i], tokens.subspan(i * count, count), 1});
     const std::vector<float> hidden = engine_.forward(feeds);
-    next_.clear();
-    for (const RowSummary& row : engine_.summarise_head(std::ssize(sequences_), hidden.data(), {}, values_))
-      next_.push_back(static_cast<Token>(row.best));
+    engine_.summarise_head(std::ssize(sequences_), hidden.data(), {}, values_);
   }
-  const std::vector<Token>& next() const { return next_; }
+
+  /// Each sequence generates `count` tokens greedily; `advance` is told of each. Sequence i is in group i %
+  /// groups, and takes its next token in when the one before is through, whatever the others do.
+  template <typename Advance>
+  void generate(std::int64_t count, std::int64_t groups, Advance advance) {
+    struct Stream {
+      std::int64_t ticket = -1, left = 0;
+      Token token = 0;
+    };
+    std::vector<Stream> streams;
+    for (const Token token : tokens(1)) streams.push_back({.left = count, .token = token});
+    std::int64_t left = count * std::ssize(streams);
+    for (std::int64_t step = 0; left > 0; ++step) {
+      check_interrupt();
+      for (std::size_t i = 0; i < streams.size(); ++i) {
+        const std::int64_t start = static_cast<std::int64_t>(i) % groups * engine_.plan().depth() / groups;
+        Stream& stream = streams[i];
+        if (stream.ticket < 0 && stream.left > 0 && step >= start)
+          stream.ticket = engine_.submit({sequences_[i], {&stream.token, 1}, 1});
+      }
+      engine_.step();
+      std::vector<float> hidden;
+      std::vector<Stream*> through;
+      for (Stream& stream : streams) {
+        if (stream.ticket < 0 || !engine_.finished(stream.ticket)) continue;
+        const std::vector<float> own = engine_.take(std::exchange(stream.ticket, -1));
+        hidden.insert(hidden.end(), own.begin(), own.end());
+        through.push_back(&stream);
+      }
+      if (through.empty()) continue;
+      const auto rows = engine_.summarise_head(std::ssize(through), hidden.data(), {}, values_);
+      for (std::size_t i = 0; i < through.size(); ++i) {
+        through[i]->token = static_cast<Token>(rows[i].best);
+        --through[i]->left;
+      }
+      left -= std::ssize(through);
+      advance(std::ssize(through));
+    }
+  }
 
   /// Some tokens: which they are does not matter to the speed; a stride keeps them from being neighbours.
   std::vector<Token> tokens(std::int64_t count) const {
@@ -59,7 +96,6 @@ class Batch {
   Engine& engine_;
   std::vector<int> sequences_;
   std::vector<float> values_;  // none
-  std::vector<Token> next_;
 };
 
 }  // namespace
@@ -69,21 +105,25 @@ std::string Workload::name() const {
   if (depth > 0 || batch > 1) name += " @";
   if (depth > 0) name += fmt::format(" d{}", depth);
   if (batch > 1) name += fmt::format(" b{}", batch);
+  if (groups > 1) name += fmt::format(" g{}", groups);
   return name;
 }
 
 std::vector<double> time_workload(Engine& engine, const Workload& work, int repetitions, Progress* progress) {
   Batch batch(engine, work.batch);
   if (work.depth > 0) batch.forward(batch.tokens(work.depth));
-  const std::vector<Token> prompt = batch.tokens(work.phase == Phase::prompt ? work.tokens : 1);
-  const std::int64_t steps = work.phase == Phase::prompt ? 1 : work.tokens;
+  const auto advance = [&](std::int64_t tokens) {
+    if (progress != nullptr) progress->advance(tokens, work.name());
+  };
   std::vector<double> seconds;
   for (int run = 0; run <= repetitions; ++run) {
     batch.truncate(work.depth);
     const auto start = std::chrono::steady_clock::now();
-    for (std::int64_t step = 0; step < steps; ++step) {
-      batch.forward(step == 0 ? prompt : batch.next());
-      if (progress != nullptr) progress->advance(work.total() / steps, work.name());
+    if (work.phase == Phase::prompt) {
+      batch.forward(batch.tokens(work.tokens));
+      advance(work.total());
+    } else {
+      batch.generate(work.tokens, work.groups, advance);
     }
     if (run > 0) seconds.push_back(seconds_since(start));
   }

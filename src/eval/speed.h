@@ -14,14 +14,17 @@ namespace fathom {
 
 enum class Phase { prompt, generate };
 
-/// `tokens` for each of `batch` sequences that hold `depth` tokens already.
+/// `tokens` for each of `batch` sequences that hold `depth` tokens already. Generation's sequences are in
+/// `groups` that begin one after another, a part of the model's depth apart: with two groups and a model that
+/// loops twice, one half of the rows is always a loop ahead of the other (continuous depth-wise batching, Bae
+/// et al. 2025).
 struct Workload {
   Phase phase = Phase::prompt;
-  std::int64_t tokens = 0, depth = 0, batch = 1;
+  std::int64_t tokens = 0, depth = 0, batch = 1, groups = 1;
 
   std::int64_t context() const { return depth + tokens; }  ///< positions that a sequence needs
   std::int64_t total() const { return tokens * batch; }
-  std::string name() const;  ///< "pp512", "tg128 @ d4096", "tg64 @ d128 b16"
+  std::string name() const;  ///< "pp512", "tg128 @ d4096", "tg64 @ d128 b16 g2"
 };
 
 /// Seconds of each of `repetitions` runs, after one that is not counted. A prompt goes through in one batch,

@@ -72,6 +72,7 @@ struct Engine::State {
   }
 
   void check(const Feed& feed) const;
+  const Ticket& ticket(std::int64_t number) const;
   void admit(std::int64_t most_rows);
   void embed(std::span<const Token> tokens, float* hidden) const;
   void run_picked(std::span<const Run> runs, Observer* observer);
@@ -252,13 +253,20 @@ bool Engine::step(Observer* observer) {
   return true;
 }
 
+const Ticket& Engine::State::ticket(std::int64_t number) const {
+  const auto found = tickets.find(number);
+  if (found == tickets.end()) fail("there is no ticket {}", number);
+  return found->second;
+}
+
+bool Engine::finished(std::int64_t ticket) const {
+  const Ticket& asked = state_->ticket(ticket);
+  return asked.done == asked.count();
+}
+
 std::vector<float> Engine::take(std::int64_t ticket) {
-  const auto found = state_->tickets.find(ticket);
-  if (found == state_->tickets.end()) fail("there is no ticket {}", ticket);
-  if (found->second.done < found->second.count()) fail("ticket {} still has tokens on their way", ticket);
-  std::vector<float> kept = std::move(found->second.kept);
-  state_->tickets.erase(found);
-  return kept;
+  if (!finished(ticket)) fail("ticket {} still has tokens on their way", ticket);
+  return std::move(state_->tickets.extract(ticket).mapped().kept);
 }
 
 ConstRows Engine::State::normalise(std::int64_t rows, const float* hidden) {

@@ -82,9 +82,11 @@ class Engine {
 
   /// The same in steps, so that feeds may join while others are on their way (continuous batching by depth):
   /// submit queues a feed and returns its ticket; step runs one layer over all rows that wait for it and is
-  /// false when nothing is left; take returns (once) the kept rows of a feed that has gone through.
+  /// false when nothing is left; take returns (once) the kept rows of a feed that has gone through, which is
+  /// when it is finished.
   std::int64_t submit(const Feed& feed);
   bool step(Observer* observer = nullptr);
+  bool finished(std::int64_t ticket) const;
   std::vector<float> take(std::int64_t ticket);
 
   /// Final norm, head and soft cap: logits[rows, vocab] of hidden[rows, hidden].
