@@ -21,13 +21,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def rates(program: Path, command: str) -> dict:
-    """Median rate of each test."""
+def rates(program: Path, command: str) -> list:
+    """Name and median rate of each test."""
     words = [str(program), "bench", *shlex.split(command), "--quiet", "--json", "-"]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{shlex.join(words)}: exit code {done.returncode}\n{done.stderr}")
-    return {test["test"].split(" g")[0]: test["median"] for test in json.loads(done.stdout)["tests"]}
+    return [(test["test"], test["median"]) for test in json.loads(done.stdout)["tests"]]
 
 
 def main() -> None:
@@ -44,9 +44,9 @@ def main() -> None:
             found[place].append(rates(options.fathom, f"{command} {options.common}"))
     print("| model and settings | test | tok/s, min / median / max | times the first |\n|---|---|---|---|")
     for command, own in zip(options.commands, found):
-        for test in own[0]:
-            values = sorted(rate[test] for rate in own)
-            ratios = sorted(rate[test] / first[test] for rate, first in zip(own, found[0]))
+        for index, (test, _) in enumerate(own[0]):
+            values = sorted(tests[index][1] for tests in own)
+            ratios = sorted(tests[index][1] / first[index][1] for tests, first in zip(own, found[0]))
             print(f"| {command} | {test} | {values[0]:.1f} / {statistics.median(values):.1f} / {values[-1]:.1f} | "
                   f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |")
 
