@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/product.h"
+#include "kernels/quantise.h"
 #include "kernels/simd.h"
 #include "kernels/targets.h"
 
@@ -251,8 +252,10 @@ PieceSummary summarise(std::size_t count, float cap, float* y) {
   return summary;
 }
 
-// Where byte `byte` of a row lies whose stretches of 64 bytes are a tile apart.
-HWY_INLINE std::size_t in_tile(std::size_t byte) { return byte / 64 * 1024 + byte % 64; }
+// Where byte `byte` of a row that lies in tiles is.
+HWY_INLINE std::int64_t in_tile(std::size_t byte) {
+  return tiled_offset(0, 0, static_cast<std::int64_t>(byte));
+}
 
 // quantise_activations of quantise.h.
 float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
@@ -276,6 +279,47 @@ float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t
   for (i = 0; i + lanes <= width; i += lanes) put(hn::LoadU(d, x + i), i);
   for (; i < padded; i += lanes) put(i < width ? load(x + i, width - i) : hn::Zero(d), i);
   return most / 127;
+}
+
+void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, const float* x, std::int8_t* y,
+                    float* scales) {
+  constexpr std::size_t together = group_size;
+  const hn::CappedTag<float, together> d;
+  const hn::Rebind<std::int8_t, decltype(d)> d8;
+  const std::size_t lanes = hn::Lanes(d);
+  alignas(64) float last[together] = {};
+  for (std::size_t at = 0; at < padded; at += together) {
+    const float* from = x + at;
+    if (at + together > width) {
+      std::fill(std::copy(x + std::min(at, width), x + width, last), std::end(last), 0.0F);
+      from = last;
+    }
+    auto largest = hn::Zero(d);
+    for (std::size_t i = 0; i < together; i += lanes)
+      largest = hn::Max(largest, hn::Abs(hn::LoadU(d, from + i)));
+    const float most = hn::GetLane(hn::MaxOfLanes(d, largest));
+    const auto inverse = hn::Set(d, most > 0 ? 127 / most : 0);
+    for (std::size_t i = 0; i < together; i += lanes)
+      hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Mul(hn::LoadU(d, from + i), inverse))), d8,
+                 y + in_tile(at + i));
+    std::fill_n(scales + at / group, together / group, most / 127);
+  }
+}
+
+// Sums of eight neighbouring bytes are one instruction for unsigned ones: 128 more each.
+void sum_groups(std::size_t groups, std::size_t size, const std::int8_t* row, std::int32_t* sums) {
+  const hn::CappedTag<std::uint8_t, 16> d8;
+  const hn::RepartitionToWide<hn::RepartitionToWide<hn::RepartitionToWide<decltype(d8)>>> d64;
+  const auto flip = hn::Set(d8, 0x80);
+  for (std::size_t g = 0; g < groups; ++g) {
+    auto sum = hn::Zero(d64);
+    for (std::size_t i = 0; i < size; i += hn::Lanes(d8)) {
+      const auto* from = reinterpret_cast<const std::uint8_t*>(row + in_tile(g * size + i));
+      sum = hn::Add(sum, hn::SumsOf8(hn::Xor(hn::LoadU(d8, from), flip)));
+    }
+    sums[g] = static_cast<std::int32_t>(hn::GetLane(hn::SumOfLanes(d64, sum))) -
+              128 * static_cast<std::int32_t>(size);
+  }
 }
 
 void to_bf16_tiles(std::size_t width, std::size_t padded, const float* x, std::uint16_t* y) {
@@ -331,6 +375,8 @@ HWY_EXPORT(rms_norm);
 HWY_EXPORT(rotary);
 HWY_EXPORT(write_block);
 HWY_EXPORT(to_int8);
+HWY_EXPORT(to_int8_groups);
+HWY_EXPORT(sum_groups);
 HWY_EXPORT(summarise);
 HWY_EXPORT(to_bf16_tiles);
 HWY_EXPORT(add);
@@ -350,6 +396,13 @@ void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std
 }
 float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
   return HWY_DYNAMIC_DISPATCH(to_int8)(width, padded, x, y);
+}
+void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, const float* x, std::int8_t* y,
+                    float* scales) {
+  HWY_DYNAMIC_DISPATCH(to_int8_groups)(width, padded, group, x, y, scales);
+}
+void sum_groups(std::size_t groups, std::size_t size, const std::int8_t* row, std::int32_t* sums) {
+  HWY_DYNAMIC_DISPATCH(sum_groups)(groups, size, row, sums);
 }
 PieceSummary summarise(std::size_t count, float cap, float* y) {
   return HWY_DYNAMIC_DISPATCH(summarise)(count, cap, y);

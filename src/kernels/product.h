@@ -16,7 +16,7 @@ enum class RowForm {
   f32,
   rounded,  ///< float32 that bf16 holds exactly
   bf16,
-  int8  ///< with a scale a row, and for int4 weights the sums of each group of 32
+  int8  ///< with a scale a row or, for weights with a scale a group, 32 values
 };
 
 /// Rows of activations, padded with zeros to the weight's padded_in; their number is padded too
@@ -26,8 +26,9 @@ enum class RowForm {
 struct Activations {
   const std::byte* data = nullptr;
   std::int64_t stride = 0;             ///< floats: bytes between rows; otherwise between blocks of 16 rows
-  const float* scales = nullptr;       ///< int8: a row each
-  const std::int32_t* sums = nullptr;  ///< int8 for int4: [rows, groups]
+  const float* scales = nullptr;       ///< int8: [rows]; for int8_groups and int4_groups [rows, groups]
+  const std::int32_t* sums = nullptr;  ///< int8 for int4, int8_groups, int4_groups: [rows, groups]
+  const float* scaled_sums = nullptr;  ///< where the weight has minima: scales * sums
 };
 
 /// Byte `byte` of a row that lies in tiles.
@@ -61,7 +62,7 @@ struct ProductKernel {
 /// What computes products with this type of weights at this level.
 ProductKernel product_kernel(Compute type, Isa level);
 
-/// Scratch of a thread for products with this weight, at any level: four int4 panels as 8-bit integers.
+/// Scratch of a thread for products with this weight, at any level: four 4-bit panels as 8-bit integers.
 std::int64_t product_scratch_bytes(const PackedMatrix& weight);
 
 namespace products {
@@ -72,6 +73,13 @@ void integers_avx2(const PackedMatrix&, const Activations&, Range, Range, const 
 void integers_avx512(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void tiles_amx(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 }  // namespace products
+
+/// For kernels whose unit is one row of one panel: `panel_row` finds its 16 results, without bias, and this
+/// goes through rows and panels with it.
+void row_by_row(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+                const Destination& to,
+                void (*panel_row)(const PackedMatrix& weight, const Activations& x, std::int64_t row,
+                                  const std::byte* panel, float* results));
 
 /// Takes the results of `count` panels from `first` on for rows [row, row + rows), block[rows, 16 count]
 /// without bias, to where they belong.

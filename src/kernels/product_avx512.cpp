@@ -1,5 +1,5 @@
-// Products of a few rows with int8 and int4 weights by VNNI: bound by reading the weights, which are read
-// once for up to four rows, from several panels side by side.
+// Products of a few rows with integer weights by VNNI: bound by reading the weights, which are read once for
+// up to four rows, from several panels side by side.
 #include <immintrin.h>
 
 #include "kernels/product.h"
@@ -7,24 +7,33 @@
 namespace fathom::products {
 namespace {
 
+// Where the activations of R rows begin.
+template <int R>
+struct Rows {
+  Rows(const Activations& x, std::int64_t row) {
+    for (int r = 0; r < R; ++r) from[r] = x.data + tiled_offset(x.stride, row + r, 0);
+  }
+  // Inputs k to k + 3 of a row in each lane.
+  __m512i four(int r, std::int64_t k) const {
+    return _mm512_set1_epi32(*reinterpret_cast<const std::int32_t*>(from[r] + tiled_offset(0, 0, k)));
+  }
+  const std::byte* from[R];
+};
+
 // vpdpbusd multiplies unsigned with signed bytes. Activations become unsigned by adding 128, which the
 // panel's offsets take away again.
 template <int R, int P>
-void int8_block(const PackedMatrix& weight, const Activations& x, std::int64_t row, std::int64_t panel,
-                const Destination& to) {
+void int8_totals(const PackedMatrix& weight, const Activations& x, std::int64_t row, const std::byte* weights,
+                 __m512 totals[R][P]) {
   const std::int64_t panel_bytes = weight.panel_bytes();
-  const std::byte* weights = weight.panel(panel);
-  const std::byte* values[R];
-  for (int r = 0; r < R; ++r) values[r] = x.data + tiled_offset(x.stride, row + r, 0);
+  const Rows<R> rows(x, row);
   __m512i sums[R][P];
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) sums[r][p] = _mm512_loadu_si512(weight.offsets(weights + p * panel_bytes));
   const __m512i flip = _mm512_set1_epi8(-128);
   for (std::int64_t k = 0; k < weight.padded_in; k += 4) {
     __m512i four[R];
-    for (int r = 0; r < R; ++r)
-      four[r] = _mm512_xor_si512(
-          _mm512_set1_epi32(*reinterpret_cast<const std::int32_t*>(values[r] + tiled_offset(0, 0, k))), flip);
+    for (int r = 0; r < R; ++r) four[r] = _mm512_xor_si512(rows.four(r, k), flip);
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       const __m512i w = _mm512_loadu_si512(weights + p * panel_bytes + k * 16);
@@ -32,75 +41,119 @@ void int8_block(const PackedMatrix& weight, const Activations& x, std::int64_t r
       for (int r = 0; r < R; ++r) sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], four[r], w);
     }
   }
-  alignas(64) float block[R * P * panel_outputs];
-  for (int r = 0; r < R; ++r) {
-    const __m512 scale = _mm512_set1_ps(x.scales[row + r]);
-    for (int p = 0; p < P; ++p) {
-      const __m512 scales = _mm512_loadu_ps(weight.scales(weights + p * panel_bytes));
-      _mm512_store_ps(block + (r * P + p) * panel_outputs,
-                      _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][p]), scale), scales));
-    }
-  }
-  write_block(weight, to, row, R, panel, P, block);
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) totals[r][p] = _mm512_cvtepi32_ps(sums[r][p]);
 }
 
-// The sum over a group of 32 inputs starts at -8 times the sum of its activations, since a stored 0 stands
-// for -8, and is multiplied with the group's multiplier when it is added to the total.
+// Adds the products of a group of `size` inputs from k on, unsigned weights times signed activations.
+template <int R, bool four_bits>
+void add_group(const Rows<R>& rows, std::int64_t k, std::int64_t size, const std::byte* weights,
+               __m512i sums[R]) {
+  constexpr std::int64_t step = four_bits ? 8 : 4;
+  const __m512i low = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(-128);
+  for (const std::int64_t last = k + size; k < last; k += 16) {
+#pragma GCC unroll 4
+    for (std::int64_t i = k; i < k + 16; i += step) {
+      const __m512i stored = _mm512_loadu_si512(weights + i * (64 / step));
+      const __m512i first = four_bits ? _mm512_and_si512(stored, low) : _mm512_xor_si512(stored, flip);
+      for (int r = 0; r < R; ++r) sums[r] = _mm512_dpbusd_epi32(sums[r], first, rows.four(r, i));
+      if constexpr (four_bits) {
+        const __m512i second = _mm512_and_si512(_mm512_srli_epi16(stored, 4), low);
+        for (int r = 0; r < R; ++r) sums[r] = _mm512_dpbusd_epi32(sums[r], second, rows.four(r, i + 4));
+      }
+    }
+  }
+}
+
+// The sum over a group starts at -8 times the sum of its activations, since a stored 0 stands for -8, and is
+// multiplied with the group's multiplier when it is added to the total.
 template <int R, int P>
-void int4_block(const PackedMatrix& weight, const Activations& x, std::int64_t row, std::int64_t panel,
-                const Destination& to) {
+void int4_totals(const PackedMatrix& weight, const Activations& x, std::int64_t row, const std::byte* weights,
+                 __m512 totals[R][P]) {
   const std::int64_t panel_bytes = weight.panel_bytes(), groups = weight.groups();
-  const std::byte* weights = weight.panel(panel);
-  __m512i totals[R][P];
+  const Rows<R> rows(x, row);
+  __m512i whole[R][P];
   for (int r = 0; r < R; ++r)
-    for (int p = 0; p < P; ++p) totals[r][p] = _mm512_setzero_si512();
-  const __m512i low = _mm512_set1_epi8(15);
+    for (int p = 0; p < P; ++p) whole[r][p] = _mm512_setzero_si512();
   for (std::int64_t g = 0; g < groups; ++g) {
-    __m512i start[R];
-    for (int r = 0; r < R; ++r) start[r] = _mm512_set1_epi32(-8 * x.sums[(row + r) * groups + g]);
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       const std::byte* own = weights + p * panel_bytes;
       const __m512i multipliers = _mm512_cvtepi8_epi32(
           _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight.multipliers(own) + g * panel_outputs)));
       __m512i sums[R];
-      for (int r = 0; r < R; ++r) sums[r] = start[r];
-#pragma GCC unroll 4
-      for (int eight = 0; eight < 4; ++eight) {
-        const __m512i both = _mm512_loadu_si512(own + (g * 4 + eight) * 64);
-        const __m512i first = _mm512_and_si512(both, low);
-        const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) {
-          const auto* values = reinterpret_cast<const std::int32_t*>(
-              x.data + tiled_offset(x.stride, row + r, g * 32 + eight * 8));
-          sums[r] = _mm512_dpbusd_epi32(sums[r], first, _mm512_set1_epi32(values[0]));
-          sums[r] = _mm512_dpbusd_epi32(sums[r], second, _mm512_set1_epi32(values[1]));
-        }
-      }
+      for (int r = 0; r < R; ++r) sums[r] = _mm512_set1_epi32(-8 * x.sums[(row + r) * groups + g]);
+      add_group<R, true>(rows, g * 32, 32, own, sums);
       for (int r = 0; r < R; ++r)
-        totals[r][p] = _mm512_add_epi32(totals[r][p], _mm512_mullo_epi32(sums[r], multipliers));
+        whole[r][p] = _mm512_add_epi32(whole[r][p], _mm512_mullo_epi32(sums[r], multipliers));
     }
   }
-  alignas(64) float block[R * P * panel_outputs];
-  for (int r = 0; r < R; ++r) {
-    const __m512 scale = _mm512_set1_ps(x.scales[row + r]);
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) totals[r][p] = _mm512_cvtepi32_ps(whole[r][p]);
+}
+
+// A group's scales or minima.
+__m512 group_values(const PackedMatrix& weight, const std::byte* of_group) {
+  if (!weight.half_scales) return _mm512_loadu_ps(of_group);
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(of_group)));
+}
+
+// total = sum * (scale * the activations' scale) + total, then total = minimum * scaled sum of the
+// activations
+// + total, group by group: every kernel of this level keeps to this order, so that a row's results are the
+// same beside any others.
+template <int R, int P, bool four_bits>
+void group_totals(const PackedMatrix& weight, const Activations& x, std::int64_t row,
+                  const std::byte* weights, __m512 totals[R][P]) {
+  const std::int64_t panel_bytes = weight.panel_bytes(), groups = weight.groups();
+  const std::int32_t zero = four_bits ? weight.zero() : 128;
+  const Rows<R> rows(x, row);
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) totals[r][p] = _mm512_setzero_ps();
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const std::int64_t at = row * groups + g;
+#pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
-      const __m512 scales = _mm512_loadu_ps(weight.scales(weights + p * panel_bytes));
-      _mm512_store_ps(block + (r * P + p) * panel_outputs,
-                      _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(totals[r][p]), scale), scales));
+      const std::byte* own = weights + p * panel_bytes;
+      __m512i sums[R];
+      for (int r = 0; r < R; ++r) sums[r] = _mm512_set1_epi32(-zero * x.sums[at + r * groups]);
+      add_group<R, four_bits>(rows, g * weight.group, weight.group, own, sums);
+      const __m512 scales = group_values(weight, weight.group_scales(own, g));
+      for (int r = 0; r < R; ++r) {
+        const __m512 factors = _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[at + r * groups]));
+        totals[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]), factors, totals[r][p]);
+      }
+      if (!weight.minima) continue;
+      const __m512 minima = group_values(weight, weight.group_minima(own, g));
+      for (int r = 0; r < R; ++r)
+        totals[r][p] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x.scaled_sums[at + r * groups]), totals[r][p]);
     }
   }
-  write_block(weight, to, row, R, panel, P, block);
 }
 
 template <int R, int P>
 void block_of(const PackedMatrix& weight, const Activations& x, std::int64_t row, std::int64_t panel,
               const Destination& to) {
+  const std::byte* weights = weight.panel(panel);
+  __m512 totals[R][P];
   if (weight.type == Compute::int8)
-    int8_block<R, P>(weight, x, row, panel, to);
+    int8_totals<R, P>(weight, x, row, weights, totals);
+  else if (weight.type == Compute::int4)
+    int4_totals<R, P>(weight, x, row, weights, totals);
+  else if (weight.four_bits())
+    group_totals<R, P, true>(weight, x, row, weights, totals);
   else
-    int4_block<R, P>(weight, x, row, panel, to);
+    group_totals<R, P, false>(weight, x, row, weights, totals);
+  alignas(64) float block[R * P * panel_outputs];
+  for (int r = 0; r < R; ++r) {
+    for (int p = 0; p < P; ++p) {
+      if (!weight.grouped())
+        totals[r][p] = _mm512_mul_ps(_mm512_mul_ps(totals[r][p], _mm512_set1_ps(x.scales[row + r])),
+                                     _mm512_loadu_ps(weight.scales(weights + p * weight.panel_bytes())));
+      _mm512_store_ps(block + (r * P + p) * panel_outputs, totals[r][p]);
+    }
+  }
+  write_block(weight, to, row, R, panel, P, block);
 }
 
 // 4 rows x 4 panels are 16 sums; up to two rows take 8 panels, whose streams draw most from memory.
