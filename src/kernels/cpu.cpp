@@ -316,9 +316,10 @@ class CpuBackend : public Backend {
     const auto grow = [](auto& values, std::int64_t count) {
       values.resize(std::max(values.size(), size(count)));
     };
-    grow(row_scales_, weight.grouped() ? rows * weight.groups() : rows);
-    if (weight.sums_activations()) grow(group_sums_, rows * weight.groups());
-    if (weight.minima) grow(scaled_sums_, rows * weight.groups());
+    const std::int64_t of_groups = (rows + 15) / 16 * 16 * weight.groups();
+    grow(row_scales_, weight.grouped() ? of_groups : rows);
+    if (weight.sums_activations()) grow(group_sums_, of_groups);
+    if (weight.minima) grow(scaled_sums_, of_groups);
     return {formed_.as<std::byte>(), stride, row_scales_.data(), group_sums_.data(), scaled_sums_.data()};
   }
 
@@ -343,16 +344,15 @@ class CpuBackend : public Backend {
           break;
         case RowForm::int8: {
           auto* row = reinterpret_cast<std::int8_t*>(data + tiled_offset(to.stride, r, 0));
-          const std::int64_t groups = weight.groups();
+          const std::int64_t groups = weight.groups(), at = group_offset(groups, r, 0);
           if (!weight.grouped())
             row_scales_[size(r)] = simd::to_int8(width, padded, from, row);
           else
-            simd::to_int8_groups(width, padded, size(weight.group), from, row,
-                                 row_scales_.data() + r * groups);
+            simd::to_int8_groups(width, padded, size(weight.group), from, row, row_scales_.data() + at);
           if (weight.sums_activations())
-            simd::sum_groups(size(groups), size(weight.group), row, group_sums_.data() + r * groups);
+            simd::sum_groups(size(groups), size(weight.group), row, group_sums_.data() + at);
           if (weight.minima)
-            for (std::int64_t i = r * groups; i < (r + 1) * groups; ++i)
+            for (std::int64_t i = at; i < at + 16 * groups; i += 16)
               scaled_sums_[size(i)] = row_scales_[size(i)] * static_cast<float>(group_sums_[size(i)]);
           break;
         }

@@ -302,7 +302,7 @@ void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, co
     for (std::size_t i = 0; i < together; i += lanes)
       hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Mul(hn::LoadU(d, from + i), inverse))), d8,
                  y + in_tile(at + i));
-    std::fill_n(scales + at / group, together / group, most / 127);
+    for (std::size_t g = at / group; g < (at + together) / group; ++g) scales[g * 16] = most / 127;
   }
 }
 
@@ -317,8 +317,8 @@ void sum_groups(std::size_t groups, std::size_t size, const std::int8_t* row, st
       const auto* from = reinterpret_cast<const std::uint8_t*>(row + in_tile(g * size + i));
       sum = hn::Add(sum, hn::SumsOf8(hn::Xor(hn::LoadU(d8, from), flip)));
     }
-    sums[g] = static_cast<std::int32_t>(hn::GetLane(hn::SumOfLanes(d64, sum))) -
-              128 * static_cast<std::int32_t>(size);
+    sums[g * 16] = static_cast<std::int32_t>(hn::GetLane(hn::SumOfLanes(d64, sum))) -
+                   128 * static_cast<std::int32_t>(size);
   }
 }
 

@@ -26,10 +26,15 @@ enum class RowForm {
 struct Activations {
   const std::byte* data = nullptr;
   std::int64_t stride = 0;             ///< floats: bytes between rows; otherwise between blocks of 16 rows
-  const float* scales = nullptr;       ///< int8: [rows]; for int8_groups and int4_groups [rows, groups]
-  const std::int32_t* sums = nullptr;  ///< int8 for int4, int8_groups, int4_groups: [rows, groups]
+  const float* scales = nullptr;       ///< int8: [rows]; for int8_groups and int4_groups as `sums`
+  const std::int32_t* sums = nullptr;  ///< int8 in groups: of each group, [rows / 16, groups, 16]
   const float* scaled_sums = nullptr;  ///< where the weight has minima: scales * sums
 };
+
+/// Where a row's group lies in Activations::sums.
+inline std::int64_t group_offset(std::int64_t groups, std::int64_t row, std::int64_t group) {
+  return (row / 16 * groups + group) * 16 + row % 16;
+}
 
 /// Byte `byte` of a row that lies in tiles.
 inline std::int64_t tiled_offset(std::int64_t stride, std::int64_t row, std::int64_t byte) {

@@ -53,7 +53,7 @@ void add_group(const PackedMatrix& weight, const Activations& x, std::int64_t ro
     sums[0] = sums[1] = _mm256_setzero_si256();
     return add_eight_bits(x, row, first, last, panel, sums);
   }
-  sums[0] = sums[1] = _mm256_set1_epi32(-weight.zero() * x.sums[row * weight.groups() + g]);
+  sums[0] = sums[1] = _mm256_set1_epi32(-weight.zero() * x.sums[group_offset(weight.groups(), row, g)]);
   add_four_bits(x, row, first, last, panel, sums);
 }
 
@@ -68,7 +68,7 @@ void grouped_row(const PackedMatrix& weight, const Activations& x, std::int64_t 
                  float* results) {
   __m256 totals[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
   for (std::int64_t g = 0; g < weight.groups(); ++g) {
-    const std::int64_t at = row * weight.groups() + g;
+    const std::int64_t at = group_offset(weight.groups(), row, g);
     __m256i sums[2];
     add_group(weight, x, row, g, panel, sums);
     for (int half = 0; half < 2; ++half) {

@@ -82,7 +82,7 @@ void int4_totals(const PackedMatrix& weight, const Activations& x, std::int64_t 
       const __m512i multipliers = _mm512_cvtepi8_epi32(
           _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight.multipliers(own) + g * panel_outputs)));
       __m512i sums[R];
-      for (int r = 0; r < R; ++r) sums[r] = _mm512_set1_epi32(-8 * x.sums[(row + r) * groups + g]);
+      for (int r = 0; r < R; ++r) sums[r] = _mm512_set1_epi32(-8 * x.sums[group_offset(groups, row + r, g)]);
       add_group<R, true>(rows, g * 32, 32, own, sums);
       for (int r = 0; r < R; ++r)
         whole[r][p] = _mm512_add_epi32(whole[r][p], _mm512_mullo_epi32(sums[r], multipliers));
@@ -111,22 +111,23 @@ void group_totals(const PackedMatrix& weight, const Activations& x, std::int64_t
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) totals[r][p] = _mm512_setzero_ps();
   for (std::int64_t g = 0; g < groups; ++g) {
-    const std::int64_t at = row * groups + g;
+    std::int64_t at[R];
+    for (int r = 0; r < R; ++r) at[r] = group_offset(groups, row + r, g);
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       const std::byte* own = weights + p * panel_bytes;
       __m512i sums[R];
-      for (int r = 0; r < R; ++r) sums[r] = _mm512_set1_epi32(-zero * x.sums[at + r * groups]);
+      for (int r = 0; r < R; ++r) sums[r] = _mm512_set1_epi32(-zero * x.sums[at[r]]);
       add_group<R, four_bits>(rows, g * weight.group, weight.group, own, sums);
       const __m512 scales = group_values(weight, weight.group_scales(own, g));
       for (int r = 0; r < R; ++r) {
-        const __m512 factors = _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[at + r * groups]));
+        const __m512 factors = _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[at[r]]));
         totals[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]), factors, totals[r][p]);
       }
       if (!weight.minima) continue;
       const __m512 minima = group_values(weight, weight.group_minima(own, g));
       for (int r = 0; r < R; ++r)
-        totals[r][p] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x.scaled_sums[at + r * groups]), totals[r][p]);
+        totals[r][p] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x.scaled_sums[at[r]]), totals[r][p]);
     }
   }
 }

@@ -55,7 +55,7 @@ void grouped_row(const PackedMatrix& weight, const Activations& x, std::int64_t 
   for (std::int64_t g = 0; g < weight.groups(); ++g) {
     std::int32_t sums[panel_outputs] = {};
     add_group(weight, x, row, g, panel, sums);
-    const std::int64_t at = row * weight.groups() + g;
+    const std::int64_t at = group_offset(weight.groups(), row, g);
     for (std::int64_t o = 0; o < panel_outputs; ++o) {
       totals[o] += static_cast<float>(sums[o]) *
                    (x.scales[at] * group_value(weight, weight.group_scales(panel, g), o));

@@ -20,10 +20,11 @@ void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std
 /// quantise_activations of quantise.h, into the row's place among tiles (product.h), with zeros behind it up
 /// to `padded`, whole tiles. Returns the scale.
 float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y);
-/// The same with a scale for each 32 values, written once for each `group` (16 or 32) of them.
+/// The same with a scale for each 32 values, written once for each `group` (16 or 32) of them, and 16 floats
+/// apart (product.h).
 void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, const float* x, std::int8_t* y,
                     float* scales);
-/// Sums of groups of `size` (a multiple of 16, at most 64) of a row of to_int8.
+/// Sums of groups of `size` (a multiple of 16, at most 64) of a row of to_int8, written 16 integers apart.
 void sum_groups(std::size_t groups, std::size_t size, const std::int8_t* row, std::int32_t* sums);
 /// A piece of a row of outputs, soft capped in place where the cap is not 0.
 struct PieceSummary {

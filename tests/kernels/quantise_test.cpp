@@ -137,7 +137,7 @@ TEST(Products, IntegersAgreeAtEveryLevel) {
           for (std::int64_t i = 0; i < packed.padded_in; ++i)
             values.as<std::int8_t>()[tiled_offset(stride, r, i)] = row[static_cast<std::size_t>(i)];
           for (std::int64_t g = 0; g < packed.groups(); ++g)
-            sums[static_cast<std::size_t>(r * packed.groups() + g)] =
+            sums[static_cast<std::size_t>(group_offset(packed.groups(), r, g))] =
                 std::accumulate(row.begin() + g * 32, row.begin() + (g + 1) * 32, 0);
         }
         const Activations activations = {values.as<std::byte>(), stride, scales.data(), sums.data(), nullptr};
