@@ -7,18 +7,10 @@
 namespace fathom::products {
 namespace {
 
-// Where the activations of R rows begin.
-template <int R>
-struct Rows {
-  Rows(const Activations& x, std::int64_t row) {
-    for (int r = 0; r < R; ++r) from[r] = x.data + tiled_offset(x.stride, row + r, 0);
-  }
-  // Inputs k to k + 3 of a row in each lane.
-  __m512i four(int r, std::int64_t k) const {
-    return _mm512_set1_epi32(*reinterpret_cast<const std::int32_t*>(from[r] + tiled_offset(0, 0, k)));
-  }
-  const std::byte* from[R];
-};
+// Four inputs of a row in each lane.
+__m512i four(const std::byte* from) {
+  return _mm512_set1_epi32(*reinterpret_cast<const std::int32_t*>(from));
+}
 
 // vpdpbusd multiplies unsigned with signed bytes. Activations become unsigned by adding 128, which the
 // panel's offsets take away again.
@@ -26,40 +18,61 @@ template <int R, int P>
 void int8_totals(const PackedMatrix& weight, const Activations& x, std::int64_t row, const std::byte* weights,
                  __m512 totals[R][P]) {
   const std::int64_t panel_bytes = weight.panel_bytes();
-  const Rows<R> rows(x, row);
   __m512i sums[R][P];
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) sums[r][p] = _mm512_loadu_si512(weight.offsets(weights + p * panel_bytes));
   const __m512i flip = _mm512_set1_epi8(-128);
   for (std::int64_t k = 0; k < weight.padded_in; k += 4) {
-    __m512i four[R];
-    for (int r = 0; r < R; ++r) four[r] = _mm512_xor_si512(rows.four(r, k), flip);
+    __m512i values[R];
+    for (int r = 0; r < R; ++r)
+      values[r] = _mm512_xor_si512(four(x.data + tiled_offset(x.stride, row + r, k)), flip);
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       const __m512i w = _mm512_loadu_si512(weights + p * panel_bytes + k * 16);
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], four[r], w);
+      for (int r = 0; r < R; ++r) sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], values[r], w);
     }
   }
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) totals[r][p] = _mm512_cvtepi32_ps(sums[r][p]);
 }
 
-// Adds the products of a group of `size` inputs from k on, unsigned weights times signed activations.
+// Where R rows have a group, which lies within 64 bytes, and with what its sums begin: stored weights are
+// `zero` more than they stand for.
+template <int R>
+struct Group {
+  Group(const PackedMatrix& weight, const Activations& x, std::int64_t row, std::int64_t g,
+        std::int32_t zero) {
+    for (int r = 0; r < R; ++r) {
+      at[r] = group_offset(weight.groups(), row + r, g);
+      values[r] = x.data + tiled_offset(x.stride, row + r, g * weight.group);
+      start[r] = _mm512_set1_epi32(-zero * x.sums[at[r]]);
+    }
+  }
+  std::int64_t at[R];  // in Activations::sums
+  const std::byte* values[R];
+  __m512i start[R];
+};
+
+// The sums of a group of `size` inputs, unsigned weights times signed activations. Inlined, so that they stay
+// in registers.
 template <int R, bool four_bits>
-void add_group(const Rows<R>& rows, std::int64_t k, std::int64_t size, const std::byte* weights,
-               __m512i sums[R]) {
-  constexpr std::int64_t step = four_bits ? 8 : 4;
+[[gnu::always_inline]] inline void sum_group(const Group<R>& group, std::int64_t size,
+                                             const std::byte* weights, __m512i sums[R]) {
   const __m512i low = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(-128);
-  for (const std::int64_t last = k + size; k < last; k += 16) {
+  constexpr int step = four_bits ? 8 : 4;  // inputs in 64 bytes
+  for (int r = 0; r < R; ++r) sums[r] = group.start[r];
+  for (std::int64_t k = 0; k < size; k += 16, weights += 16 / step * 64) {
 #pragma GCC unroll 4
-    for (std::int64_t i = k; i < k + 16; i += step) {
-      const __m512i stored = _mm512_loadu_si512(weights + i * (64 / step));
+    for (int i = 0; i < 16; i += step) {
+      const __m512i stored = _mm512_loadu_si512(weights + i / step * 64);
       const __m512i first = four_bits ? _mm512_and_si512(stored, low) : _mm512_xor_si512(stored, flip);
-      for (int r = 0; r < R; ++r) sums[r] = _mm512_dpbusd_epi32(sums[r], first, rows.four(r, i));
+      for (int r = 0; r < R; ++r)
+        sums[r] = _mm512_dpbusd_epi32(sums[r], first, four(group.values[r] + k + i));
       if constexpr (four_bits) {
         const __m512i second = _mm512_and_si512(_mm512_srli_epi16(stored, 4), low);
-        for (int r = 0; r < R; ++r) sums[r] = _mm512_dpbusd_epi32(sums[r], second, rows.four(r, i + 4));
+        for (int r = 0; r < R; ++r)
+          sums[r] = _mm512_dpbusd_epi32(sums[r], second, four(group.values[r] + k + i + 4));
       }
     }
   }
@@ -70,20 +83,18 @@ void add_group(const Rows<R>& rows, std::int64_t k, std::int64_t size, const std
 template <int R, int P>
 void int4_totals(const PackedMatrix& weight, const Activations& x, std::int64_t row, const std::byte* weights,
                  __m512 totals[R][P]) {
-  const std::int64_t panel_bytes = weight.panel_bytes(), groups = weight.groups();
-  const Rows<R> rows(x, row);
   __m512i whole[R][P];
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) whole[r][p] = _mm512_setzero_si512();
-  for (std::int64_t g = 0; g < groups; ++g) {
+  for (std::int64_t g = 0; g < weight.groups(); ++g) {
+    const Group<R> group(weight, x, row, g, 8);
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
-      const std::byte* own = weights + p * panel_bytes;
+      const std::byte* own = weights + p * weight.panel_bytes();
+      __m512i sums[R];
+      sum_group<R, true>(group, weight.group, own + g * weight.group * 8, sums);
       const __m512i multipliers = _mm512_cvtepi8_epi32(
           _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight.multipliers(own) + g * panel_outputs)));
-      __m512i sums[R];
-      for (int r = 0; r < R; ++r) sums[r] = _mm512_set1_epi32(-8 * x.sums[group_offset(groups, row + r, g)]);
-      add_group<R, true>(rows, g * 32, 32, own, sums);
       for (int r = 0; r < R; ++r)
         whole[r][p] = _mm512_add_epi32(whole[r][p], _mm512_mullo_epi32(sums[r], multipliers));
     }
@@ -105,29 +116,24 @@ __m512 group_values(const PackedMatrix& weight, const std::byte* of_group) {
 template <int R, int P, bool four_bits>
 void group_totals(const PackedMatrix& weight, const Activations& x, std::int64_t row,
                   const std::byte* weights, __m512 totals[R][P]) {
-  const std::int64_t panel_bytes = weight.panel_bytes(), groups = weight.groups();
-  const std::int32_t zero = four_bits ? weight.zero() : 128;
-  const Rows<R> rows(x, row);
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) totals[r][p] = _mm512_setzero_ps();
-  for (std::int64_t g = 0; g < groups; ++g) {
-    std::int64_t at[R];
-    for (int r = 0; r < R; ++r) at[r] = group_offset(groups, row + r, g);
+  for (std::int64_t g = 0; g < weight.groups(); ++g) {
+    const Group<R> group(weight, x, row, g, four_bits ? weight.zero() : 128);
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
-      const std::byte* own = weights + p * panel_bytes;
+      const std::byte* own = weights + p * weight.panel_bytes();
       __m512i sums[R];
-      for (int r = 0; r < R; ++r) sums[r] = _mm512_set1_epi32(-zero * x.sums[at[r]]);
-      add_group<R, four_bits>(rows, g * weight.group, weight.group, own, sums);
+      sum_group<R, four_bits>(group, weight.group, own + g * weight.group * (four_bits ? 8 : 16), sums);
       const __m512 scales = group_values(weight, weight.group_scales(own, g));
       for (int r = 0; r < R; ++r) {
-        const __m512 factors = _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[at[r]]));
+        const __m512 factors = _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[group.at[r]]));
         totals[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]), factors, totals[r][p]);
       }
       if (!weight.minima) continue;
       const __m512 minima = group_values(weight, weight.group_minima(own, g));
       for (int r = 0; r < R; ++r)
-        totals[r][p] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x.scaled_sums[at[r]]), totals[r][p]);
+        totals[r][p] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x.scaled_sums[group.at[r]]), totals[r][p]);
     }
   }
 }
