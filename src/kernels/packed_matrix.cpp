@@ -224,7 +224,7 @@ PackedMatrix pack_matrix(std::span<const LinearPart> parts, bool gated, Compute 
   if (packed.grouped()) choose_groups(packed, parts);
   const std::int64_t granule = packed.type == Compute::f32 ? 1 : packed.type == Compute::bf16 ? 32 : 64;
   packed.padded_in = (packed.in + granule - 1) / granule * granule;
-  packed.data = AlignedBuffer(size(packed.panels() * packed.panel_bytes()));
+  packed.data = AlignedBuffer::unwritten(size(packed.panels() * packed.panel_bytes()));
   const bool biased = std::ranges::any_of(parts, [](const LinearPart& part) { return part.bias != nullptr; });
   if (biased) packed.bias.resize(size(packed.panels() * panel_outputs));
 
