@@ -1,5 +1,6 @@
 // Products by AMX's tiles: 16 rows of activations times 16 outputs at once, 32 (bf16) or 64 (int8) inputs an
 // instruction.
+#include "kernels/group_values.h"
 #include "kernels/product.h"
 #include "kernels/tiles.h"
 
@@ -212,12 +213,6 @@ void tiles(const PackedMatrix& weight, const Activations& x, Range rows, Range p
 }
 
 #undef FATHOM_TILE_PRODUCT
-
-// A group's scales or minima.
-__m512 group_values(const PackedMatrix& weight, const std::byte* of_group) {
-  if (!weight.half_scales) return _mm512_loadu_ps(of_group);
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(of_group)));
-}
 
 // 16 rows of a panel in groups. Each group's sums fill a tile, which goes through the L1 cache into totals
 // that stay in registers: 16 stores, and 16 times a conversion and two multiplications, for a product of 16

@@ -2,6 +2,7 @@
 // up to four rows, from several panels side by side.
 #include <immintrin.h>
 
+#include "kernels/group_values.h"
 #include "kernels/product.h"
 
 namespace fathom::products {
@@ -101,12 +102,6 @@ void int4_totals(const PackedMatrix& weight, const Activations& x, std::int64_t 
   }
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) totals[r][p] = _mm512_cvtepi32_ps(whole[r][p]);
-}
-
-// A group's scales or minima.
-__m512 group_values(const PackedMatrix& weight, const std::byte* of_group) {
-  if (!weight.half_scales) return _mm512_loadu_ps(of_group);
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(of_group)));
 }
 
 // total = sum * (scale * the activations' scale) + total, then total = minimum * scaled sum of the
