@@ -68,7 +68,7 @@ TEST(Bench, SaysWhatIsWrongBeforeAnyWork) {
       {"--prompt 1,x", "--prompt"},
       {"--batch 0", "--batch"},
       {"--repetitions 0", "--repetitions"},
-      {"--prompt 8 --generate 1 --dtype f17", "--dtype is 'f17'"},
+      {"--prompt 8 --generate 1 --dtype f17", "--dtype: f17 not in {auto"},
       {"--json - --csv -", "cannot both"}};
   for (const auto& [arguments, message] : wrong) {
     const test::Run run = run_program("bench " + model + arguments);
