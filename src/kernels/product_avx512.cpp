@@ -62,10 +62,14 @@ template <int R, bool four_bits>
                                              const std::byte* weights, __m512i sums[R]) {
   const __m512i low = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(-128);
   constexpr int step = four_bits ? 8 : 4;  // inputs in 64 bytes
+  // Panels take turns by groups, in short runs that the processor does not foresee as it does int8's:
+  // fetching this far ahead makes a single row 1.05 (8 bits) to 1.2 times (4 bits) as fast.
+  constexpr std::int64_t ahead = 2048;
   for (int r = 0; r < R; ++r) sums[r] = group.start[r];
   for (std::int64_t k = 0; k < size; k += 16, weights += 16 / step * 64) {
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i += step) {
+      _mm_prefetch(reinterpret_cast<const char*>(weights + i / step * 64 + ahead), _MM_HINT_T0);
       const __m512i stored = _mm512_loadu_si512(weights + i / step * 64);
       const __m512i first = four_bits ? _mm512_and_si512(stored, low) : _mm512_xor_si512(stored, flip);
       for (int r = 0; r < R; ++r)
