@@ -51,11 +51,6 @@ struct Ceilings {
                         product_ceiling(Operand::int8).rate};  // operations a second
 };
 
-const char* name_of(Compute type) {
-  constexpr const char* names[] = {"f32", "bf16", "int8", "int4"};
-  return names[static_cast<std::size_t>(type)];
-}
-
 void bench_linear(const Backend& backend, const Ceilings& ceilings, std::int64_t out, std::int64_t in,
                   Compute type) {
   const Tensor weight = make_tensor(DType::f32, {out, in}, normals(out * in));
@@ -77,7 +72,7 @@ void bench_linear(const Backend& backend, const Ceilings& ceilings, std::int64_t
     const double operations = 2.0 * static_cast<double>(rows * out * in);
     const double least = std::max(bytes / ceilings.bytes, operations / ceilings.operations(type));
     fmt::print("{:>4} x {:>5} x {:>4} {:4} {:9.1f} us {:7.1f} GFLOP/s {:6.1f} GB/s {:4.0f} %\n", rows, out,
-               in, name_of(type), seconds * 1e6, operations / seconds * 1e-9, bytes / seconds * 1e-9,
+               in, compute_name(type), seconds * 1e6, operations / seconds * 1e-9, bytes / seconds * 1e-9,
                100 * least / seconds);
   }
 }
@@ -153,7 +148,7 @@ void bench_attention(const Backend& backend, const Ceilings& ceilings, Compute t
   fmt::print(
       "attention {:3} x {:4} tokens after {:4} {:4} {:9.1f} us {:7.1f} GFLOP/s {:6.1f} GB/s {:4.0f} %"
       " {:5.1f} times as fast as by vectors\n",
-      sequences, count, first, name_of(type), seconds * 1e6, operations / seconds * 1e-9,
+      sequences, count, first, compute_name(type), seconds * 1e6, operations / seconds * 1e-9,
       bytes / seconds * 1e-9, 100 * least / seconds, by_vectors / seconds);
 }
 
@@ -178,7 +173,8 @@ void run() {
   fmt::print("{}\nceilings: {:.1f} GB/s read, {:.0f} GFLOP/s f32, {:.0f} bf16, {:.0f} int8\n",
              backend->describe(), ceilings.bytes * 1e-9, ceilings.operations(Compute::f32) * 1e-9,
              ceilings.operations(Compute::bf16) * 1e-9, ceilings.operations(Compute::int8) * 1e-9);
-  for (const Compute type : {Compute::f32, Compute::bf16, Compute::int8, Compute::int4}) {
+  for (const Compute type : {Compute::f32, Compute::bf16, Compute::int8, Compute::int4, Compute::int8_groups,
+                             Compute::int4_groups}) {
     bench_linear(*backend, ceilings, 576, 576, type);
     bench_linear(*backend, ceilings, 960, 576, type);
     bench_linear(*backend, ceilings, 3072, 576, type);

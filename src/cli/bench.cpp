@@ -27,11 +27,6 @@ struct Options : CommonOptions {
   bool trace = false;
 };
 
-std::string dtype_of(Compute compute) {
-  constexpr const char* names[] = {"f32", "bf16", "int8", "int4"};
-  return names[static_cast<std::size_t>(compute)];
-}
-
 std::vector<Workload> workloads_of(const Options& options) {
   std::vector<Workload> works;
   const auto add = [&](Phase phase, std::int64_t tokens, std::int64_t depth, std::int64_t batch,
@@ -175,8 +170,8 @@ void measure(const Options& options) {
   Run run = {.header = {{"model", options.model.string()},
                         {"parameters", count.embedding + count.non_embedding()},
                         {"weight_bytes", engine.weight_bytes()},
-                        {"dtype", dtype_of(compute)},
-                        {"kv", dtype_of(engine.kv_type())},
+                        {"dtype", compute_name(compute)},
+                        {"kv", compute_name(engine.kv_type())},
                         {"kv_bytes_per_token", engine.kv_bytes() * engine.plan().depth()},
                         {"threads", thread_count()},
                         {"isa", isa_name(isa())},
@@ -191,7 +186,7 @@ void measure(const Options& options) {
   try {
     for (const Workload& work : works)
       run.results.push_back(
-          bench(engine, checkpoint, operand_of(compute), work, options.repetitions, progress));
+          bench(engine, checkpoint, operand_of(engine.layer_type()), work, options.repetitions, progress));
   } catch (const Interrupted&) {
     progress.finish();
     emit(options, run);  // what is complete is not thrown away
@@ -225,8 +220,7 @@ void add_bench(CLI::App& program) {
   verb->add_option("--repetitions,-r", options->repetitions, "Timed runs of each test, after one that is not")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
-  verb->add_option("--dtype", options->dtype, "What products are computed in; auto = as the weights are")
-      ->capture_default_str();
+  add_dtype(*verb, options->dtype);
   add_kv(*verb, options->kv);
   verb->add_flag("--trace", options->trace,
                  "A line about each operation on standard error: shape, time, rates");

@@ -1,10 +1,13 @@
 #include <cstdio>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "cli/verbs.h"
+#include "kernels/backend.h"
 
 namespace fathom {
 
@@ -15,6 +18,18 @@ void add_common(CLI::App& verb, CommonOptions& options, bool reports_figures) {
   if (reports_figures)
     verb.add_option("--json", options.json, "Write the figures as JSON; - = standard output")
         ->type_name("FILE");
+}
+
+CLI::IsMember is_dtype() {
+  std::vector<std::string> names(compute_names.begin(), compute_names.end());
+  names.insert(names.begin(), "auto");
+  return CLI::IsMember(names);
+}
+
+void add_dtype(CLI::App& verb, std::string& dtype) {
+  verb.add_option("--dtype", dtype, "Weights and products; auto = as the file has them")
+      ->capture_default_str()
+      ->check(is_dtype());
 }
 
 CLI::Validator at_least(std::int64_t least) {

@@ -159,16 +159,13 @@ void add_eval(CLI::App& program) {
       ->capture_default_str();
   verb->add_option("--samples", options->samples, "Write each example's log-likelihoods as JSON lines")
       ->type_name("FILE");
-  const CLI::IsMember dtypes({"auto", "f32", "bf16", "int8", "int4"});
-  verb->add_option("--dtype", options->dtype, "auto, f32, bf16, int8 or int4")
-      ->check(dtypes)
-      ->capture_default_str();
+  add_dtype(*verb, options->dtype);
   add_kv(*verb, options->kv);
   verb->add_option("--against", options->against,
                    "Also how far predictions of --text are from the same model's in this type (with --kv "
                    "auto): mean KL "
                    "divergence, and how often the most probable token is the same")
-      ->check(dtypes)
+      ->check(is_dtype())
       ->type_name("DTYPE");
   verb->add_flag("--trace", options->trace,
                  "A line about each operation on standard error: shape, time, rates");

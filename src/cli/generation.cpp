@@ -37,9 +37,7 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
   verb.add_option("--stop", options.generate.stop, "Stop before this text (may be given more than once)")
       ->allow_extra_args(false)  // or it would take MODEL for another one
       ->type_name("TEXT");
-  verb.add_option("--dtype", options.dtype, "Type to compute in")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}));
+  add_dtype(verb, options.dtype);
   add_kv(verb, options.kv);
   verb.add_flag("--trace", options.trace,
                 "A line about each operation on standard error: shape, time, rates");

@@ -87,9 +87,7 @@ void add_logits(CLI::App& program) {
   verb->add_option("--out", options->out, "File to write: float32 [tokens, vocabulary]")
       ->required()
       ->type_name("FILE.npy");
-  verb->add_option("--dtype", options->dtype, "Weights and products in auto, f32, bf16, int8 or int4")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}));
+  add_dtype(*verb, options->dtype);
   verb->add_flag("--step", options->step, "Token by token through the KV cache, not in one prefill");
   add_common(*verb, *options, false);
   verb->footer("Example:\n  fathom logits model/ --ids 1,2,3 --out logits.npy");

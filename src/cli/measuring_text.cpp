@@ -15,7 +15,7 @@ MeasuringText measuring_text(const Checkpoint& checkpoint, const std::filesystem
   const Tokenizer tokenizer = load_tokenizer(checkpoint.source);
   MeasuringText result{.ids = {}, .bos = tokenizer.bos().value_or(-1), .origin = file.string()};
   if (file.empty()) {
-    Engine engine(checkpoint, {.compute = choose_compute("auto", checkpoint), .max_context = 0});
+    Engine engine(checkpoint, {.compute = float_compute(checkpoint), .max_context = 0});
     const SelfCorpusOptions options{.tokens = tokens,
                                     .length = std::min<std::int64_t>(512, engine.max_context()),
                                     .batch = 32,

@@ -80,7 +80,7 @@ std::vector<std::vector<Token>> read_text(const TrainVerb& verb, const Tokenizer
 std::vector<std::vector<Token>> sample_text(const TrainVerb& verb, const Checkpoint& author,
                                             const Tokenizer& tokenizer, const TrainOptions& options,
                                             const std::filesystem::path& work) {
-  Engine engine(author, {.compute = choose_compute("auto", author)});
+  Engine engine(author, {.compute = float_compute(author)});
   const SelfCorpusOptions corpus{
       .tokens = std::min(options.tokens, verb.samples), .length = options.context, .seed = options.seed};
   std::filesystem::create_directories(work);

@@ -19,6 +19,9 @@ struct CommonOptions {
   bool quiet = false;
 };
 void add_common(CLI::App& verb, CommonOptions& options, bool reports_figures);
+/// --dtype for verbs that run a model; and the check of such a value.
+void add_dtype(CLI::App& verb, std::string& dtype);
+CLI::IsMember is_dtype();
 /// For an option of a whole number, or of several: each is `least` or more.
 CLI::Validator at_least(std::int64_t least);
 /// --kv, for choose_kv of runtime/engine.h.

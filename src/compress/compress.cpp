@@ -157,7 +157,7 @@ Json compress(const CompressOptions& options) {
                   options.model.string(), original.plan.describe(),
                   format_count(count_parameters(original).non_embedding()), options.target * 100));
   const Data data = gather_data(original, tokenizer, options, context, work.path());
-  const Judge judge(tokenizer, data.eval, context, choose_compute("auto", original));
+  const Judge judge(tokenizer, data.eval, context, float_compute(original));
   double judging_minutes = 0;  // of the latest measurement: a machine's other users come and go
   const auto judged = [&](const Checkpoint& model) {
     const double start = clock.minutes();

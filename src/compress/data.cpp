@@ -65,7 +65,7 @@ Data gather_data(const Checkpoint& original, const Tokenizer& tokenizer, const C
          options.model.string());
   data.separator = *tokenizer.eos();
   if (options.text.empty()) {
-    Engine teacher(original, {.compute = choose_compute("auto", original)});
+    Engine teacher(original, {.compute = float_compute(original)});
     // At least so much that a fifth of it is a window to judge by.
     const std::int64_t tokens =
         std::max(static_cast<std::int64_t>(options.minutes * sampled_per_minute), 6 * (context + 1));

@@ -15,7 +15,7 @@ namespace {
 
 /// Mean negative log-likelihood over whole windows of `context` tokens.
 double mean_loss(const Checkpoint& checkpoint, std::span<const Token> ids, std::int64_t context, Token bos) {
-  Engine engine(checkpoint, {.compute = choose_compute("auto", checkpoint), .max_context = 0});
+  Engine engine(checkpoint, {.compute = float_compute(checkpoint), .max_context = 0});
   const std::int64_t scored = bos >= 0 ? context : context - 1;
   double sum = 0;
   std::int64_t tokens = 0;

@@ -183,7 +183,7 @@ double angular_distance(double cosine) { return std::acos(std::clamp(cosine, -1.
 
 Profile profile_depth(const Checkpoint& checkpoint, std::span<const Token> ids,
                       const ProfileOptions& options) {
-  Engine engine(checkpoint, {.compute = choose_compute("auto", checkpoint), .max_context = 0});
+  Engine engine(checkpoint, {.compute = float_compute(checkpoint), .max_context = 0});
   ProfileOptions used = options;
   used.context = std::min(options.context, engine.max_context() - (options.bos >= 0 ? 1 : 0));
   DepthObserver observer(engine.plan().depth(), engine.config().hidden_size, used);

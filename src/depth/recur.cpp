@@ -271,7 +271,7 @@ void Recursion::calibrate(std::span<const Group> tied, std::span<const Token> id
   constexpr std::int64_t most_bytes = std::int64_t{4} << 30;
   const std::int64_t group_bytes = options_.loops * moment_bytes(checkpoint_.config);
   const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, most_bytes / group_bytes));
-  Engine engine(checkpoint_, {.compute = choose_compute("auto", checkpoint_), .max_context = 0});
+  Engine engine(checkpoint_, {.compute = float_compute(checkpoint_), .max_context = 0});
   const auto context = std::min(options_.context, engine.max_context() - (options_.bos >= 0 ? 1 : 0));
   const auto text = ids.first(std::min(ids.size(), static_cast<std::size_t>(options_.calibration_tokens)));
   for (std::size_t first = 0; first < tied.size(); first += at_once) {

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "base/error.h"
 #include "formats/float16.h"
 
 namespace fathom {
@@ -18,122 +19,206 @@ std::uint16_t load16(const Byte* in) {
 float load_f16(const Byte* in) { return from_f16(load16(in)); }
 
 /// Bits 0 to 3 of 16 bytes are elements 0 to 15, bits 4 to 7 elements 16 to 31.
-template <typename Value>
-void split_nibbles(const Byte* in, float* out, Value&& value) {
-  for (int i = 0; i < 16; ++i) out[i] = value(in[i] & 0x0f, i);
-  for (int i = 0; i < 16; ++i) out[16 + i] = value(in[i] >> 4, 16 + i);
+void split_nibbles(const Byte* in, int zero, std::int8_t* q) {
+  for (int i = 0; i < 16; ++i) q[i] = static_cast<std::int8_t>((in[i] & 0x0f) - zero);
+  for (int i = 0; i < 16; ++i) q[16 + i] = static_cast<std::int8_t>((in[i] >> 4) - zero);
 }
 
-/// The fifth bits of 32 elements (one bit each in 4 bytes), as 0 or 16.
-struct FifthBits {
-  explicit FifthBits(const Byte* in) {
-    for (int i = 0; i < 32; ++i) bit[i] = static_cast<Byte>((in[i / 8] >> (i % 8) & 1) << 4);
-  }
-  Byte bit[32];
-};
+/// Adds the fifth bits of 32 elements, one bit each in 4 bytes.
+void add_fifth_bits(const Byte* in, std::int8_t* q) {
+  for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(q[i] + ((in[i / 8] >> (i % 8) & 1) << 4));
+}
+
+// Each decoder takes one block to its whole numbers and to the scales (and minima) of its groups.
 
 // Blocks of 32: one scale d (and, in the _1 types, one minimum m), both f16, before the quants.
 
-void q4_0(const Byte* in, float* out) {
-  const float d = load_f16(in);
-  split_nibbles(in + 2, out, [d](int q, int) { return d * static_cast<float>(q - 8); });
+void q4_0(const Byte* in, std::int8_t* q, float* scales, float*) {
+  scales[0] = load_f16(in);
+  split_nibbles(in + 2, 8, q);
 }
 
-void q4_1(const Byte* in, float* out) {
-  const float d = load_f16(in);
-  const float m = load_f16(in + 2);
-  split_nibbles(in + 4, out, [d, m](int q, int) { return d * static_cast<float>(q) + m; });
+void q4_1(const Byte* in, std::int8_t* q, float* scales, float* minima) {
+  scales[0] = load_f16(in);
+  minima[0] = load_f16(in + 2);
+  split_nibbles(in + 4, 0, q);
 }
 
-void q5_0(const Byte* in, float* out) {
-  const float d = load_f16(in);
-  const FifthBits fifth(in + 2);
-  split_nibbles(in + 6, out, [&](int q, int i) { return d * static_cast<float>((q | fifth.bit[i]) - 16); });
+void q5_0(const Byte* in, std::int8_t* q, float* scales, float*) {
+  scales[0] = load_f16(in);
+  split_nibbles(in + 6, 16, q);
+  add_fifth_bits(in + 2, q);
 }
 
-void q5_1(const Byte* in, float* out) {
-  const float d = load_f16(in);
-  const float m = load_f16(in + 2);
-  const FifthBits fifth(in + 4);
-  split_nibbles(in + 8, out, [&](int q, int i) { return d * static_cast<float>(q | fifth.bit[i]) + m; });
+void q5_1(const Byte* in, std::int8_t* q, float* scales, float* minima) {
+  scales[0] = load_f16(in);
+  minima[0] = load_f16(in + 2);
+  split_nibbles(in + 8, 0, q);
+  add_fifth_bits(in + 4, q);
 }
 
-void q8_0(const Byte* in, float* out) {
-  const float d = load_f16(in);
-  for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(static_cast<std::int8_t>(in[2 + i]));
+void q8_0(const Byte* in, std::int8_t* q, float* scales, float*) {
+  scales[0] = load_f16(in);
+  std::memcpy(q, in + 2, 32);
 }
 
-// Blocks of 256 ("super-blocks"): f16 scales of the scales of 8 or 16 sub-blocks.
+// Blocks of 256 ("super-blocks"): f16 scales of the scales of 8 or 16 sub-blocks, which are the groups.
+
+/// The upper or lower pairs of bits: elements 32 j to 32 j + 31 of each half have bits 2 j and 2 j + 1 of 32
+/// bytes.
+int bit_pair(const Byte* in, int i) { return in[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3; }
+
+void q2_k(const Byte* in, std::int8_t* q, float* scales, float* minima) {
+  const float d = load_f16(in + 80), dmin = load_f16(in + 82);
+  for (int j = 0; j < 16; ++j) {
+    scales[j] = d * static_cast<float>(in[j] & 0x0f);
+    minima[j] = -(dmin * static_cast<float>(in[j] >> 4));
+  }
+  for (int i = 0; i < 256; ++i) q[i] = static_cast<std::int8_t>(bit_pair(in + 16, i));
+}
+
+/// 16 scales of 6 bits in 12 bytes: the low 4 bits of j in byte j % 8, the upper 2 in byte 8 + j % 4. A third
+/// bit of each element i is bit i / 32 of byte i % 32, and stands for 4 where it is set and 0 otherwise.
+void q3_k(const Byte* in, std::int8_t* q, float* scales, float*) {
+  const Byte* packed = in + 96;
+  const float d = load_f16(in + 108);
+  for (int j = 0; j < 16; ++j) {
+    const int low = packed[j % 8] >> (j / 8 * 4) & 0x0f, high = packed[8 + j % 4] >> (j / 4 * 2) & 3;
+    scales[j] = d * static_cast<float>((low | high << 4) - 32);
+  }
+  for (int i = 0; i < 256; ++i)
+    q[i] = static_cast<std::int8_t>(bit_pair(in + 32, i) + ((in[i % 32] >> (i / 32) & 1) << 2) - 4);
+}
 
 /// Scale and minimum of 8 sub-blocks of 32, 6 bits each in 12 bytes: sub-blocks 0 to 3 have theirs in the low
 /// 6 bits of bytes 0 to 3 and 4 to 7; those of 4 to 7 have 4 bits in bytes 8 to 11 and 2 at the top of the
 /// former.
-struct SubBlockScales {
-  SubBlockScales(float d, float dmin, const Byte* in) {
-    for (int j = 0; j < 4; ++j) {
-      scale[j] = d * static_cast<float>(in[j] & 0x3f);
-      minimum[j] = dmin * static_cast<float>(in[4 + j] & 0x3f);
-      scale[4 + j] = d * static_cast<float>((in[8 + j] & 0x0f) | (in[j] >> 2 & 0x30));
-      minimum[4 + j] = dmin * static_cast<float>(in[8 + j] >> 4 | (in[4 + j] >> 2 & 0x30));
-    }
-  }
-  float scale[8], minimum[8];
-};
-
-void q4_k(const Byte* in, float* out) {
-  const SubBlockScales of(load_f16(in), load_f16(in + 2), in + 4);
-  const Byte* quants = in + 16;
-  for (int j = 0; j < 8; j += 2, quants += 32, out += 64) {
-    const float d0 = of.scale[j], m0 = of.minimum[j], d1 = of.scale[j + 1], m1 = of.minimum[j + 1];
-    for (int i = 0; i < 32; ++i) out[i] = d0 * static_cast<float>(quants[i] & 0x0f) - m0;
-    for (int i = 0; i < 32; ++i) out[32 + i] = d1 * static_cast<float>(quants[i] >> 4) - m1;
+void sub_block_scales(float d, float dmin, const Byte* in, float* scales, float* minima) {
+  for (int j = 0; j < 4; ++j) {
+    scales[j] = d * static_cast<float>(in[j] & 0x3f);
+    minima[j] = -(dmin * static_cast<float>(in[4 + j] & 0x3f));
+    scales[4 + j] = d * static_cast<float>((in[8 + j] & 0x0f) | (in[j] >> 2 & 0x30));
+    minima[4 + j] = -(dmin * static_cast<float>(in[8 + j] >> 4 | (in[4 + j] >> 2 & 0x30)));
   }
 }
 
-void q5_k(const Byte* in, float* out) {
-  const SubBlockScales of(load_f16(in), load_f16(in + 2), in + 4);
+/// Two sub-blocks of 32 lie in the lower and the upper halves of 32 bytes.
+void split_pairs_of_sub_blocks(const Byte* in, std::int8_t* q) {
+  for (int pair = 0; pair < 4; ++pair, in += 32, q += 64) {
+    for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(in[i] & 0x0f);
+    for (int i = 0; i < 32; ++i) q[32 + i] = static_cast<std::int8_t>(in[i] >> 4);
+  }
+}
+
+void q4_k(const Byte* in, std::int8_t* q, float* scales, float* minima) {
+  sub_block_scales(load_f16(in), load_f16(in + 2), in + 4, scales, minima);
+  split_pairs_of_sub_blocks(in + 16, q);
+}
+
+void q5_k(const Byte* in, std::int8_t* q, float* scales, float* minima) {
+  sub_block_scales(load_f16(in), load_f16(in + 2), in + 4, scales, minima);
+  split_pairs_of_sub_blocks(in + 48, q);
   const Byte* high = in + 16;  // bit j of byte i: the fifth bit of element i of sub-block j
-  const Byte* quants = in + 48;
-  for (int j = 0; j < 8; j += 2, quants += 32, out += 64) {
-    const float d0 = of.scale[j], m0 = of.minimum[j], d1 = of.scale[j + 1], m1 = of.minimum[j + 1];
-    for (int i = 0; i < 32; ++i) {
-      const int q = (quants[i] & 0x0f) | (high[i] >> j & 1) << 4;
-      out[i] = d0 * static_cast<float>(q) - m0;
-    }
-    for (int i = 0; i < 32; ++i) {
-      const int q = quants[i] >> 4 | (high[i] >> (j + 1) & 1) << 4;
-      out[32 + i] = d1 * static_cast<float>(q) - m1;
-    }
+  for (int j = 0; j < 8; ++j)
+    for (int i = 0; i < 32; ++i)
+      q[j * 32 + i] = static_cast<std::int8_t>(q[j * 32 + i] + ((high[i] >> j & 1) << 4));
+}
+
+void q6_k(const Byte* in, std::int8_t* q, float* scales, float*) {
+  const Byte* high = in + 128;  // 64 bytes of upper bit pairs behind 128 of low nibbles
+  const float d = load_f16(in + 208);
+  for (int j = 0; j < 16; ++j) scales[j] = d * static_cast<float>(static_cast<std::int8_t>(in[192 + j]));
+  for (int half = 0; half < 2; ++half, in += 64, high += 32)
+    for (int quarter = 0; quarter < 4; ++quarter, q += 32)
+      for (int i = 0; i < 32; ++i) {
+        const int low = in[32 * (quarter % 2) + i] >> (4 * (quarter / 2)) & 0x0f;
+        q[i] = static_cast<std::int8_t>((low | (high[i] >> (2 * quarter) & 3) << 4) - 32);
+      }
+}
+
+using Decoder = void (*)(const Byte* in, std::int8_t* q, float* scales, float* minima);
+
+Decoder decoder_of(DType type) {
+  switch (type) {
+    case DType::q4_0:
+      return q4_0;
+    case DType::q4_1:
+      return q4_1;
+    case DType::q5_0:
+      return q5_0;
+    case DType::q5_1:
+      return q5_1;
+    case DType::q8_0:
+      return q8_0;
+    case DType::q2_k:
+      return q2_k;
+    case DType::q3_k:
+      return q3_k;
+    case DType::q4_k:
+      return q4_k;
+    case DType::q5_k:
+      return q5_k;
+    case DType::q6_k:
+      return q6_k;
+    default:
+      fail("{} has no integers", dtype_name(type));
   }
 }
 
-void q6_k(const Byte* in, float* out) {
-  const Byte* low = in;         // 128 bytes of low nibbles
-  const Byte* high = in + 128;  // 64 bytes of upper bit pairs
-  const Byte* scales = in + 192;
-  const float d = load_f16(in + 208);
-  for (int half = 0; half < 2; ++half, low += 64, high += 32) {
-    for (int quarter = 0; quarter < 4; ++quarter) {  // 32 elements, two sub-blocks of 16
-      const Byte* nibbles = low + 32 * (quarter % 2);
-      for (int sub = 0; sub < 2; ++sub, ++scales, out += 16) {
-        const float scale = d * static_cast<float>(static_cast<std::int8_t>(*scales));
-        for (int i = 0; i < 16; ++i) {
-          const int at = 16 * sub + i;
-          const int q = (nibbles[at] >> (4 * (quarter / 2)) & 0x0f) | (high[at] >> (2 * quarter) & 3) << 4;
-          out[i] = scale * static_cast<float>(q - 32);
-        }
-      }
-    }
+void dequantise_block(Decoder decode, const Grouping& grouping, int elements, const Byte* in, float* out) {
+  std::int8_t q[256];
+  float scales[16], minima[16];
+  decode(in, q, scales, minima);
+  for (int i = 0; i < elements; i += grouping.size) {
+    const float scale = scales[i / grouping.size], minimum = minima[i / grouping.size];
+    for (int j = i; j < i + grouping.size; ++j) out[j] = scale * static_cast<float>(q[j]);
+    if (grouping.minima)
+      for (int j = i; j < i + grouping.size; ++j) out[j] += minimum;
   }
 }
 
 }  // namespace
 
+Grouping grouping_of(DType type) {
+  switch (type) {
+    case DType::f32:
+    case DType::f16:
+    case DType::bf16:
+      return {};
+    case DType::q4_0:
+      return {.size = 32, .four_bits = true, .half = true};
+    case DType::q4_1:
+      return {.size = 32, .four_bits = true, .minima = true, .half = true};
+    case DType::q5_0:
+    case DType::q8_0:
+      return {.size = 32, .half = true};
+    case DType::q5_1:
+      return {.size = 32, .minima = true, .half = true};
+    case DType::q2_k:
+      return {.size = 16, .four_bits = true, .minima = true};
+    case DType::q3_k:
+      return {.size = 16, .four_bits = true};
+    case DType::q4_k:
+      return {.size = 32, .four_bits = true, .minima = true};
+    case DType::q5_k:
+      return {.size = 32, .minima = true};
+    case DType::q6_k:
+      return {.size = 16};
+  }
+  return {};
+}
+
+void unpack(DType type, const std::byte* in, std::int64_t blocks, std::int8_t* q, float* scales,
+            float* minima) {
+  const Decoder decode = decoder_of(type);
+  const std::int64_t elements = block_elements(type), groups = elements / grouping_of(type).size;
+  for (std::int64_t i = 0; i < blocks; ++i)
+    decode(reinterpret_cast<const Byte*>(in) + i * block_bytes(type), q + i * elements, scales + i * groups,
+           minima + i * groups);
+}
+
 void dequantise(DType type, const std::byte* in, std::int64_t blocks, float* out) {
   const auto* bytes = reinterpret_cast<const Byte*>(in);
-  const auto each = [&]<auto Decode, int Bytes, int Elements>() {
-    for (std::int64_t i = 0; i < blocks; ++i) Decode(bytes + i * Bytes, out + i * Elements);
-  };
   switch (type) {
     case DType::f32:
       if (blocks > 0) std::memcpy(out, in, static_cast<std::size_t>(blocks) * sizeof(float));
@@ -144,23 +229,14 @@ void dequantise(DType type, const std::byte* in, std::int64_t blocks, float* out
     case DType::bf16:
       for (std::int64_t i = 0; i < blocks; ++i) out[i] = from_bf16(load16(bytes + 2 * i));
       return;
-    case DType::q4_0:
-      return each.operator()<q4_0, 18, 32>();
-    case DType::q4_1:
-      return each.operator()<q4_1, 20, 32>();
-    case DType::q5_0:
-      return each.operator()<q5_0, 22, 32>();
-    case DType::q5_1:
-      return each.operator()<q5_1, 24, 32>();
-    case DType::q8_0:
-      return each.operator()<q8_0, 34, 32>();
-    case DType::q4_k:
-      return each.operator()<q4_k, 144, 256>();
-    case DType::q5_k:
-      return each.operator()<q5_k, 176, 256>();
-    case DType::q6_k:
-      return each.operator()<q6_k, 210, 256>();
+    default:
+      break;
   }
+  const Decoder decode = decoder_of(type);
+  const Grouping grouping = grouping_of(type);
+  const auto elements = static_cast<int>(block_elements(type));
+  for (std::int64_t i = 0; i < blocks; ++i)
+    dequantise_block(decode, grouping, elements, bytes + i * block_bytes(type), out + i * elements);
 }
 
 }  // namespace fathom

@@ -1,4 +1,5 @@
-// Blocks of every element type to float: ggml's formats, in the arithmetic of its reference (ggml-quants.c).
+// Blocks of every element type to whole numbers and to floats: ggml's formats, in the arithmetic of its
+// reference (ggml-quants.c).
 #pragma once
 
 #include <cstddef>
@@ -12,5 +13,21 @@ namespace fathom {
 /// (block_elements(type) floats each). Every product and sum is one float32 operation in the reference's
 /// order, so the result is the reference's to the last bit.
 void dequantise(DType type, const std::byte* in, std::int64_t blocks, float* out);
+
+/// How a quantised type stores its elements: scale * q + minimum, with a whole number q for each and a scale
+/// (and minimum) for each group. scale * q is exact in float32 for all types: at most 11 bits of an f16 times
+/// 8 of a sub-block's scale times 6 of q, or 11 times 8.
+struct Grouping {
+  int size = 0;            ///< elements of a group; 0: not a quantised type
+  bool four_bits = false;  ///< q goes from 0 to 15 with minima and from -8 to 7 without, not -128 to 127
+  bool minima = false;
+  bool half = false;  ///< scales and minima are f16
+};
+Grouping grouping_of(DType type);
+
+/// The same blocks, of a quantised type, as stored: block_elements(type) whole numbers each, and a scale and
+/// (where the type has them) a minimum for each of its groups.
+void unpack(DType type, const std::byte* in, std::int64_t blocks, std::int8_t* q, float* scales,
+            float* minima);
 
 }  // namespace fathom

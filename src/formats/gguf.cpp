@@ -53,8 +53,8 @@ constexpr TensorType tensor_types[] = {{0, "F32", DType::f32},
                                        {7, "Q5_1", DType::q5_1},
                                        {8, "Q8_0", DType::q8_0},
                                        {9, "Q8_1", {}},
-                                       {10, "Q2_K", {}},
-                                       {11, "Q3_K", {}},
+                                       {10, "Q2_K", DType::q2_k},
+                                       {11, "Q3_K", DType::q3_k},
                                        {12, "Q4_K", DType::q4_k},
                                        {13, "Q5_K", DType::q5_k},
                                        {14, "Q6_K", DType::q6_k},
@@ -276,8 +276,7 @@ Entry read_entry(Cursor& in) {
   if (type == std::end(tensor_types) || !type->dtype) {
     fail(
         "{}: {} is of type {}, which is not supported; convert the model to F16, BF16, Q4_0, Q4_1, Q5_0, "
-        "Q5_1, "
-        "Q8_0, Q4_K, Q5_K or Q6_K",
+        "Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K",
         in.where(), what, type == std::end(tensor_types) ? std::to_string(id) : std::string(type->name));
   }
   entry.dtype = *type->dtype;

@@ -23,7 +23,7 @@ struct TypeTraits {
 };
 
 // In DType's order. A block of 32 is one or two f16 and 4, 5 or 8 bits an element; see dequantise.cpp.
-constexpr std::array<TypeTraits, 11> type_traits = {{{"F32", 1, 4},
+constexpr std::array<TypeTraits, 13> type_traits = {{{"F32", 1, 4},
                                                      {"F16", 1, 2},
                                                      {"BF16", 1, 2},
                                                      {"Q4_0", 32, 18},
@@ -31,19 +31,39 @@ constexpr std::array<TypeTraits, 11> type_traits = {{{"F32", 1, 4},
                                                      {"Q5_0", 32, 22},
                                                      {"Q5_1", 32, 24},
                                                      {"Q8_0", 32, 34},
+                                                     {"Q2_K", 256, 84},
+                                                     {"Q3_K", 256, 110},
                                                      {"Q4_K", 256, 144},
                                                      {"Q5_K", 256, 176},
                                                      {"Q6_K", 256, 210}}};
 
 const TypeTraits& traits(DType type) { return type_traits[static_cast<std::size_t>(type)]; }
 
+void check_rows(const Tensor& tensor, std::int64_t first, std::int64_t count) {
+  const std::int64_t rows = tensor.rows(), width = tensor.row_elements();
+  const std::int64_t block = block_elements(tensor.dtype), heads = tensor.interleaved_heads;
+  if (first < 0 || count < 0 || first > rows || count > rows - first)
+    fail("a tensor {} has no {} rows from {} on", to_string(tensor.shape), count, first);
+  if (width % block != 0)
+    fail("rows of {} elements are not whole blocks of {} ({})", width, block, dtype_name(tensor.dtype));
+  if (heads < 0 || (heads > 0 && rows % (2 * heads) != 0))
+    fail("{} rows cannot be put back from {} interleaved heads: not an even number a head", rows, heads);
+}
+
 /// The stored row that holds row `row` of Hugging Face's order: row (h, s, j) of [heads, 2, d/2] is stored at
 /// (h, j, s) of [heads, d/2, 2].
 std::int64_t stored_row(const Tensor& tensor, std::int64_t row) {
+  if (tensor.interleaved_heads == 0) return row;
   const std::int64_t head_rows = tensor.rows() / tensor.interleaved_heads;
   const std::int64_t head = row / head_rows, within = row % head_rows;
   const std::int64_t half = head_rows / 2;
   return head * head_rows + 2 * (within % half) + within / half;
+}
+
+/// Where row `row` of Hugging Face's order begins.
+const std::byte* row_data(const Tensor& tensor, std::int64_t row) {
+  const std::int64_t blocks = tensor.row_elements() / block_elements(tensor.dtype);
+  return tensor.data.data() + stored_row(tensor, row) * blocks * block_bytes(tensor.dtype);
 }
 
 }  // namespace
@@ -61,31 +81,28 @@ std::int64_t element_count(const Shape& shape) {
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 void decode_rows(const Tensor& tensor, std::int64_t first, std::int64_t count, std::span<float> out) {
-  const std::int64_t rows = tensor.rows(), width = tensor.row_elements();
-  const std::int64_t block = block_elements(tensor.dtype);
-  if (first < 0 || count < 0 || first > rows || count > rows - first || std::ssize(out) != count * width) {
+  const std::int64_t width = tensor.row_elements();
+  if (std::ssize(out) != count * width) {
     fail("{} rows from {} on of a tensor {} do not fit {} values", count, first, to_string(tensor.shape),
          out.size());
   }
-  if (width % block != 0) {
-    fail("rows of {} elements are not whole blocks of {} ({})", width, block, dtype_name(tensor.dtype));
-  }
-  const std::int64_t heads = tensor.interleaved_heads;
-  if (heads < 0 || (heads > 0 && rows % (2 * heads) != 0)) {
-    fail("{} rows cannot be put back from {} interleaved heads: not an even number a head", rows, heads);
-  }
-  const std::int64_t row_bytes = width / block * block_bytes(tensor.dtype);
-  if (heads == 0) {
-    dequantise(tensor.dtype, tensor.data.data() + first * row_bytes, count * (width / block), out.data());
+  check_rows(tensor, first, count);
+  const std::int64_t blocks = width / block_elements(tensor.dtype);
+  if (tensor.interleaved_heads == 0) {
+    dequantise(tensor.dtype, row_data(tensor, first), count * blocks, out.data());
   } else {
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::byte* row = tensor.data.data() + stored_row(tensor, first + i) * row_bytes;
-      dequantise(tensor.dtype, row, width / block, out.data() + i * width);
-    }
+    for (std::int64_t i = 0; i < count; ++i)
+      dequantise(tensor.dtype, row_data(tensor, first + i), blocks, out.data() + i * width);
   }
   if (tensor.decoded_offset != 0) {
     for (float& value : out) value += tensor.decoded_offset;
   }
+}
+
+void unpack_row(const Tensor& tensor, std::int64_t row, std::int8_t* q, float* scales, float* minima) {
+  check_rows(tensor, row, 1);
+  const std::int64_t blocks = tensor.row_elements() / block_elements(tensor.dtype);
+  unpack(tensor.dtype, row_data(tensor, row), blocks, q, scales, minima);
 }
 
 std::vector<float> decode(const Tensor& tensor) {

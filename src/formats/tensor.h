@@ -13,7 +13,7 @@
 namespace fathom {
 
 /// Element types that are read. The first three are also written.
-enum class DType { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k };
+enum class DType { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k };
 
 std::string_view dtype_name(DType type);  ///< "F32", "Q4_K", ...
 std::int64_t block_elements(
@@ -53,6 +53,10 @@ struct Tensor {
 /// Decodes rows [first, first + count) into `out` (count * row_elements() floats), exactly. Throws Error when
 /// the rows are not there, are not whole blocks, or do not divide into `interleaved_heads`.
 void decode_rows(const Tensor& tensor, std::int64_t first, std::int64_t count, std::span<float> out);
+
+/// A row of a quantised tensor as stored (unpack in dequantise.h): row_elements() whole numbers and the
+/// scales and minima of its groups. Throws Error as decode_rows does.
+void unpack_row(const Tensor& tensor, std::int64_t row, std::int8_t* q, float* scales, float* minima);
 
 /// The whole tensor as float, row-major.
 std::vector<float> decode(const Tensor& tensor);

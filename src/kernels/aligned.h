@@ -1,4 +1,4 @@
-// Zeroed memory that begins at a cache line, and where it is large, at a huge page.
+// Memory that begins at a cache line, and where it is large, at a huge page.
 #pragma once
 
 #include <sys/mman.h>
@@ -37,6 +37,15 @@ struct HugePageAllocator {
     ::operator delete(memory, alignment(rounded(count * sizeof(T))));
   }
   bool operator==(const HugePageAllocator&) const { return true; }
+  /// What a vector does not give a value has none.
+  template <typename U>
+  void construct(U* at) {
+    ::new (static_cast<void*>(at)) U;
+  }
+  template <typename U>
+  void construct(U* at, const U& value) {
+    ::new (static_cast<void*>(at)) U(value);
+  }
 
  private:
   static std::size_t rounded(std::size_t bytes) {
@@ -53,7 +62,15 @@ using LargeFloats = std::vector<float, HugePageAllocator<float>>;
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  explicit AlignedBuffer(std::size_t bytes) : lines_((bytes + sizeof(CacheLine) - 1) / sizeof(CacheLine)) {}
+  /// Zeroed.
+  explicit AlignedBuffer(std::size_t bytes) : lines_(lines(bytes), CacheLine{}) {}
+  /// Not written at all, for those who write all of it, on all threads: the system gives a page when it is
+  /// first written, and takes longer for that than packing does.
+  static AlignedBuffer unwritten(std::size_t bytes) {
+    AlignedBuffer buffer;
+    buffer.lines_ = std::vector<CacheLine, HugePageAllocator<CacheLine>>(lines(bytes));
+    return buffer;
+  }
 
   std::size_t size() const { return lines_.size() * sizeof(CacheLine); }
   template <typename T>
@@ -70,6 +87,7 @@ class AlignedBuffer {
   }
 
  private:
+  static std::size_t lines(std::size_t bytes) { return (bytes + sizeof(CacheLine) - 1) / sizeof(CacheLine); }
   std::vector<CacheLine, HugePageAllocator<CacheLine>> lines_;
 };
 

@@ -6,6 +6,7 @@
 // (assertions); nothing from outside reaches this interface unchecked.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -18,10 +19,20 @@
 
 namespace fathom {
 
-/// How weights are held and products computed; sums of f32 and bf16 are float32. int8 and int4: integer
-/// weights (kernels/quantise.h) times activations that are rounded to 8 bits, a scale a row, when they are
-/// used; sums are whole numbers.
-enum class Compute { f32, bf16, int8, int4 };
+/// How weights are held and products computed; sums of f32 and bf16 are float32. The others: integer weights
+/// (kernels/quantise.h) times activations that are rounded to 8 bits when they are used.
+/// - int8, int4: a float scale an output channel, and one a row of activations; sums are whole numbers.
+/// - int8_groups, int4_groups: a scale, and where a file's type has one a minimum, for each group of 16 or 32
+///   inputs, and a scale for each 32 activations. A quantised tensor of no more bits goes over as it is, with
+///   the file's own integers and scales.
+/// - native: for each matrix the one of f32, bf16, int8_groups and int4_groups that holds what the file has
+///   without loss, in the fewest bits.
+enum class Compute { f32, bf16, int8, int4, int8_groups, int4_groups, native };
+
+/// As `--dtype` has them, in Compute's order.
+inline constexpr std::array<const char*, 7> compute_names = {"f32",     "bf16",    "int8",  "int4",
+                                                             "int8g32", "int4g32", "native"};
+inline const char* compute_name(Compute compute) { return compute_names[static_cast<std::size_t>(compute)]; }
 
 enum class GateActivation { silu, gelu, gelu_tanh, relu };
 
@@ -63,6 +74,7 @@ inline ConstRows float_rows(const float* values, std::int64_t width) {
 class PackedLinear {
  public:
   virtual ~PackedLinear() = default;
+  Compute type = Compute::f32;  ///< never native
   std::int64_t out = 0, in = 0;
   std::int64_t bytes = 0;  ///< memory held
 };

@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "base/threads.h"
@@ -16,7 +15,6 @@
 #include "kernels/isa.h"
 #include "kernels/packed_matrix.h"
 #include "kernels/product.h"
-#include "kernels/quantise.h"
 #include "kernels/simd.h"
 #include "kernels/tile_attention.h"
 
@@ -212,6 +210,7 @@ class CpuBackend : public Backend {
  private:
   static std::unique_ptr<PackedLinear> wrap(PackedMatrix matrix) {
     auto packed = std::make_unique<CpuLinear>();
+    packed->type = matrix.type;
     packed->out = matrix.out;
     packed->in = matrix.in;
     packed->bytes = static_cast<std::int64_t>(matrix.data.size() + matrix.bias.size() * sizeof(float));
@@ -338,10 +337,14 @@ class CpuBackend : public Backend {
                                                     : form == RowForm::bf16 ? 2
                                                                             : 4);
     formed_.reserve(size((form == RowForm::int8 ? (rows + 15) / 16 : rows) * stride));
-    row_scales_.resize(std::max(row_scales_.size(), size(rows)));
-    if (weight.type == Compute::int4)
-      group_sums_.resize(std::max(group_sums_.size(), size(rows * weight.groups())));
-    return {formed_.as<std::byte>(), stride, row_scales_.data(), group_sums_.data()};
+    const auto grow = [](auto& values, std::int64_t count) {
+      values.resize(std::max(values.size(), size(count)));
+    };
+    const std::int64_t of_groups = (rows + 15) / 16 * 16 * weight.groups();
+    grow(row_scales_, weight.grouped() ? of_groups : rows);
+    if (weight.sums_activations()) grow(group_sums_, of_groups);
+    if (weight.minima) grow(scaled_sums_, of_groups);
+    return {formed_.as<std::byte>(), stride, row_scales_.data(), group_sums_.data(), scaled_sums_.data()};
   }
 
   void form_rows(const PackedMatrix& weight, const Prepared& prepared, Range rows, ConstRows x) const {
@@ -379,21 +382,28 @@ class CpuBackend : public Backend {
           simd::to_bf16(width, from, halves);
         std::fill_n(halves + width, rest, std::uint16_t{0});
         break;
-      case RowForm::int8:
+      case RowForm::int8: {
         auto* row = reinterpret_cast<std::int8_t*>(data + tiled_offset(to.stride, r, 0));
-        row_scales_[size(r)] = simd::to_int8(width, size(weight.padded_in), from, row);
-        if (weight.type == Compute::int4)
-          for (std::int64_t g = 0; g < weight.groups(); ++g) {
-            const std::int8_t* group = row + tiled_offset(0, 0, g * int4_group);
-            group_sums_[size(r * weight.groups() + g)] = std::accumulate(group, group + int4_group, 0);
-          }
+        const std::int64_t groups = weight.groups(), at = group_offset(groups, r, 0);
+        const std::size_t padded = size(weight.padded_in);
+        if (!weight.grouped())
+          row_scales_[size(r)] = simd::to_int8(width, padded, from, row);
+        else
+          simd::to_int8_groups(width, padded, size(weight.group), from, row, row_scales_.data() + at);
+        if (weight.sums_activations())
+          simd::sum_groups(size(groups), size(weight.group), row, group_sums_.data() + at);
+        if (weight.minima)
+          for (std::int64_t i = at; i < at + 16 * groups; i += 16)
+            scaled_sums_[size(i)] = row_scales_[size(i)] * static_cast<float>(group_sums_[size(i)]);
         break;
+      }
     }
   }
 
   mutable AlignedBuffer formed_;  // activations in the form that a product reads
   mutable std::vector<float> row_scales_;
   mutable std::vector<std::int32_t> group_sums_;
+  mutable std::vector<float> scaled_sums_;
   mutable AlignedBuffer widened_;  // scratch of products, a part for each thread
   mutable AlignedBuffer outputs_;  // of a summary's pieces, a part for each thread
   mutable std::vector<simd::PieceSummary> pieces_;

@@ -29,10 +29,10 @@ bool permitted_tiles() {
 // CPUID leaf 7: EDX bits 22, 24 and 25, and of its subleaf 1 EAX bit 5, AVX-512's conversion to bf16, which
 // all processors with AMX have. g++ 12's __builtin_cpu_supports does not know AMX.
 bool has_amx() {
-  unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
-  __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   constexpr unsigned bf16 = 1U << 22, tile = 1U << 24, int8 = 1U << 25;
-  return (edx & (bf16 | tile | int8)) == (bf16 | tile | int8) && __builtin_cpu_supports("avx512bf16") &&
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+         (edx & (bf16 | tile | int8)) == (bf16 | tile | int8) && __builtin_cpu_supports("avx512bf16") &&
          permitted_tiles();
 }
 

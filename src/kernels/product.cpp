@@ -3,20 +3,37 @@
 namespace fathom {
 
 ProductKernel product_kernel(Compute type, Isa level) {
+  const bool integers = type != Compute::f32 && type != Compute::bf16;
 #if defined(__x86_64__)
   if (type == Compute::bf16 && level == Isa::amx) return {RowForm::bf16, 32, products::tiles_amx};
-  if (type == Compute::int8 || type == Compute::int4) {
+  if (integers) {
     if (level == Isa::amx) return {RowForm::int8, 32, products::tiles_amx};
     if (level == Isa::avx512) return {RowForm::int8, 1, products::integers_avx512};
     if (level == Isa::avx2) return {RowForm::int8, 1, products::integers_avx2};
   }
 #endif
-  if (type == Compute::int8 || type == Compute::int4) return {RowForm::int8, 1, products::integers_portable};
+  if (integers) return {RowForm::int8, 1, products::integers_portable};
   return {type == Compute::f32 ? RowForm::f32 : RowForm::rounded, 1, products::floats};
 }
 
 std::int64_t product_scratch_bytes(const PackedMatrix& weight) {
-  return weight.type == Compute::int4 ? 4 * weight.padded_in * panel_outputs : 0;
+  return weight.four_bits() ? 4 * weight.padded_in * panel_outputs : 0;
+}
+
+void row_by_row(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+                const Destination& to,
+                void (*panel_row)(const PackedMatrix& weight, const Activations& x, std::int64_t row,
+                                  const std::byte* panel, float* results)) {
+  // A gate and its up projection together.
+  for (std::int64_t first = panels.first; first < panels.last; first += 2) {
+    const std::int64_t count = panels.last - first < 2 ? 1 : 2;
+    for (std::int64_t row = rows.first; row < rows.last; ++row) {
+      alignas(64) float block[2 * panel_outputs];
+      for (std::int64_t p = 0; p < count; ++p)
+        panel_row(weight, x, row, weight.panel(first + p), block + p * panel_outputs);
+      write_block(weight, to, {row, 1, first, count, block, nullptr});
+    }
+  }
 }
 
 }  // namespace fathom

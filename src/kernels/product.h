@@ -16,7 +16,7 @@ enum class RowForm {
   f32,
   rounded,  ///< float32 that bf16 holds exactly
   bf16,
-  int8  ///< with a scale a row, and for int4 weights the sums of each group of 32
+  int8  ///< with a scale a row or, for weights with a scale a group, 32 values
 };
 
 /// Rows of activations, padded with zeros to the weight's padded_in; their number is padded too
@@ -26,9 +26,15 @@ enum class RowForm {
 struct Activations {
   const std::byte* data = nullptr;
   std::int64_t stride = 0;             ///< int8: bytes between blocks of 16 rows; otherwise between rows
-  const float* scales = nullptr;       ///< int8: a row each
-  const std::int32_t* sums = nullptr;  ///< int8 for int4: [rows, groups]
+  const float* scales = nullptr;       ///< int8: [rows]; for int8_groups and int4_groups as `sums`
+  const std::int32_t* sums = nullptr;  ///< int8 in groups: of each group, [rows / 16, groups, 16]
+  const float* scaled_sums = nullptr;  ///< where the weight has minima: scales * sums
 };
+
+/// Where a row's group lies in Activations::sums.
+inline std::int64_t group_offset(std::int64_t groups, std::int64_t row, std::int64_t group) {
+  return (row / 16 * groups + group) * 16 + row % 16;
+}
 
 /// Byte `byte` of a row that lies in tiles.
 inline std::int64_t tiled_offset(std::int64_t stride, std::int64_t row, std::int64_t byte) {
@@ -62,7 +68,7 @@ struct ProductKernel {
 /// What computes products with this type of weights at this level.
 ProductKernel product_kernel(Compute type, Isa level);
 
-/// Scratch of a thread for products with this weight, at any level: four int4 panels as 8-bit integers.
+/// Scratch of a thread for products with this weight, at any level: four 4-bit panels as 8-bit integers.
 std::int64_t product_scratch_bytes(const PackedMatrix& weight);
 
 namespace products {
@@ -72,14 +78,14 @@ void integers_portable(const PackedMatrix&, const Activations&, Range, Range, co
 void integers_avx2(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void integers_avx512(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void tiles_amx(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
-
-/// The sums of one row with one panel of integers.
-using PanelSums = void (*)(const PackedMatrix& weight, const Activations& x, std::int64_t row,
-                           const std::byte* panel, std::int32_t* sums);
-/// Products of integers where there is nothing to gain from several rows at once.
-void row_by_row(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
-                const Destination& to, PanelSums panel_sums);
 }  // namespace products
+
+/// For kernels whose unit is one row of one panel: `panel_row` finds its 16 results, without bias, and this
+/// goes through rows and panels with it.
+void row_by_row(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+                const Destination& to,
+                void (*panel_row)(const PackedMatrix& weight, const Activations& x, std::int64_t row,
+                                  const std::byte* panel, float* results));
 
 /// Results of `panels` panels from `first` on for rows [row, row + rows): sums [rows, 16 panels] without
 /// bias, whole numbers where there are scales of rows, which are then to be multiplied with these and the
@@ -90,7 +96,7 @@ struct Block {
   const float* row_scales = nullptr;  ///< of all rows
 };
 
-/// Takes results to where they belong.
+/// Takes results, which are floats, to where they belong.
 void write_block(const PackedMatrix& weight, const Destination& to, const Block& block);
 
 }  // namespace fathom

@@ -1,5 +1,6 @@
 // Products by AMX's tiles: 16 rows of activations times 16 outputs at once, 32 (bf16) or 64 (int8) inputs an
 // instruction.
+#include "kernels/group_values.h"
 #include "kernels/product.h"
 #include "kernels/targets.h"
 #include "kernels/tiles.h"
@@ -111,29 +112,35 @@ void tiles_1x1(const Layout& layout, const std::byte* x, const std::byte* weight
   _tile_stored(0, sums, 64);
 }
 
-// The weights of an int4 panel as int8 tiles: (q - 8) * multiplier, at most 8 * 15 in magnitude.
+// A 4-bit panel as 8-bit tiles: each row of `panel` holds two of `to`.
 void widen_panel(const PackedMatrix& weight, const std::byte* panel, std::byte* to) {
-  const __m512i low = _mm512_set1_epi8(15), even = _mm512_set1_epi16(0xff), eight = _mm512_set1_epi16(8);
+  const __m512i low = _mm512_set1_epi8(15), zero = _mm512_set1_epi8(static_cast<char>(weight.zero()));
   for (std::int64_t row = 0; row < weight.padded_in / 8; ++row) {
-    const __m512i multipliers = _mm512_cvtepi8_epi32(_mm_loadu_si128(
-        reinterpret_cast<const __m128i*>(weight.multipliers(panel) + row / 4 * panel_outputs)));
-    const __m512i factors = _mm512_or_si512(_mm512_and_si512(multipliers, _mm512_set1_epi32(0xffff)),
-                                            _mm512_slli_epi32(multipliers, 16));
     const __m512i both = _mm512_loadu_si512(panel + row * 64);
-    const __m512i halves[2] = {_mm512_and_si512(both, low),
-                               _mm512_and_si512(_mm512_srli_epi16(both, 4), low)};
-    for (int half = 0; half < 2; ++half) {
-      const __m512i first =
-          _mm512_mullo_epi16(_mm512_sub_epi16(_mm512_and_si512(halves[half], even), eight), factors);
-      const __m512i second =
-          _mm512_mullo_epi16(_mm512_sub_epi16(_mm512_srli_epi16(halves[half], 8), eight), factors);
-      _mm512_storeu_si512(to + (row * 2 + half) * 64,
-                          _mm512_or_si512(_mm512_and_si512(first, even), _mm512_slli_epi16(second, 8)));
-    }
+    const __m512i first = _mm512_and_si512(both, low),
+                  second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+    _mm512_storeu_si512(to + row * 128, _mm512_sub_epi8(first, zero));
+    _mm512_storeu_si512(to + row * 128 + 64, _mm512_sub_epi8(second, zero));
   }
 }
 
-// Panels as tiles; for int4 in scratch.
+// Each weight of an int4 panel, widened, times its group's multiplier: at most 8 * 15 in magnitude.
+void multiply_groups(const PackedMatrix& weight, const std::byte* panel, std::byte* tiles) {
+  const __m512i even = _mm512_set1_epi16(0xff);
+  for (std::int64_t row = 0; row < weight.padded_in / 4; ++row) {
+    const __m512i multipliers = _mm512_cvtepi8_epi32(_mm_loadu_si128(
+        reinterpret_cast<const __m128i*>(weight.multipliers(panel) + row / 8 * panel_outputs)));
+    const __m512i factors = _mm512_or_si512(_mm512_and_si512(multipliers, _mm512_set1_epi32(0xffff)),
+                                            _mm512_slli_epi32(multipliers, 16));
+    const __m512i values = _mm512_loadu_si512(tiles + row * 64);
+    const __m512i first = _mm512_mullo_epi16(values, factors);  // its lower bytes
+    const __m512i second = _mm512_mullo_epi16(_mm512_srli_epi16(values, 8), factors);
+    _mm512_storeu_si512(tiles + row * 64,
+                        _mm512_or_si512(_mm512_and_si512(first, even), _mm512_slli_epi16(second, 8)));
+  }
+}
+
+// Panels as tiles; those of 4 bits in scratch.
 struct TilePanels {
   const std::byte* weights = nullptr;
   std::int64_t bytes = 0;  // from one panel to the next
@@ -141,9 +148,12 @@ struct TilePanels {
 
 TilePanels tile_panels(const PackedMatrix& weight, std::int64_t panel, std::int64_t count,
                        std::byte* scratch) {
-  if (weight.type != Compute::int4) return {weight.panel(panel), weight.panel_bytes()};
+  if (!weight.four_bits()) return {weight.panel(panel), weight.panel_bytes()};
   const std::int64_t bytes = weight.padded_in * 16;
-  for (std::int64_t p = 0; p < count; ++p) widen_panel(weight, weight.panel(panel + p), scratch + p * bytes);
+  for (std::int64_t p = 0; p < count; ++p) {
+    widen_panel(weight, weight.panel(panel + p), scratch + p * bytes);
+    if (!weight.grouped()) multiply_groups(weight, weight.panel(panel + p), scratch + p * bytes);
+  }
   return {scratch, bytes};
 }
 
@@ -256,17 +266,84 @@ void tiles(const PackedMatrix& weight, const Activations& x, Range rows, Range p
 
 #undef FATHOM_TILE_PRODUCT
 
+// 16 rows of a panel in groups. Each group's sums fill a tile, which goes through the L1 cache into totals
+// that stay in registers: 16 stores, and 16 times a conversion and two multiplications, for a product of 16
+// cycles. A vector that reads what a tile has just stored waits for that, so tiles run two groups ahead.
+// Neither four tiles side by side nor all tiles before all vectors was faster: 512-bit arithmetic and tiles
+// hardly run at the same time. The order of operations is that of product_avx512.cpp.
+void grouped_tile(const PackedMatrix& weight, const Activations& x, std::int64_t row, const std::byte* panel,
+                  const std::byte* weights, float* block, std::int64_t stride) {
+  constexpr int rows = static_cast<int>(tile_rows);
+  constexpr std::int64_t ahead = 2;
+  alignas(64) std::byte sums[ahead + 1][tile_bytes];
+  const std::int64_t groups = weight.groups(), size = weight.group, first = group_offset(groups, row, 0);
+  const std::byte* values = x.data + tiled_offset(x.stride, row, 0);
+  __m512 totals[rows];
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r) totals[r] = _mm512_setzero_ps();
+  for (std::int64_t g = -ahead; g < groups; ++g) {
+    if (const std::int64_t next = g + ahead; next < groups) {
+      _tile_loadd(4, values + tiled_offset(0, 0, next * size), row_bytes);
+      _tile_loadd(5, weights + next * size * panel_outputs, row_bytes);
+      _tile_zero(0);
+      _tile_dpbssd(0, 4, 5);
+      _tile_stored(0, sums[next % (ahead + 1)], row_bytes);
+    }
+    if (g < 0) continue;
+    const std::byte* own = sums[g % (ahead + 1)];
+    const float* scales_of_x = x.scales + first + g * tile_rows;
+    const __m512 scales = group_values(weight, weight.group_scales(panel, g));
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) {
+      const __m512 factors = _mm512_mul_ps(scales, _mm512_set1_ps(scales_of_x[r]));
+      totals[r] =
+          _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(own + r * row_bytes)), factors, totals[r]);
+    }
+    if (!weight.minima) continue;
+    const float* scaled_sums = x.scaled_sums + first + g * tile_rows;
+    const __m512 minima = group_values(weight, weight.group_minima(panel, g));
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r)
+      totals[r] = _mm512_fmadd_ps(minima, _mm512_set1_ps(scaled_sums[r]), totals[r]);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r) _mm512_store_ps(block + r * stride, totals[r]);
+}
+
+// Tiles 4 and 5 hold one group of activations and of weights.
+amx::TileConfig config_for(std::int64_t group) {
+  amx::TileConfig config;
+  config.row_bytes[4] = static_cast<std::uint16_t>(group);
+  config.rows[5] = static_cast<std::uint8_t>(group / 4);
+  return config;
+}
+
+void grouped_tiles(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
+                   const Destination& to, std::byte* scratch) {
+  const amx::TileScope scope(config_for(weight.group));
+  alignas(64) float block[tile_rows * 2 * panel_outputs];
+  for (std::int64_t panel = panels.first; panel < panels.last; panel += 2) {
+    const std::int64_t count = least(panels.last - panel, 2);
+    const TilePanels own = tile_panels(weight, panel, count, scratch);
+    for (std::int64_t row = rows.first; row < rows.last; row += tile_rows) {
+      for (std::int64_t p = 0; p < count; ++p)
+        grouped_tile(weight, x, row, weight.panel(panel + p), own.weights + p * own.bytes,
+                     block + p * panel_outputs, count * panel_outputs);
+      write_block(weight, to, {row, least(rows.last - row, tile_rows), panel, count, block, nullptr});
+    }
+  }
+}
+
 }  // namespace
 
 void tiles_amx(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
                const Destination& to, std::byte* scratch) {
-  // Rows for which unpacking int4 and 16 rows a tile would cost more than vectors do; whole numbers are the
-  // same either way.
-  constexpr std::int64_t few_int8 = 1, few_int4 = 4;
-  const std::int64_t count = rows.last - rows.first;
   if (weight.type == Compute::bf16) return tiles<false>(weight, x, rows, panels, to, scratch);
-  if (count <= (weight.type == Compute::int8 ? few_int8 : few_int4))
-    return integers_avx512(weight, x, rows, panels, to, scratch);
+  // Rows for which widening 4 bits and 16 rows a tile would cost more than vectors do; the results are the
+  // same either way.
+  const std::int64_t few = weight.type == Compute::int8 ? 1 : 8;
+  if (rows.last - rows.first <= few) return integers_avx512(weight, x, rows, panels, to, scratch);
+  if (weight.grouped()) return grouped_tiles(weight, x, rows, panels, to, scratch);
   tiles<true>(weight, x, rows, panels, to, scratch);
 }
 

@@ -4,7 +4,10 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
+
+#include "formats/float16.h"
 
 namespace fathom {
 namespace {
@@ -25,15 +28,21 @@ float largest_magnitude(std::span<const float> values) {
   return std::isfinite(magnitude) ? magnitude : std::numeric_limits<float>::quiet_NaN();
 }
 
-// Squared error of a group at `step`, weights to which the integers -8 to 7 stand for multiples of it.
+// Squared error of a group at `step`, weights to which the integers -8 to 7 stand for multiples of it. Eight
+// sums side by side are vectors to the compiler, which may not change the order of one.
 float group_error(std::span<const float> weights, float step) {
+  constexpr std::size_t lanes = 8;
   const float inverse = 1 / step;
-  float error = 0;
-  for (const float w : weights) {
-    const float d = w - step * std::clamp(nearest(w * inverse), -8.0F, 7.0F);
-    error += d * d;
-  }
-  return error;
+  float errors[lanes] = {};
+  const auto add = [&](std::size_t lane, float w) {
+    const float d = w - step * std::min(std::max(nearest(w * inverse), -8.0F), 7.0F);
+    errors[lane] += d * d;
+  };
+  std::size_t i = 0;
+  for (; i + lanes <= weights.size(); i += lanes)
+    for (std::size_t lane = 0; lane < lanes; ++lane) add(lane, weights[i + lane]);
+  for (; i < weights.size(); ++i) add(i % lanes, weights[i]);
+  return std::accumulate(std::begin(errors), std::end(errors), 0.0F);
 }
 
 // The step with the least squared error of those that make the largest weight -8.5 to -5.5: its sign is the
@@ -54,26 +63,48 @@ float best_step(std::span<const float> weights) {
   return best;
 }
 
+// Whole multiples of `scale`; of one that is 0 or, because weights are not finite, NaN, zeros.
+void round_to(std::span<const float> weights, float scale, float least, float most,
+              std::span<std::int8_t> q) {
+  const float inverse = 1 / scale;
+  if (!std::isfinite(inverse)) {
+    std::ranges::fill(q, std::int8_t{0});
+    return;
+  }
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    q[i] = static_cast<std::int8_t>(std::min(std::max(nearest(weights[i] * inverse), least), most));
+}
+
+// The nearest f16, and the largest for what is beyond: scales of weights above 500,000 in magnitude.
+float as_f16(float value) { return from_f16(to_f16(std::clamp(value, -65504.0F, 65504.0F))); }
+
 }  // namespace
 
 float quantise_int8(std::span<const float> weights, std::span<std::int8_t> q) {
   const float scale = largest_magnitude(weights) / 127;
-  const float inverse =
-      scale > 0 ? 1 / scale : 0;  // the NaN of weights that are not finite, too, gives zeros
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    const float scaled = inverse > 0 ? weights[i] * inverse : 0.0F;
-    q[i] = static_cast<std::int8_t>(std::min(std::max(nearest(scaled), -127.0F), 127.0F));
-  }
+  round_to(weights, scale, -127, 127, q);
   return scale;
 }
 
-float quantise_int4(std::span<const float> weights, std::span<std::uint8_t> q,
+float quantise_int8_group(std::span<const float> weights, std::span<std::int8_t> q) {
+  const float scale = as_f16(largest_magnitude(weights) / 127);
+  round_to(weights, scale, -127, 127, q);
+  return scale;
+}
+
+float quantise_int4_group(std::span<const float> weights, std::span<std::int8_t> q) {
+  const float scale = as_f16(best_step(weights));
+  round_to(weights, scale, -8, 7, q);
+  return scale;
+}
+
+float quantise_int4(std::span<const float> weights, std::span<std::int8_t> q,
                     std::span<std::int8_t> multipliers) {
-  const auto group_size = static_cast<std::size_t>(int4_group);
+  constexpr auto size = static_cast<std::size_t>(group_size);
   const auto group = [&](std::size_t g) {
-    return weights.subspan(g * group_size, std::min(group_size, weights.size() - g * group_size));
+    return weights.subspan(g * size, std::min(size, weights.size() - g * size));
   };
-  std::fill(q.begin(), q.end(), std::uint8_t{8});
+  std::fill(q.begin(), q.end(), std::int8_t{0});
   std::fill(multipliers.begin(), multipliers.end(), std::int8_t{1});
   std::vector<float> steps(multipliers.size());
   float largest = 0;
@@ -93,11 +124,8 @@ float quantise_int4(std::span<const float> weights, std::span<std::uint8_t> q,
     const float chosen =
         group_error(group(g), step * lower) <= group_error(group(g), step * upper) ? lower : upper;
     multipliers[g] = static_cast<std::int8_t>(sign * chosen);
-    const float inverse = 1 / (step * chosen);
     const auto values = group(g);
-    for (std::size_t i = 0; i < values.size(); ++i)
-      q[g * group_size + i] =
-          static_cast<std::uint8_t>(8 + std::clamp(nearest(values[i] * inverse), -8.0F, 7.0F));
+    round_to(values, step * chosen, -8, 7, q.subspan(g * size, values.size()));
   }
   return scale;
 }

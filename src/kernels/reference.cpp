@@ -8,13 +8,13 @@
 
 #include "kernels/backend.h"
 #include "kernels/bf16.h"
+#include "kernels/packed_matrix.h"
 #include "kernels/quantise.h"
 
 namespace fathom {
 namespace {
 
 struct ReferenceLinear : PackedLinear {
-  Compute compute = Compute::f32;
   std::vector<float> weight;  // [out, in], as rounded to the type
   std::vector<float> bias;
 };
@@ -28,11 +28,19 @@ void round_weights(Compute compute, std::span<float> row) {
     const float scale = quantise_int8(row, q);
     std::ranges::transform(q, row.begin(), [scale](std::int8_t v) { return scale * static_cast<float>(v); });
   } else if (compute == Compute::int4) {
-    std::vector<std::uint8_t> q(row.size());
-    std::vector<std::int8_t> multipliers((row.size() + int4_group - 1) / int4_group);
+    std::vector<std::int8_t> q(row.size()), multipliers((row.size() + group_size - 1) / group_size);
     const float scale = quantise_int4(row, q, multipliers);
     for (std::size_t i = 0; i < row.size(); ++i)
-      row[i] = scale * static_cast<float>(multipliers[i / int4_group] * (q[i] - 8));
+      row[i] = scale * static_cast<float>(multipliers[i / group_size] * q[i]);
+  } else if (compute == Compute::int8_groups || compute == Compute::int4_groups) {
+    for (; !row.empty(); row = row.subspan(std::min<std::size_t>(group_size, row.size()))) {
+      const std::span<float> group = row.first(std::min<std::size_t>(group_size, row.size()));
+      std::vector<std::int8_t> q(group.size());
+      const float scale =
+          compute == Compute::int4_groups ? quantise_int4_group(group, q) : quantise_int8_group(group, q);
+      std::ranges::transform(q, group.begin(),
+                             [scale](std::int8_t v) { return scale * static_cast<float>(v); });
+    }
   }
 }
 
@@ -41,11 +49,16 @@ std::vector<float> rounded_activations(Compute compute, std::span<const float> r
   std::vector<float> rounded(row.begin(), row.end());
   if (compute == Compute::bf16) {
     for (float& v : rounded) v = from_bf16(to_bf16(v));
-  } else if (compute == Compute::int8 || compute == Compute::int4) {
-    std::vector<std::int8_t> q(row.size());
-    const float scale = quantise_activations(row, q);
-    std::ranges::transform(q, rounded.begin(),
-                           [scale](std::int8_t v) { return scale * static_cast<float>(v); });
+  } else if (compute != Compute::f32) {
+    const bool grouped = compute == Compute::int8_groups || compute == Compute::int4_groups;
+    const std::size_t step = grouped ? group_size : row.size();
+    std::vector<std::int8_t> q(step);
+    for (std::size_t at = 0; at < row.size(); at += step) {
+      const auto part = std::span(rounded).subspan(at, std::min(step, row.size() - at));
+      const float scale = quantise_activations(part, q);
+      std::transform(part.begin(), part.end(), q.begin(), part.begin(),
+                     [scale](float, std::int8_t v) { return scale * static_cast<float>(v); });
+    }
   }
   return rounded;
 }
@@ -144,19 +157,20 @@ class ReferenceBackend : public Backend {
 
   std::unique_ptr<PackedLinear> pack(std::span<const LinearPart> parts, Compute compute) const override {
     auto packed = std::make_unique<ReferenceLinear>();
-    packed->compute = compute;
+    packed->type = resolved_type(parts, compute);
     packed->in = parts.front().weight->row_elements();
+    const auto in = static_cast<std::size_t>(packed->in);
     for (const LinearPart& part : parts) {
-      const auto weight = decode(*part.weight);
+      auto weight = decode(*part.weight);
       packed->out += part.weight->rows();
+      if (!keeps_integers(*part.weight, packed->type))
+        for (std::size_t at = 0; at < weight.size(); at += in)
+          round_weights(packed->type, std::span(weight).subspan(at, in));
       packed->weight.insert(packed->weight.end(), weight.begin(), weight.end());
       packed->bias.resize(static_cast<std::size_t>(packed->out));
       if (part.bias != nullptr)
         std::ranges::copy(decode(*part.bias), packed->bias.end() - part.weight->rows());
     }
-    const auto in = static_cast<std::size_t>(packed->in);
-    for (std::size_t at = 0; at < packed->weight.size(); at += in)
-      round_weights(compute, std::span(packed->weight).subspan(at, in));
     packed->bytes = static_cast<std::int64_t>((packed->weight.size() + packed->bias.size()) * sizeof(float));
     return packed;
   }
@@ -171,7 +185,7 @@ class ReferenceBackend : public Backend {
     for (std::int64_t r = 0; r < rows; ++r) {
       std::vector<float> row(static_cast<std::size_t>(weight.in));
       for (std::size_t i = 0; i < row.size(); ++i) row[i] = value(x, r, static_cast<std::int64_t>(i));
-      const auto values = rounded_activations(weight.compute, row);
+      const auto values = rounded_activations(weight.type, row);
       for (std::int64_t o = 0; o < weight.out; ++o) {
         const float* w = weight.weight.data() + o * weight.in;
         double sum = weight.bias[static_cast<std::size_t>(o)];

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/product.h"
+#include "kernels/quantise.h"
 #include "kernels/simd.h"
 #include "kernels/targets.h"
 
@@ -65,6 +66,55 @@ HWY_INLINE float quantised(std::size_t width, std::size_t padded, const T* x, st
   return most / 127;
 }
 
+template <class T>
+HWY_INLINE void quantised_groups(std::size_t width, std::size_t padded, std::size_t group, const T* x,
+                                 std::int8_t* y, float* scales) {
+  constexpr std::size_t together = group_size;
+  const D d;
+  const hn::Rebind<std::int8_t, D> d8;
+  const std::size_t lanes = hn::Lanes(d);
+  T last[together] = {};
+  for (std::size_t at = 0; at < padded; at += together) {
+    const T* from = x + at;
+    if (at + together > width) {
+      std::fill(std::copy(x + std::min(at, width), x + width, last), std::end(last), T{0});
+      from = last;
+    }
+    const float most = largest_magnitude(together, from);
+    const Vector inverse = hn::Set(d, most > 0 ? 127 / most : 0);
+    for (std::size_t i = 0; i < together; i += lanes)
+      hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Mul(load(from + i, lanes), inverse))), d8,
+                 y + tiled_offset(0, 0, static_cast<std::int64_t>(at + i)));
+    for (std::size_t g = at / group; g < (at + together) / group; ++g) scales[g * 16] = most / 127;
+  }
+}
+
+void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, const float* x, std::int8_t* y,
+                    float* scales) {
+  quantised_groups(width, padded, group, x, y, scales);
+}
+void bf16_to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, const std::uint16_t* x,
+                         std::int8_t* y, float* scales) {
+  quantised_groups(width, padded, group, x, y, scales);
+}
+
+// Sums of eight neighbouring bytes are one instruction for unsigned ones: 128 more each.
+void sum_groups(std::size_t groups, std::size_t size, const std::int8_t* row, std::int32_t* sums) {
+  const hn::CappedTag<std::uint8_t, 16> d8;
+  const hn::RepartitionToWide<hn::RepartitionToWide<hn::RepartitionToWide<decltype(d8)>>> d64;
+  const auto flip = hn::Set(d8, 0x80);
+  for (std::size_t g = 0; g < groups; ++g) {
+    auto sum = hn::Zero(d64);
+    for (std::size_t i = 0; i < size; i += hn::Lanes(d8)) {
+      const std::int8_t* from = row + tiled_offset(0, 0, static_cast<std::int64_t>(g * size + i));
+      sum = hn::Add(sum,
+                    hn::SumsOf8(hn::Xor(hn::LoadU(d8, reinterpret_cast<const std::uint8_t*>(from)), flip)));
+    }
+    sums[g * 16] = static_cast<std::int32_t>(hn::GetLane(hn::SumOfLanes(d64, sum))) -
+                   128 * static_cast<std::int32_t>(size);
+  }
+}
+
 float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y) {
   return quantised(width, padded, x, y);
 }
@@ -94,6 +144,9 @@ namespace fathom::simd {
 
 HWY_EXPORT(to_int8);
 HWY_EXPORT(bf16_to_int8);
+HWY_EXPORT(to_int8_groups);
+HWY_EXPORT(bf16_to_int8_groups);
+HWY_EXPORT(sum_groups);
 HWY_EXPORT(to_bf16);
 HWY_EXPORT(widen_bf16);
 HWY_EXPORT(round_to_bf16);
@@ -103,6 +156,17 @@ float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t
 }
 float to_int8(std::size_t width, std::size_t padded, const std::uint16_t* x, std::int8_t* y) {
   return HWY_DYNAMIC_DISPATCH(bf16_to_int8)(width, padded, x, y);
+}
+void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, const float* x, std::int8_t* y,
+                    float* scales) {
+  HWY_DYNAMIC_DISPATCH(to_int8_groups)(width, padded, group, x, y, scales);
+}
+void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, const std::uint16_t* x,
+                    std::int8_t* y, float* scales) {
+  HWY_DYNAMIC_DISPATCH(bf16_to_int8_groups)(width, padded, group, x, y, scales);
+}
+void sum_groups(std::size_t groups, std::size_t size, const std::int8_t* row, std::int32_t* sums) {
+  HWY_DYNAMIC_DISPATCH(sum_groups)(groups, size, row, sums);
 }
 void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
   HWY_DYNAMIC_DISPATCH(to_bf16)(count, x, y);

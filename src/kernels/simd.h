@@ -34,6 +34,14 @@ void softcap(std::size_t count, float c, float* x);
 /// up to `padded`, whole tiles. Returns the scale.
 float to_int8(std::size_t width, std::size_t padded, const float* x, std::int8_t* y);
 float to_int8(std::size_t width, std::size_t padded, const std::uint16_t* x, std::int8_t* y);
+/// The same with a scale for each 32 values, written once for each `group` (16 or 32) of them, and 16 floats
+/// apart (product.h).
+void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, const float* x, std::int8_t* y,
+                    float* scales);
+void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, const std::uint16_t* x,
+                    std::int8_t* y, float* scales);
+/// Sums of groups of `size` (a multiple of 16, at most 64) of a row of to_int8, written 16 integers apart.
+void sum_groups(std::size_t groups, std::size_t size, const std::int8_t* row, std::int32_t* sums);
 /// Rounds to nearest even.
 void to_bf16(std::size_t count, const float* x, std::uint16_t* y);
 /// The same, widened again.

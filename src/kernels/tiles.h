@@ -7,8 +7,8 @@
 
 namespace fathom::amx {
 
-/// Shapes of the eight tiles: here always 16 rows of 64 bytes, so that one configuration serves every kernel
-/// and operands are padded with zeros instead.
+/// Shapes of the eight tiles: 16 rows of 64 bytes, so that one configuration serves nearly every kernel and
+/// operands are padded with zeros instead.
 struct alignas(64) TileConfig {
   std::uint8_t palette = 1, start_row = 0;
   std::uint8_t reserved[14] = {};
@@ -21,10 +21,7 @@ class TileScope {
  public:
   // Not _tile_loadconfig: g++ 12's names only the first 8 bytes as input, and the other stores are optimised
   // away.
-  TileScope() {
-    const TileConfig config;
-    __asm__ volatile("ldtilecfg %0" : : "m"(config));
-  }
+  explicit TileScope(const TileConfig& config = {}) { __asm__ volatile("ldtilecfg %0" : : "m"(config)); }
   ~TileScope() { _tile_release(); }
   TileScope(const TileScope&) = delete;
   TileScope& operator=(const TileScope&) = delete;

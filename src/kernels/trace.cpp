@@ -9,14 +9,8 @@
 namespace fathom {
 namespace {
 
-const char* compute_name(Compute compute) {
-  constexpr const char* names[] = {"f32", "bf16", "int8", "int4"};
-  return names[static_cast<std::size_t>(compute)];
-}
-
 struct TracedLinear : PackedLinear {
   std::unique_ptr<PackedLinear> packed;
-  Compute compute = Compute::f32;
 };
 
 class TracingBackend : public Backend {
@@ -29,11 +23,11 @@ class TracingBackend : public Backend {
   bool fast_bf16() const override { return backend_->fast_bf16(); }
 
   std::unique_ptr<PackedLinear> pack(std::span<const LinearPart> parts, Compute compute) const override {
-    return traced(backend_->pack(parts, compute), compute);
+    return traced(backend_->pack(parts, compute));
   }
   std::unique_ptr<PackedLinear> pack_gated(const LinearPart& gate, const LinearPart& up,
                                            Compute compute) const override {
-    return traced(backend_->pack_gated(gate, up, compute), compute);
+    return traced(backend_->pack_gated(gate, up, compute));
   }
 
   void linear(const PackedLinear& weight, std::int64_t rows, ConstRows x, float* y, std::int64_t y_stride,
@@ -102,13 +96,13 @@ class TracingBackend : public Backend {
   }
 
  private:
-  static std::unique_ptr<PackedLinear> traced(std::unique_ptr<PackedLinear> packed, Compute compute) {
+  static std::unique_ptr<PackedLinear> traced(std::unique_ptr<PackedLinear> packed) {
     auto wrapped = std::make_unique<TracedLinear>();
+    wrapped->type = packed->type;
     wrapped->out = packed->out;
     wrapped->in = packed->in;
     wrapped->bytes = packed->bytes;
     wrapped->packed = std::move(packed);
-    wrapped->compute = compute;
     return wrapped;
   }
 
@@ -125,7 +119,7 @@ class TracingBackend : public Backend {
   template <typename Body>
   void product(const char* operation, const PackedLinear& weight, std::int64_t rows, Body body) const {
     const auto& own = static_cast<const TracedLinear&>(weight);
-    timed(operation, fmt::format("{} x {} x {} {}", rows, own.out, own.in, compute_name(own.compute)),
+    timed(operation, fmt::format("{} x {} x {} {}", rows, own.out, own.in, compute_name(own.type)),
           2.0 * static_cast<double>(rows * own.out * own.in), static_cast<double>(own.bytes),
           [&] { body(*own.packed); });
   }

@@ -15,11 +15,7 @@ namespace fathom::simd::HWY_NAMESPACE {
 
 void write_block(const PackedMatrix& weight, const Destination& to, const Block& block) {
   const auto run = [&](auto writer) { write_all<decltype(writer)>(weight, to, block); };
-  const bool native = isa() == Isa::amx;
-  if (block.row_scales != nullptr)
-    native ? with_writer<true, true>(weight, to, run) : with_writer<true, false>(weight, to, run);
-  else
-    native ? with_writer<false, true>(weight, to, run) : with_writer<false, false>(weight, to, run);
+  isa() == Isa::amx ? with_writer<false, true>(weight, to, run) : with_writer<false, false>(weight, to, run);
 }
 
 }  // namespace fathom::simd::HWY_NAMESPACE

@@ -1,5 +1,7 @@
 #include "runtime/engine.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <deque>
@@ -32,14 +34,30 @@ std::int64_t context_limit(const Checkpoint& checkpoint, const EngineOptions& op
   return options.max_context;
 }
 
-// What products with these weights read: values that they round to bf16, or to 8 bits, are rounded to bf16
-// where they are computed.
-Compute row_type(Compute compute) { return compute == Compute::f32 ? Compute::f32 : Compute::bf16; }
+// What products read: values that all of them round to bf16, or to 8 bits, are rounded to bf16 where they are
+// computed.
+Compute row_type(const Weights& weights) {
+  const auto is_float = [](const std::unique_ptr<PackedLinear>& linear) {
+    return linear->type == Compute::f32;
+  };
+  for (const LayerWeights& layer : weights.layers)
+    if (is_float(layer.qkv) || is_float(layer.o) || is_float(layer.gate_up) || is_float(layer.down))
+      return Compute::f32;
+  return Compute::bf16;
+}
 
 KvLayout kv_layout(const ModelConfig& config, const EngineOptions& options) {
-  return {.kv_heads = config.kv_heads,
-          .head_dim = config.head_dim,
-          .type = options.kv.value_or(row_type(options.compute))};
+  const Compute beside = options.compute == Compute::f32 ? Compute::f32 : Compute::bf16;
+  return {.kv_heads = config.kv_heads, .head_dim = config.head_dim, .type = options.kv.value_or(beside)};
+}
+
+// Whether a matrix of a layer is of a type that `is` picks.
+template <typename Is>
+bool any_weight(const Checkpoint& checkpoint, Is is) {
+  for (std::int64_t layer = 0; layer < checkpoint.plan.layers; ++layer)
+    for (const Linear linear : all_linears)
+      if (is(checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight").dtype)) return true;
+  return false;
 }
 
 // A feed on its way: tokens that have not begun yet, and what its end will return.
@@ -66,8 +84,8 @@ struct Engine::State {
         weights(pack_weights(checkpoint, *backend, options.compute)),
         cache(kv_layout(config, options), plan.depth()),
         pool(config.hidden_size),
-        runner(config, plan, weights, *backend, {cache.layout(), row_type(options.compute)}),
-        normed(row_type(options.compute)) {
+        runner(config, plan, weights, *backend, {cache.layout(), row_type(weights)}),
+        normed(row_type(weights)) {
     if (plan.visits.empty()) fail("{}: the depth plan has no visits", checkpoint.source.string());
   }
 
@@ -188,6 +206,7 @@ const Backend& Engine::backend() const { return *state_->backend; }
 std::int64_t Engine::max_context() const { return state_->max_context; }
 std::int64_t Engine::weight_bytes() const { return state_->weights.bytes(); }
 Compute Engine::kv_type() const { return state_->cache.layout().type; }
+Compute Engine::layer_type() const { return state_->weights.layers.front().down->type; }
 std::int64_t Engine::kv_bytes() const { return state_->cache.layout().page_bytes() / page_positions; }
 
 int Engine::open() { return state_->cache.open(); }
@@ -299,18 +318,18 @@ std::vector<RowSummary> Engine::summarise_head(std::int64_t rows, const float* h
   return summaries;
 }
 
-Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint) {
-  if (dtype == "f32") return Compute::f32;
-  if (dtype == "bf16") return Compute::bf16;
-  if (dtype == "int8") return Compute::int8;
-  if (dtype == "int4") return Compute::int4;
-  if (dtype != "auto") fail_usage("--dtype is '{}', expected auto, f32, bf16, int8 or int4", dtype);
+Compute float_compute(const Checkpoint& checkpoint) {
   if (!make_cpu_backend()->fast_bf16()) return Compute::f32;
-  for (std::int64_t layer = 0; layer < checkpoint.plan.layers; ++layer)
-    for (const Linear linear : all_linears)
-      if (checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight").dtype == DType::f32)
-        return Compute::f32;
-  return Compute::bf16;
+  return any_weight(checkpoint, [](DType type) { return type == DType::f32; }) ? Compute::f32 : Compute::bf16;
+}
+
+Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint) {
+  if (dtype == "auto")
+    return any_weight(checkpoint, is_quantised) ? Compute::native : float_compute(checkpoint);
+  const auto* const found = std::ranges::find(compute_names, dtype);
+  if (found == compute_names.end())
+    fail_usage("--dtype is '{}', expected auto, {}", dtype, fmt::join(compute_names, ", "));
+  return static_cast<Compute>(found - compute_names.begin());
 }
 
 std::optional<Compute> choose_kv(const std::string& kv) {

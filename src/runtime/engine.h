@@ -63,8 +63,9 @@ class Engine {
   const Backend& backend() const;
   std::int64_t max_context() const;
   std::int64_t weight_bytes() const;  ///< memory of packed weights
-  Compute kv_type() const;            ///< of the cached keys and values
-  std::int64_t kv_bytes() const;      ///< memory of one token's keys and values at one visit
+  Compute layer_type() const;     ///< what a layer's weights became: those of the first one's down projection
+  Compute kv_type() const;        ///< of the cached keys and values
+  std::int64_t kv_bytes() const;  ///< memory of one token's keys and values at one visit
 
   /// A new, empty sequence. Its memory grows with its length, and close leaves it to other sequences.
   int open();
@@ -101,8 +102,13 @@ class Engine {
   std::unique_ptr<State> state_;
 };
 
-/// The compute type for `--dtype`: "f32", "bf16", or "auto" (bf16 where the weights have no more bits than
-/// that and the machine multiplies bf16 faster; float32 otherwise).
+/// bf16 where the weights have no more bits than that and the machine multiplies bf16 faster; float32
+/// otherwise: for measuring and changing a model in depth, where what activations lose in 8 bits would stand
+/// in the way.
+Compute float_compute(const Checkpoint& checkpoint);
+
+/// The compute type for `--dtype`, for running a model as it is: one of compute_names, or "auto", which is
+/// native for a quantised file and float_compute for others.
 Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint);
 /// EngineOptions::kv for `--kv`: "auto", "bf16" or "int8".
 std::optional<Compute> choose_kv(const std::string& kv);

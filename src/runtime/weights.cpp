@@ -70,6 +70,12 @@ AdapterWeights pack_adapter(const Checkpoint& checkpoint, std::int64_t adapter, 
   return weights;
 }
 
+// The head decides between tokens that are close to each other: it keeps 8 bits where layers have 4.
+Compute head_type(Compute compute) {
+  if (compute == Compute::int4) return Compute::int8;
+  return compute == Compute::int4_groups ? Compute::int8_groups : compute;
+}
+
 }  // namespace
 
 Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute) {
@@ -82,9 +88,7 @@ Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compu
         pack_adapter(checkpoint, adapter, backend, compute == Compute::f32 ? compute : Compute::bf16));
   weights.embedding = checkpoint.tensor("model.embed_tokens.weight");
   weights.final_norm = norm_gain(checkpoint.config, checkpoint.tensor("model.norm.weight"));
-  // The head decides between tokens that are close to each other: it keeps 8 bits where layers have 4.
-  weights.head = backend.pack(std::array{LinearPart{&checkpoint.head()}},
-                              compute == Compute::int4 ? Compute::int8 : compute);
+  weights.head = backend.pack(std::array{LinearPart{&checkpoint.head()}}, head_type(compute));
   return weights;
 }
 

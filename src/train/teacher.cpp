@@ -4,8 +4,7 @@ namespace fathom {
 
 Teacher::Teacher(const Checkpoint& checkpoint, std::int64_t context, bool bf16)
     : engine_(checkpoint,
-              {.compute = bf16 ? choose_compute("auto", checkpoint) : Compute::f32, .max_context = context}) {
-}
+              {.compute = bf16 ? float_compute(checkpoint) : Compute::f32, .max_context = context}) {}
 
 void Teacher::read(const std::vector<Sequence>& sequences) {
   std::vector<Feed> feeds;

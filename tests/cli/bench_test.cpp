@@ -69,7 +69,7 @@ TEST(Bench, SaysWhatIsWrongBeforeAnyWork) {
       {"--prompt 1,x", "--prompt"},
       {"--batch 0", "--batch"},
       {"--repetitions 0", "--repetitions"},
-      {"--prompt 8 --generate 1 --dtype f17", "--dtype is 'f17'"},
+      {"--prompt 8 --generate 1 --dtype f17", "--dtype: f17 not in {auto"},
       {"--prompt 8 --generate 1 --kv int4", "--kv: int4 not in {auto,bf16,int8}"},
       {"--json - --csv -", "cannot both"}};
   for (const auto& [arguments, message] : wrong) {

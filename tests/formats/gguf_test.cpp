@@ -122,7 +122,7 @@ class GgufLies : public testing::Test {
   }
 
   static constexpr std::uint32_t u8 = 0, u32 = 4, boolean = 7, string = 8, array = 9, u64 = 10;
-  static constexpr std::uint32_t f32 = 0, q4_0 = 2, q2_k = 10;
+  static constexpr std::uint32_t f32 = 0, q4_0 = 2, iq2_xxs = 16;
   test::Scratch scratch;
   std::filesystem::path path = scratch / "lie.gguf";
 };
@@ -199,7 +199,7 @@ TEST_F(GgufLies, TensorsThatMakeNoSenseAreRefusedByName) {
               HasSubstr("dimension 1 of size 4294967296"));
   EXPECT_THAT(one({std::uint64_t{1} << 62}, f32, 0), HasSubstr("impossible"));
   EXPECT_THAT(one({~std::uint64_t{0}}, f32, 0), HasSubstr("dimension 0 of size -1"));
-  EXPECT_THAT(one({256}, q2_k, 0), HasSubstr("tensor \"t\" is of type Q2_K, which is not supported"));
+  EXPECT_THAT(one({256}, iq2_xxs, 0), HasSubstr("tensor \"t\" is of type IQ2_XXS, which is not supported"));
   EXPECT_THAT(one({256}, 77, 0), HasSubstr("is of type 77"));
   EXPECT_THAT(one({33, 1}, q4_0, 0), HasSubstr("rows of a multiple of 32"));
   EXPECT_THAT(one({32}, q4_0, 0), HasSubstr("Q4_0 is for matrices"));

@@ -99,8 +99,8 @@ TEST_P(EveryType, DecodesToTheLastBitAsGgufPyDoes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, EveryType,
-                         testing::Values("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K",
-                                         "Q5_K", "Q6_K"),
+                         testing::Values("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K",
+                                         "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
                          [](const auto& type) { return std::string(type.param); });
 
 TEST(Decode, InterleavedRowsComeBackInHuggingFacesOrder) {

@@ -52,13 +52,11 @@ class BackendTest : public testing::TestWithParam<Compute> {
   Random random_{7};
 };
 
-std::string type_name(const testing::TestParamInfo<Compute>& test) {
-  constexpr const char* names[] = {"f32", "bf16", "int8", "int4"};
-  return names[static_cast<std::size_t>(test.param)];
-}
+std::string type_name(const testing::TestParamInfo<Compute>& test) { return compute_name(test.param); }
 
 INSTANTIATE_TEST_SUITE_P(Types, BackendTest,
-                         testing::Values(Compute::f32, Compute::bf16, Compute::int8, Compute::int4),
+                         testing::Values(Compute::f32, Compute::bf16, Compute::int8, Compute::int4,
+                                         Compute::int8_groups, Compute::int4_groups),
                          type_name);
 
 // What depends on the cache's type.

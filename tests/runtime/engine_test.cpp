@@ -300,11 +300,20 @@ TEST(Engine, TheComputeTypeFollowsTheWeights) {
             make_cpu_backend()->fast_bf16() ? Compute::bf16 : Compute::f32);
   EXPECT_EQ(choose_compute("int8", load("llama")), Compute::int8);
   EXPECT_EQ(choose_compute("int4", load("llama")), Compute::int4);
+  EXPECT_EQ(choose_compute("int4g32", load("llama")), Compute::int4_groups);
+  EXPECT_EQ(choose_compute("native", load("llama")), Compute::native);
   EXPECT_THROW(choose_compute("int3", load("llama")), UsageError);
   EXPECT_EQ(choose_kv("auto"), std::nullopt);
   EXPECT_EQ(choose_kv("bf16"), Compute::bf16);
   EXPECT_EQ(choose_kv("int8"), Compute::int8);
   EXPECT_THROW(choose_kv("f32"), UsageError);
+}
+
+TEST(Engine, AQuantisedFileIsRunAsItIsAndMeasuredInFloats) {
+  const Checkpoint model = load("qwen3-gguf");
+  EXPECT_EQ(choose_compute("auto", model), Compute::native);
+  EXPECT_EQ(Engine(model, {.compute = Compute::native}).layer_type(), Compute::int8_groups);
+  EXPECT_EQ(float_compute(model), make_cpu_backend()->fast_bf16() ? Compute::bf16 : Compute::f32);
 }
 
 }  // namespace

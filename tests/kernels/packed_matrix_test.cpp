@@ -1,0 +1,186 @@
+// Quantised tensors of files as the runtime holds them: blocks that gguf-py's dequantisation is the oracle
+// for (tests/oracle/make_formats.py, tests/formats/tensor_test.cpp).
+#include "kernels/packed_matrix.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "base/threads.h"
+#include "formats/float16.h"
+#include "formats/gguf.h"
+
+namespace fathom {
+namespace {
+
+const std::vector<std::string> quantised = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
+                                            "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"};
+
+Tensor stored(const std::string& type) {
+  return GgufFile(std::filesystem::path(FATHOM_TEST_DATA) / "formats" / "types.gguf").tensors().at(type);
+}
+
+std::vector<LinearPart> parts_of(const std::vector<Tensor>& tensors) {
+  std::vector<LinearPart> parts;
+  for (const Tensor& tensor : tensors) parts.push_back({&tensor, nullptr});
+  return parts;
+}
+
+float group_value(const PackedMatrix& packed, const std::byte* of_group, std::int64_t column) {
+  if (!packed.half_scales) return reinterpret_cast<const float*>(of_group)[column];
+  return from_f16(reinterpret_cast<const std::uint16_t*>(of_group)[column]);
+}
+
+// scale * q + minimum of an element, read by what packed_matrix.h says of the layout.
+float element(const PackedMatrix& packed, std::int64_t panel, std::int64_t column, std::int64_t i) {
+  const std::byte* from = packed.panel(panel);
+  const std::int64_t inputs = packed.four_bits() ? 8 : 4, group = i / packed.group;
+  const auto byte = static_cast<std::uint8_t>(from[(i / inputs * panel_outputs + column) * 4 + i % 4]);
+  const int q = packed.four_bits() ? (i % 8 < 4 ? byte % 16 : byte / 16) - packed.zero()
+                                   : static_cast<std::int8_t>(byte);
+  const float product = group_value(packed, packed.group_scales(from, group), column) * static_cast<float>(q);
+  return packed.minima ? product + group_value(packed, packed.group_minima(from, group), column) : product;
+}
+
+// EXPECTs that the matrix holds the tensors' rows one after another, to the last bit (0 may lose its sign
+// where a minimum of 0 is added).
+void expect_kept(const PackedMatrix& packed, const std::vector<Tensor>& tensors, const std::string& what) {
+  std::int64_t before = 0;
+  for (const Tensor& tensor : tensors) {
+    const std::vector<float> expected = decode(tensor);
+    const std::int64_t width = tensor.row_elements();
+    std::int64_t wrong = 0;
+    for (std::int64_t row = 0; row < tensor.rows(); ++row)
+      for (std::int64_t i = 0; i < width; ++i)
+        wrong += element(packed, (before + row) / panel_outputs, (before + row) % panel_outputs, i) !=
+                 expected[static_cast<std::size_t>(row * width + i)];
+    EXPECT_EQ(wrong, 0) << what;
+    before += tensor.rows();
+  }
+}
+
+TEST(PackedMatrix, NativeKeepsEveryQuantisedTypeToTheLastBitInTheFewestBits) {
+  for (const std::string& type : quantised) {
+    const std::vector<Tensor> tensors = {stored(type)};
+    const PackedMatrix packed = pack_matrix(parts_of(tensors), false, Compute::native);
+    const bool four_bits = type[1] < '5';
+    EXPECT_EQ(packed.type, four_bits ? Compute::int4_groups : Compute::int8_groups) << type;
+    expect_kept(packed, tensors, type);
+  }
+}
+
+TEST(PackedMatrix, TypesThatShareAProductBecomeTheRichest) {
+  for (const auto& [types, expected] : std::vector<std::pair<std::vector<std::string>, Compute>>{
+           {{"Q4_K", "Q4_K", "Q6_K"}, Compute::int8_groups},
+           {{"Q4_0", "Q4_1"}, Compute::int4_groups},
+           {{"Q4_0", "Q2_K", "Q3_K"}, Compute::int4_groups},
+           {{"Q8_0", "Q5_1", "Q4_1", "Q4_0"}, Compute::int8_groups}}) {
+    std::vector<Tensor> tensors;
+    for (const std::string& type : types) tensors.push_back(stored(type));
+    const PackedMatrix packed = pack_matrix(parts_of(tensors), false, Compute::native);
+    EXPECT_EQ(packed.type, expected);
+    expect_kept(packed, tensors, fmt::format("{} and others", types.front()));
+  }
+}
+
+TEST(PackedMatrix, NativeFloatsAreBf16WhereThatHoldsThem) {
+  const std::vector<float> coarse = {1, -2.5, 0.0078125, 256}, fine = {1, -2.5, 0.0078125, 257};
+  const auto native = [](DType type, const std::vector<float>& values) {
+    const std::vector<Tensor> tensors = {make_tensor(type, {2, 2}, values)};
+    return resolved_type(parts_of(tensors), Compute::native);
+  };
+  EXPECT_EQ(native(DType::bf16, fine), Compute::bf16);
+  EXPECT_EQ(native(DType::f16, coarse), Compute::bf16);
+  EXPECT_EQ(native(DType::f16, fine), Compute::f32);
+  EXPECT_EQ(native(DType::f32, coarse), Compute::bf16);
+  EXPECT_EQ(native(DType::f32, fine), Compute::f32);
+  const std::vector<Tensor> both = {stored("Q8_0"), stored("BF16")};
+  EXPECT_EQ(resolved_type(parts_of(both), Compute::native), Compute::f32);
+}
+
+TEST(PackedMatrix, RowsOfInterleavedHeadsComeBackInOrder) {
+  Tensor tensor = stored("Q5_0");
+  tensor.shape = {6, 256};
+  tensor.interleaved_heads = 1;
+  const std::vector<Tensor> tensors = {tensor};
+  expect_kept(pack_matrix(parts_of(tensors), false, Compute::native), tensors, "interleaved");
+}
+
+TEST(PackedMatrix, FewerBitsThanTheFileAreRounded) {
+  const std::vector<Tensor> tensors = {stored("Q8_0")};
+  const PackedMatrix packed = pack_matrix(parts_of(tensors), false, Compute::int4_groups);
+  EXPECT_EQ(packed.type, Compute::int4_groups);
+  const std::vector<float> values = decode(tensors[0]);
+  for (std::int64_t row = 0; row < tensors[0].rows(); ++row) {
+    double error = 0, square = 0;
+    for (std::int64_t i = 0; i < packed.in; ++i) {
+      const float value = values[static_cast<std::size_t>(row * packed.in + i)];
+      error += std::pow(element(packed, 0, row, i) - value, 2);
+      square += std::pow(value, 2);
+    }
+    EXPECT_LT(error, 0.02 * square);
+  }
+}
+
+class FileTypes : public testing::TestWithParam<std::string> {
+ protected:
+  static std::vector<float> normals(std::int64_t count) {
+    Random random(3);
+    std::vector<float> values(static_cast<std::size_t>(count));
+    for (float& v : values) v = static_cast<float>(random.normal());
+    return values;
+  }
+  // 57 rows, whose panels begin within tensors.
+  std::vector<Tensor> tensors_ = std::vector<Tensor>(19, stored(GetParam()));
+  std::int64_t in_ = tensors_[0].row_elements(), out_ = 57;
+};
+INSTANTIATE_TEST_SUITE_P(Types, FileTypes, testing::ValuesIn(quantised),
+                         [](const auto& test) { return test.param; });
+
+TEST_P(FileTypes, ProductsAreTheReferences) {
+  const auto parts = parts_of(tensors_);
+  const auto fast = make_cpu_backend()->pack(parts, Compute::native);
+  const auto plain = make_reference_backend()->pack(parts, Compute::native);
+  EXPECT_EQ(fast->type, plain->type);
+  for (const std::int64_t rows : {1, 2, 3, 5, 17, 40}) {
+    const auto x = normals(rows * in_);
+    std::vector<float> got(static_cast<std::size_t>(rows * out_)), expected(got);
+    make_cpu_backend()->linear(*fast, rows, float_rows(x.data(), in_), got.data(), out_, false);
+    make_reference_backend()->linear(*plain, rows, float_rows(x.data(), in_), expected.data(), out_, false);
+    double largest = 0, difference = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      largest = std::max(largest, std::abs(double{expected[i]}));
+      difference = std::max(difference, std::abs(double{got[i]} - expected[i]));
+    }
+    EXPECT_LE(difference, 5e-6 * largest) << rows << " rows";
+  }
+}
+
+TEST_P(FileTypes, ARowIsTheSameToTheLastBitBesideAnyOthers) {
+  const auto backend = make_cpu_backend();
+  const auto packed = backend->pack(parts_of(tensors_), Compute::native);
+  constexpr std::int64_t rows = 150;
+  const auto x = normals(rows * in_);
+  std::vector<float> together(static_cast<std::size_t>(rows * out_));
+  backend->linear(*packed, rows, float_rows(x.data(), in_), together.data(), out_, false);
+  for (const int threads : {1, 2}) {
+    set_threads(threads);
+    for (const std::int64_t count : {1, 2, 3, 4, 9, 33, 128}) {
+      std::vector<float> apart(static_cast<std::size_t>(count * out_));
+      backend->linear(*packed, count, float_rows(x.data() + (rows - count) * in_, in_), apart.data(), out_,
+                      false);
+      EXPECT_TRUE(std::equal(apart.begin(), apart.end(), together.end() - count * out_))
+          << count << " rows on " << threads << " threads";
+    }
+  }
+  set_threads(0);
+}
+
+}  // namespace
+}  // namespace fathom
