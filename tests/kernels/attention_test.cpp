@@ -94,8 +94,9 @@ INSTANTIATE_TEST_SUITE_P(Types, TileAttentionTest, testing::Values(Compute::bf16
                          [](const auto& type) { return type.param == Compute::bf16 ? "bf16" : "int8"; });
 
 // A weight is off by at most 2^-9 of itself, so the sum of values by as much of the largest value (here about
-// 4, and so is the largest result, of the first position); tenfold less in the mean of many keys. In int8 it is
-// the weight times its value's scale that is rounded, even where a row sees a single key and the weight is 1.
+// 4, and so is the largest result, of the first position); tenfold less in the mean of many keys. In int8 it
+// is the weight times its value's scale that is rounded, even where a row sees a single key and the weight
+// is 1.
 constexpr double tolerance = 0x1p-8;
 double mean_tolerance(Compute type) { return type == Compute::bf16 ? tolerance / 4 : tolerance / 2; }
 
