@@ -87,8 +87,8 @@ inline void mix(const std::uint16_t* weights, const std::byte* values, std::int6
 
 /// int8 without its scales as bf16, which holds all of it: `count` elements, a multiple of 32. A page of one
 /// head takes 0.3 us, and a block does it once for all its tiles. Products of int8 tiles instead need queries
-/// and weights in two halves of 8 bits to lose nothing: a prompt's attention then took 3.5 times as long as
-/// in bf16, and so 1.3.
+/// and weights in two halves of 8 bits to lose nothing: a prompt's attention then took 2.6 to 3.6 times as
+/// long as in bf16, and so 1.3.
 inline void widen(const std::byte* from, std::int64_t count, std::byte* to) {
   const auto wide = [](const std::byte* bytes) {
     const __m128i narrow = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
