@@ -9,8 +9,9 @@
 
 #include <immintrin.h>
 
+#include "kernels/attention_bf16_amx.h"
+#include "kernels/attention_int8_amx.h"
 #include "kernels/attention_steps_amx.h"
-#include "kernels/attention_tiles_amx.h"
 #include "kernels/tiles.h"
 
 namespace fathom::amx {
@@ -25,7 +26,7 @@ constexpr float slack = 8;
 constexpr float no_shift = -1e30F;  // of a row that has seen no key: 2^(it - any other) is 0
 
 // 2^x for x below 128, 0 for -infinity: 2^floor(x) times a polynomial of smallest relative error, 3e-6, that
-// is 1 at 0. The weights are rounded to bf16, by up to 2e-3.
+// is 1 at 0. The weights are rounded further.
 __m512 exp2(__m512 x) {
   const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   __m512 y = _mm512_set1_ps(1.3426685532e-2F);
@@ -53,17 +54,13 @@ std::int64_t lay_out(const AttentionBlock& block, std::byte* memory, Scratch& sc
     return part;
   };
   const auto take_floats = [&](std::int64_t count) { return reinterpret_cast<float*>(take(count * 4)); };
-  const auto take_narrow = [&](std::int64_t count) {
-    return reinterpret_cast<std::uint16_t*>(take(count * 2));
-  };
-  const std::int64_t rows = block.tiles() * tile_rows;
-  const std::int64_t widened = block.int8 ? page_keys * block.padded_dim * 2 : 0;
-  scratch.queries = take_narrow(rows * block.padded_dim);
+  const std::int64_t rows = block.tiles() * tile_rows, element = block.int8 ? 1 : 2;
+  scratch.queries = take(rows * block.padded_dim * element);
+  scratch.query_scales = take_floats(rows);
   scratch.limits = take_floats(rows);
-  for (float*& scores : scratch.scores) scores = take_floats(tile_rows * page_keys);
-  for (std::uint16_t*& weights : scratch.weights) weights = take_narrow(tile_rows * page_keys);
-  scratch.keys = take(widened);
-  for (std::byte*& values : scratch.values) values = take(widened);
+  for (Turn& turn : scratch.turns)
+    turn = {take(16 * page_keys * 4), take(16 * page_keys * element), take_floats(lanes)};
+  scratch.products = reinterpret_cast<std::int32_t*>(take(block.int8 ? 16 * block.padded_dim * 4 : 0));
   for (float*& gathered : scratch.gathered) gathered = take_floats(gathered_floats(block));
   return used;
 }
@@ -98,15 +95,10 @@ std::uint64_t bits(std::int64_t begin, std::int64_t end) {
   return below(end) & ~below(begin);
 }
 
-// Scores [16, 64] of a step to weights, and their sums. Rows of padding are left as they are. In int8 a key's
-// scale is that of its scores, and a value's goes into its weight, but not into the sum.
-template <bool Int8, bool Masked, bool Capped>
-void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& step, const float* scores,
-              std::uint16_t* weights, const Gathered& gathered, float* limits) {
-  const std::byte* page = block.pages[step.page];
-  const std::int64_t elements = block.padded_dim * page_keys;
-  const auto* key_scales = reinterpret_cast<const float*>(page + block.keys + elements);
-  const auto* value_scales = reinterpret_cast<const float*>(page + block.values + elements);
+// Scores of a step to weights, and their sums. Rows of padding are left as they are.
+template <typename Tiles, bool Masked, bool Capped>
+void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& step, const Tiles& tiles,
+              const Gathered& gathered, float* limits) {
   const __m512 scale = _mm512_set1_ps(softmax.scale), lowest = _mm512_set1_ps(-__builtin_inff());
   const __m512 cap = _mm512_set1_ps(softmax.softcap), inner = _mm512_set1_ps(softmax.inner);
   const std::int64_t begin = step.tile * tile_rows;
@@ -121,8 +113,7 @@ void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& s
     __m512 s[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      s[i] = _mm512_load_ps(scores + row * page_keys + i * lanes);
-      if constexpr (Int8) s[i] = _mm512_mul_ps(s[i], _mm512_load_ps(key_scales + i * lanes));
+      s[i] = tiles.scores(row, i);
       if constexpr (Capped) s[i] = _mm512_mul_ps(cap, tanh(_mm512_mul_ps(s[i], inner)));
       if constexpr (Masked)
         s[i] = _mm512_mask_mov_ps(lowest, static_cast<__mmask16>(visible >> (16 * static_cast<unsigned>(i))),
@@ -138,16 +129,7 @@ void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& s
     for (int i = 0; i < 4; ++i) s[i] = exp2(_mm512_fmsub_ps(s[i], scale, shift));
     const __m512 sum = _mm512_add_ps(_mm512_add_ps(s[0], s[1]), _mm512_add_ps(s[2], s[3]));
     _mm512_store_ps(sums, _mm512_add_ps(_mm512_load_ps(sums), sum));
-    if constexpr (Int8) {
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i)
-        s[i] = _mm512_maskz_mul_ps(static_cast<__mmask16>(visible >> (16 * static_cast<unsigned>(i))), s[i],
-                                   _mm512_load_ps(value_scales + i * lanes));
-    }
-    std::uint16_t* to = weights + row * page_keys;
-    const auto low = _mm512_cvtne2ps_pbh(s[1], s[0]), high = _mm512_cvtne2ps_pbh(s[3], s[2]);
-    _mm512_store_si512(to, reinterpret_cast<const __m512i&>(low));
-    _mm512_store_si512(to + 32, reinterpret_cast<const __m512i&>(high));
+    tiles.weigh(row, s, visible);
   }
 }
 
@@ -176,7 +158,7 @@ class Ahead {
   std::int64_t parts_ = 0, lines_ = 0, a_step_ = 0, part_ = 0, line_ = 0;
 };
 
-template <bool Int8>
+template <typename Tiles>
 void run_chunk(const AttentionBlock& block, const Scratch& scratch, std::int64_t chunk, Ahead& ahead,
                float* all_gathered) {
   for (std::int64_t tile = 0; tile < block.tiles(); ++tile) {
@@ -184,49 +166,30 @@ void run_chunk(const AttentionBlock& block, const Scratch& scratch, std::int64_t
     for (std::int64_t i = 0; i < tile_rows * (block.padded_dim + lanes); i += lanes)
       _mm512_store_ps(gathered.mixed + i, _mm512_setzero_ps());  // and the sums, which follow
     _mm512_store_ps(gathered.shifts, _mm512_set1_ps(no_shift));
-    _mm512_store_ps(scratch.limits + tile * tile_rows, _mm512_set1_ps(-__builtin_inff()));
+    _mm512_store_ps(scratch.limits + tile * lanes, _mm512_set1_ps(-__builtin_inff()));
   }
   Softmax softmax = {block.scale * log2_e, 0, 0};
   if (block.softcap > 0) softmax = {log2_e, block.softcap, block.scale / block.softcap};
-  const auto part = block.softcap > 0 ? soft_max<Int8, true, true> : soft_max<Int8, true, false>;
-  const auto whole = block.softcap > 0 ? soft_max<Int8, false, true> : soft_max<Int8, false, false>;
-  std::int64_t widened = -1;  // the page of scratch.keys
-  const auto start = [&](const Step& step, float* scores) {
-    const std::uint16_t* queries = scratch.queries + step.tile * tile_rows * block.padded_dim;
-    const std::byte* keys = block.pages[step.page] + block.keys;
-    if constexpr (Int8) {
-      if (step.page != widened) {
-        const std::int64_t elements = page_keys * block.padded_dim;
-        widen(keys, elements, scratch.keys);
-        widen(block.pages[step.page] + block.values, elements, scratch.values[step.page % 3]);
-        widened = step.page;
-      }
-      keys = scratch.keys;
-    }
-    if (step.keys > 48)
-      score(queries, keys, block.padded_dim, scores);
-    else
-      score_columns(queries, keys, block.padded_dim, step.keys, scores);
-    ahead.step();
-  };
-  const auto finish = [&](const Step& step, const std::uint16_t* weights) {
-    const std::byte* values = Int8 ? scratch.values[step.page % 3] : block.pages[step.page] + block.values;
-    mix(weights, values, block.padded_dim, step.keys > 32,
-        gathered_tile(block, all_gathered, step.tile).mixed);
+  const auto part = block.softcap > 0 ? soft_max<Tiles, true, true> : soft_max<Tiles, true, false>;
+  const auto whole = block.softcap > 0 ? soft_max<Tiles, false, true> : soft_max<Tiles, false, false>;
+  const auto finish = [&](const Step& step, const Turn& turn) {
+    Tiles::mix(block, step, scratch, turn, gathered_tile(block, all_gathered, step.tile).mixed);
   };
 
   Steps steps(block, chunk);
   Step before, now, coming;
   bool more = steps.next(now);
-  if (more) start(now, scratch.scores[0]);
-  for (int turn = 0, done = 0; more; turn ^= 1, ++done) {
+  if (more) Tiles::score(block, now, scratch, scratch.turns[0]);
+  for (int done = 0; more; ++done) {
+    const Turn &turn = scratch.turns[done % 2], &other = scratch.turns[(done + 1) % 2];
     more = steps.next(coming);
-    if (more) start(coming, scratch.scores[turn ^ 1]);
-    if (done > 0) finish(before, scratch.weights[turn ^ 1]);  // before raise_shift changes what it adds to
-    (now.partly_seen ? part : whole)(block, softmax, now, scratch.scores[turn], scratch.weights[turn],
+    if (more) Tiles::score(block, coming, scratch, other);
+    ahead.step();
+    if (done > 0) finish(before, other);  // before raise_shift changes what it adds to
+    (now.partly_seen ? part : whole)(block, softmax, now, Tiles(block, now, scratch, turn),
                                      gathered_tile(block, all_gathered, now.tile),
-                                     scratch.limits + now.tile * tile_rows);
-    if (!more) finish(now, scratch.weights[turn]);
+                                     scratch.limits + now.tile * lanes);
+    if (!more) finish(now, turn);
     before = now;
     now = coming;
   }
@@ -270,6 +233,16 @@ void write_out(const AttentionBlock& block, float* all_gathered) {
   }
 }
 
+struct Kind {
+  void (*pack_queries)(const AttentionBlock&, const Scratch&);
+  void (*run_chunk)(const AttentionBlock&, const Scratch&, std::int64_t, Ahead&, float*);
+};
+
+Kind kind_of(const AttentionBlock& block) {
+  if (block.int8) return {Int8Tiles::pack_queries, run_chunk<Int8Tiles>};
+  return {Bf16Tiles::pack_queries, run_chunk<Bf16Tiles>};
+}
+
 }  // namespace
 
 std::int64_t gathered_floats(const AttentionBlock& block) {
@@ -285,13 +258,13 @@ void attention(const AttentionBlock& block, const UpcomingPages& upcoming, std::
   const TileScope tiles;
   Scratch scratch = {};
   lay_out(block, memory, scratch);
-  pack_queries(block, scratch.queries);
-  const auto run = block.int8 ? run_chunk<true> : run_chunk<false>;
+  const Kind kind = kind_of(block);
+  kind.pack_queries(block, scratch);
   const std::int64_t first = block.first_chunk();
   Ahead ahead(upcoming, (block.end_page() - block.first_page()) * block.tiles());
-  run(block, scratch, first, ahead, scratch.gathered[0]);
+  kind.run_chunk(block, scratch, first, ahead, scratch.gathered[0]);
   for (std::int64_t chunk = first + 1; chunk < block.end_chunk(); ++chunk) {
-    run(block, scratch, chunk, ahead, scratch.gathered[1]);
+    kind.run_chunk(block, scratch, chunk, ahead, scratch.gathered[1]);
     join_all(block, scratch.gathered[0], scratch.gathered[1]);
   }
   write_out(block, scratch.gathered[0]);
@@ -302,10 +275,10 @@ void attention_chunk(const AttentionBlock& block, std::int64_t chunk, const Upco
   const TileScope tiles;
   Scratch scratch = {};
   lay_out(block, memory, scratch);
-  pack_queries(block, scratch.queries);
-  const auto run = block.int8 ? run_chunk<true> : run_chunk<false>;
+  const Kind kind = kind_of(block);
+  kind.pack_queries(block, scratch);
   Ahead ahead(upcoming, chunk_pages * block.tiles());
-  run(block, scratch, chunk, ahead, gathered);
+  kind.run_chunk(block, scratch, chunk, ahead, gathered);
 }
 
 void join_chunks(const AttentionBlock& block, float* gathered) {

@@ -1,5 +1,5 @@
-// What attention_amx.cpp and its tiles (attention_tiles_amx.h) share: a block's steps, its scratch, what its
-// rows gather.
+// What attention_amx.cpp and its two kinds of tiles (attention_bf16_amx.h, attention_int8_amx.h) share: a
+// block's steps, its scratch, what its rows gather.
 #pragma once
 
 #include <immintrin.h>
@@ -35,15 +35,21 @@ inline Gathered gathered_tile(const AttentionBlock& block, float* gathered, std:
   return {mixed, sums, sums + tile_rows * lanes};
 }
 
-/// Scratch of one block. Of two scores and weights one is being filled while the other is read.
+/// Of one step: one is being filled while the other is read.
+struct Turn {
+  std::byte* scores;     ///< [16, 64], 4 bytes each
+  std::byte* weights;    ///< [16, 64], 2 bytes each, in int8 1
+  float* weight_scales;  ///< int8: [16]
+};
+
+/// Scratch of one block.
 struct Scratch {
-  std::uint16_t* queries;     ///< [tiles * 16, padded_dim]
-  float* limits;              ///< [tiles * 16]: the largest score up to which a row keeps its shift
-  float* scores[2];           ///< of a step: [16, 64]
-  std::uint16_t* weights[2];  ///< of a step: [16, 64]
-  std::byte* keys;            ///< int8: of a page, as bf16
-  std::byte* values[3];       ///< int8: the same, of the page that comes, this one and the one before
-  float* gathered[2];         ///< over all chunks; in one
+  std::byte* queries;   ///< [tiles * 16, padded_dim], 2 bytes each, in int8 1
+  float* query_scales;  ///< int8: [tiles * 16]
+  float* limits;        ///< [tiles * 16]: the largest score up to which a row keeps its shift
+  Turn turns[2];
+  std::int32_t* products;  ///< int8: [16, padded_dim], weights times values of a step
+  float* gathered[2];      ///< over all chunks; in one
 };
 
 /// A tile of 16 rows of a block and a page that at least one of them sees something of.

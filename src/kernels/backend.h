@@ -45,22 +45,20 @@ inline constexpr std::int64_t page_positions = 64;
 /// holds, for each KV head, the keys transposed [padded_dim, 64], and after all keys the values [64,
 /// padded_dim] of each head, in `type`: f32, bf16 or int8. Transposed, the scores of neighbouring keys are
 /// neighbours in memory, and neither q k nor p v needs a sum across a vector; padded_dim is head_dim rounded
-/// up to 16 (a 512-bit vector), so that neither needs a tail. In bf16 and int8, two neighbouring rows (of d
-/// in the keys, of positions in the values) are interleaved element by element, as the matrix units of CPUs
-/// read bf16, and padded_dim is a multiple of 32, the depth of their products. In int8, each position's key
-/// of a head, and its value, have a scale (quantise_activations of kernels/quantise.h): float32 [64] behind
-/// the head's keys, and behind its values.
+/// up to 16 (a 512-bit vector), so that neither needs a tail. In bf16, two neighbouring rows (of d in the
+/// keys, of positions in the values) are interleaved element by element, in int8 four, as the matrix units of
+/// CPUs read them, and padded_dim is a multiple of 32 or 64, the depth of their products. In int8, each
+/// position's key and value of a head have a scale (kernels/quantise.h, quantise_activations): float32 [64]
+/// behind the head's keys, and behind its values.
 struct KvLayout {
   std::int64_t kv_heads = 0, head_dim = 0;
   Compute type = Compute::f32;
 
   std::int64_t element_bytes() const { return type == Compute::f32 ? 4 : type == Compute::bf16 ? 2 : 1; }
   std::int64_t padded_dim() const {
-    const std::int64_t granule = type == Compute::f32 ? 16 : 32;
+    const std::int64_t granule = type == Compute::f32 ? 16 : 64 / element_bytes();
     return (head_dim + granule - 1) / granule * granule;
   }
-  /// Neighbouring rows that are interleaved.
-  std::int64_t interleaved() const { return type == Compute::f32 ? 1 : 2; }
   /// Elements of one head's keys, or of its values, in a page.
   std::int64_t head_elements() const { return padded_dim() * page_positions; }
   /// Bytes from one head's keys to the next one's, and of its values as well.

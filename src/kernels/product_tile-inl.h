@@ -1,5 +1,5 @@
 // The inner product of product_floats.cpp and attention.cpp: rows of floats times a matrix of float32, paired
-// bf16 (packed_matrix.h) or paired int8 (of the cache), in tiles that stay in registers. Included once for
+// bf16 (packed_matrix.h) or quads of int8 (the cache's), in tiles that stay in registers. Included once for
 // each instruction set.
 
 #if defined(FATHOM_PRODUCT_TILE_INL_H) == defined(HWY_TARGET_TOGGLE)
@@ -91,14 +91,14 @@ HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t ld
     for (std::size_t v = 0; v < P * V; ++v) hn::StoreU(sums[r][v], d, c + r * ldc + v * lanes);
 }
 
-// The same for int8 without its scales, rows interleaved as those of bf16.
+// The same for int8 without its scales: each 32-bit lane holds rows k (lowest byte) to k + 3, `inner` is
+// rounded up to a multiple of 4.
 template <std::size_t R, std::size_t V, std::size_t P>
 HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t lda, const std::int8_t* b,
                                std::size_t ldb, std::size_t panel, float* c, std::size_t ldc,
                                bool accumulate) {
   const D d;
   const hn::RebindToSigned<D> d32;
-  const hn::Rebind<std::int16_t, D> d16;
   constexpr std::size_t lanes = hn::MaxLanes(d);
   hn::Vec<D> sums[R][P * V];
 #pragma GCC unroll 8
@@ -106,20 +106,21 @@ HWY_NOINLINE void product_tile(std::size_t inner, const float* a, std::size_t ld
 #pragma GCC unroll 32
     for (std::size_t v = 0; v < P * V; ++v)
       sums[r][v] = accumulate ? hn::LoadU(d, c + r * ldc + v * lanes) : hn::Zero(d);
-  for (std::size_t k = 0; k < inner; k += 2) {
+  for (std::size_t k = 0; k < inner; k += 4) {
     const std::int8_t* from = b + k * ldb;
 #pragma GCC unroll 32
     for (std::size_t v = 0; v < P * V; ++v) {
-      const auto pair = hn::PromoteTo(
-          d32,
-          hn::LoadU(d16, reinterpret_cast<const std::int16_t*>(from + v / V * panel + v % V * lanes * 2)));
-      const auto even = hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(pair)));
-      const auto odd = hn::ConvertTo(d, hn::ShiftRight<8>(pair));
+      const auto quad =
+          hn::LoadU(d32, reinterpret_cast<const std::int32_t*>(from + v / V * panel + v % V * lanes * 4));
+      const auto add = [&](std::size_t i, hn::Vec<D> w) {
 #pragma GCC unroll 8
-      for (std::size_t r = 0; r < R; ++r) {
-        sums[r][v] = hn::MulAdd(hn::Set(d, a[r * lda + k]), even, sums[r][v]);
-        sums[r][v] = hn::MulAdd(hn::Set(d, a[r * lda + k + 1]), odd, sums[r][v]);
-      }
+        for (std::size_t r = 0; r < R; ++r)
+          sums[r][v] = hn::MulAdd(hn::Set(d, a[r * lda + k + i]), w, sums[r][v]);
+      };
+      add(0, hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(quad))));
+      add(1, hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<16>(quad))));
+      add(2, hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<8>(quad))));
+      add(3, hn::ConvertTo(d, hn::ShiftRight<24>(quad)));
     }
   }
 #pragma GCC unroll 8
@@ -133,7 +134,7 @@ template <std::size_t R, class T>
 HWY_INLINE void product_rows(std::size_t inner, const float* a, std::size_t lda, const T* b, std::size_t ldb,
                              std::size_t columns, float* c, std::size_t ldc, bool accumulate) {
   constexpr std::size_t lanes = hn::MaxLanes(D());
-  constexpr std::size_t paired = sizeof(T) == 4 ? 1 : 2;  // rows of b that are interleaved
+  constexpr std::size_t paired = 4 / sizeof(T);  // rows of b that are interleaved in a word
   std::size_t column = 0;
   for (; column + tile_vectors * lanes <= columns; column += tile_vectors * lanes)
     product_tile<R, tile_vectors, 1>(inner, a, lda, b + column * paired, ldb, 0, c + column, ldc, accumulate);

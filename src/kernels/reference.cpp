@@ -64,7 +64,7 @@ double activate(GateActivation activation, double x) {
   return std::max(x, 0.0);
 }
 
-// One head's keys or values in a page, as a matrix of rows, some of which are interleaved.
+// One head's keys or values in a page, as a matrix of rows that are interleaved in words of 32 bits.
 class Stored {
  public:
   static Stored keys(const KvLayout& layout, const AttentionSpan& span, std::int64_t head,
@@ -115,8 +115,8 @@ class Stored {
   std::int64_t index(std::int64_t d) const {
     const std::int64_t row = transposed_ ? d : position_, column = transposed_ ? position_ : d;
     const std::int64_t columns = transposed_ ? page_positions : layout_.padded_dim();
-    const std::int64_t group = layout_.interleaved();
-    return (row / group * columns + column) * group + row % group;
+    const std::int64_t in_word = 4 / layout_.element_bytes();
+    return (row / in_word * columns + column) * in_word + row % in_word;
   }
   float& scale() const { return reinterpret_cast<float*>(data_ + layout_.head_elements())[position_]; }
 

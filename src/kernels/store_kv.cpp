@@ -16,7 +16,7 @@ class ConvertedRow {
  public:
   explicit ConvertedRow(const KvLayout& layout)
       : width_(static_cast<std::size_t>(layout.head_dim)),
-        padded_((static_cast<std::size_t>(layout.padded_dim()) + 63) / 64 * 64),
+        padded_(static_cast<std::size_t>(layout.padded_dim())),
         row_(padded_),
         tiles_(std::is_same_v<T, std::int8_t> ? padded_ * 16 : 0) {}
 
@@ -46,8 +46,8 @@ class ConvertedRow {
 template <typename T>
 void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
               const float* values, std::int64_t stride) {
-  // Neighbouring rows that are interleaved travel as one word.
-  constexpr std::int64_t per_word = sizeof(T) == 4 ? 1 : 2, word_bytes = per_word * sizeof(T);
+  // Neighbouring rows that are interleaved travel as one 32-bit word.
+  constexpr std::int64_t per_word = 4 / sizeof(T);
   ConvertedRow<T> row(layout);
   // Row by row: a row's values lie together, while those of one dimension are a whole row of the batch apart.
   for (std::int64_t t = 0; t < span.count; ++t) {
@@ -60,8 +60,7 @@ void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv
     };
     put_scale(key_page, row.convert(keys + source));
     for (std::int64_t d = 0; d < layout.head_dim; d += per_word)
-      std::memcpy(key_page + (d / per_word * page_positions + position) * word_bytes, row.data() + d,
-                  word_bytes);
+      std::memcpy(key_page + (d / per_word * page_positions + position) * 4, row.data() + d, 4);
     put_scale(value_page, row.convert(values + source));
     T* value_row = reinterpret_cast<T*>(value_page) + position / per_word * layout.padded_dim() * per_word +
                    position % per_word;
@@ -70,15 +69,14 @@ void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv
 }
 
 void fetch_kv(const KvLayout& layout, const AttentionSpan& span) {
-  const std::int64_t per_word = layout.interleaved(), word_bytes = per_word * layout.element_bytes();
-  const std::int64_t position = span.first % page_positions;
+  const std::int64_t per_word = 4 / layout.element_bytes(), position = span.first % page_positions;
   const std::byte* page = span.pages[span.first / page_positions];
   for (std::int64_t head = 0; head < layout.kv_heads; ++head) {
     const std::byte* keys = page + head * layout.head_bytes();
     const std::byte* values = keys + layout.kv_heads * layout.head_bytes();
     for (std::int64_t d = 0; d < layout.head_dim; d += per_word)
-      __builtin_prefetch(keys + (d / per_word * page_positions + position) * word_bytes, 1);
-    const std::int64_t row = layout.padded_dim() * word_bytes;
+      __builtin_prefetch(keys + (d / per_word * page_positions + position) * 4, 1);
+    const std::int64_t row = layout.padded_dim() * 4;
     for (std::int64_t byte = 0; byte < row; byte += 64)
       __builtin_prefetch(values + position / per_word * row + byte, 1);
   }

@@ -16,6 +16,7 @@
 #include "kernels/aligned.h"
 #include "kernels/bf16.h"
 #include "kernels/isa.h"
+#include "kernels/quantise.h"
 
 namespace fathom {
 namespace {
@@ -294,6 +295,18 @@ struct AttentionCase {
   std::vector<std::pair<std::int64_t, std::int64_t>> spans;  // first, count
 };
 
+// As tiles have it.
+void round_query(Compute type, std::span<float> query) {
+  if (type == Compute::int8) {
+    std::vector<std::int8_t> q(query.size());
+    const float scale = quantise_activations(query, q);
+    std::ranges::transform(q, query.begin(),
+                           [scale](std::int8_t v) { return scale * static_cast<float>(v); });
+  } else {
+    for (float& v : query) v = from_bf16(to_bf16(v));
+  }
+}
+
 std::vector<float> attend(const Backend& backend, const AttentionCase& test, Compute type) {
   const KvLayout layout = {.kv_heads = test.kv_heads, .head_dim = test.head_dim, .type = type};
   // Rows lie further apart than they are wide, as q, k and v do that one product wrote.
@@ -319,15 +332,23 @@ std::vector<float> attend(const Backend& backend, const AttentionCase& test, Com
   }
   const auto keys = normals(random, rows * stride, 2), values = normals(random, rows * stride);
   auto queries = normals(random, rows * query_stride, 2);
-  for (float& q : queries) q = from_bf16(to_bf16(q));  // as tiles have them
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t head = 0; head < test.heads; ++head)
+      round_query(type, std::span(queries).subspan(
+                            static_cast<std::size_t>(row * query_stride + head * test.head_dim),
+                            static_cast<std::size_t>(test.head_dim)));
   backend.store_kv(layout, spans, keys.data(), values.data(), stride);
   std::vector<float> out(static_cast<std::size_t>(rows * test.heads * test.head_dim));
   backend.attention(shape, spans, queries.data(), out.data());
   return out;
 }
 
-// Tiles round the weights of the softmax to bf16, each by up to 2^-9, and so at most the result too.
-double attention_tolerance(Compute type) { return type != Compute::f32 && isa() == Isa::amx ? 0x1p-8 : 3e-6; }
+// Tiles round the weights of the softmax: bf16 each by up to 2^-9, and so at most the result too; int8 by up
+// to 2^-9 of the largest in a page, up to 64 of them, so that the result is off by some sqrt(64) of that.
+double attention_tolerance(Compute type) {
+  if (isa() != Isa::amx || type == Compute::f32) return 3e-6;
+  return type == Compute::bf16 ? 0x1p-8 : 0x1p-6;
+}
 
 TEST_P(CacheTest, Attention) {
   const std::vector<AttentionCase> cases = {
