@@ -54,9 +54,9 @@ What `--kv` costs and brings. By default keys and values are kept in float32 wit
 |---|--:|--:|--:|--:|--:|--:|
 {kv_rows}
 
-- **bf16**: keys, values, queries and the softmax's weights rounded to bfloat16.
-- **int8**: keys and values as 8-bit integers, with one float32 scale for each position's key of a head and one for its value; queries and the
-  softmax's weights have 16 bits or more.
+- **bf16**: keys and values rounded to bfloat16.
+- **int8**: keys and values as 8-bit integers, with one float32 scale for each position's key of a head and one for its value.
+  Where tiles (AMX) compute, queries and the softmax's weights become 8-bit integers as well, when they are known.
 
 Quality is that of bf16 weights, speed that of int8 weights, beside which reading keys and values takes most of the time.
 

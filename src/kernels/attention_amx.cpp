@@ -54,7 +54,7 @@ std::int64_t lay_out(const AttentionBlock& block, std::byte* memory, Scratch& sc
     return part;
   };
   const auto take_floats = [&](std::int64_t count) { return reinterpret_cast<float*>(take(count * 4)); };
-  const std::int64_t rows = block.tiles() * 16, element = block.int8 ? 1 : 2;
+  const std::int64_t rows = block.tiles() * tile_rows, element = block.int8 ? 1 : 2;
   scratch.queries = take(rows * block.padded_dim * element);
   scratch.query_scales = take_floats(rows);
   scratch.limits = take_floats(rows);
@@ -101,7 +101,7 @@ void soft_max(const AttentionBlock& block, const Softmax& softmax, const Step& s
               const Gathered& gathered, float* limits) {
   const __m512 scale = _mm512_set1_ps(softmax.scale), lowest = _mm512_set1_ps(-__builtin_inff());
   const __m512 cap = _mm512_set1_ps(softmax.softcap), inner = _mm512_set1_ps(softmax.inner);
-  const std::int64_t begin = step.tile * Tiles::rows;
+  const std::int64_t begin = step.tile * tile_rows;
   std::int64_t position = block.first + begin / block.group - step.page * page_keys;  // within the page
   std::int64_t head = begin % block.group;
   for (std::int64_t row = 0; row < step.rows; ++row) {
@@ -163,7 +163,7 @@ void run_chunk(const AttentionBlock& block, const Scratch& scratch, std::int64_t
                float* all_gathered) {
   for (std::int64_t tile = 0; tile < block.tiles(); ++tile) {
     const Gathered gathered = gathered_tile(block, all_gathered, tile);
-    for (std::int64_t i = 0; i < Tiles::rows * (block.padded_dim + lanes); i += lanes)
+    for (std::int64_t i = 0; i < tile_rows * (block.padded_dim + lanes); i += lanes)
       _mm512_store_ps(gathered.mixed + i, _mm512_setzero_ps());  // and the sums, which follow
     _mm512_store_ps(gathered.shifts, _mm512_set1_ps(no_shift));
     _mm512_store_ps(scratch.limits + tile * lanes, _mm512_set1_ps(-__builtin_inff()));
@@ -214,14 +214,14 @@ void join(std::int64_t rows, std::int64_t padded_dim, const Gathered& to, const 
 
 void join_all(const AttentionBlock& block, float* to, float* from) {
   for (std::int64_t tile = 0; tile < block.tiles(); ++tile)
-    join(least(block.tile_rows(), block.rows() - tile * block.tile_rows()), block.padded_dim,
-         gathered_tile(block, to, tile), gathered_tile(block, from, tile));
+    join(least(tile_rows, block.rows() - tile * tile_rows), block.padded_dim, gathered_tile(block, to, tile),
+         gathered_tile(block, from, tile));
 }
 
 void write_out(const AttentionBlock& block, float* all_gathered) {
   for (std::int64_t row = 0; row < block.rows(); ++row) {
-    const Gathered gathered = gathered_tile(block, all_gathered, row / block.tile_rows());
-    const std::int64_t within = row % block.tile_rows();
+    const Gathered gathered = gathered_tile(block, all_gathered, row / tile_rows);
+    const std::int64_t within = row % tile_rows;
     const __m512 inverse =
         _mm512_set1_ps(1 / _mm512_reduce_add_ps(_mm512_load_ps(gathered.sums + within * lanes)));
     const std::int64_t to = row / block.group * block.out_stride + row % block.group * block.head_dim;

@@ -29,11 +29,8 @@ struct AttentionBlock {
   std::int64_t query_stride = 0, out_stride = 0;  // elements between tokens
 
   std::int64_t rows() const { return tokens * group; }
-  std::int64_t tile_rows() const { return int8 ? 8 : 16; }
-  std::int64_t tiles() const { return (rows() + tile_rows() - 1) / tile_rows(); }
+  std::int64_t tiles() const { return (rows() + 15) / 16; }
   std::int64_t head_bytes() const { return padded_dim * 64 * (int8 ? 1 : 2) + (int8 ? 64 * 4 : 0); }
-  /// As little to compute as there can be for its pages, as for a single token.
-  bool few_rows() const { return rows() <= 16; }
   std::int64_t first_page() const { return window > 0 && first >= window ? (first - window + 1) / 64 : 0; }
   std::int64_t end_page() const { return (first + tokens - 1) / 64 + 1; }
   std::int64_t first_chunk() const { return first_page() / chunk_pages; }
@@ -42,8 +39,8 @@ struct AttentionBlock {
 };
 
 /// What a block's rows have gathered over one chunk: sum and mix of the values with weights 2^(s - shift),
-/// where 2^s is e^score. For each tile of rows: mixed [rows, padded_dim], sums [rows, 16] (the sum of a row
-/// is that of its 16), shifts [16].
+/// where 2^s is e^score. For each tile of 16 rows: mixed [16, padded_dim], sums [16, 16] (the sum of a row is
+/// that of its 16), shifts [16].
 std::int64_t gathered_floats(const AttentionBlock& block);
 
 /// Bytes of scratch, at a multiple of 64, that attention() of this block needs; attention_chunk() needs less.

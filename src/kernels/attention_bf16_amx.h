@@ -1,4 +1,4 @@
-// Attention over bf16 pages: queries and the softmax's weights are rounded to bf16, and a tile holds 16 rows.
+// Attention over bf16 pages: queries and the softmax's weights are rounded to bf16.
 #pragma once
 
 #include "kernels/attention_steps_amx.h"
@@ -7,13 +7,11 @@ namespace fathom::amx {
 
 class Bf16Tiles {
  public:
-  static constexpr std::int64_t rows = 16;  ///< of a block in a tile
-
   /// Rounds the block's queries to bf16; rows and columns of padding are zeros.
   static void pack_queries(const AttentionBlock& block, const Scratch& scratch) {
     auto* to = reinterpret_cast<std::uint16_t*>(scratch.queries);
     std::int64_t token = 0, head = 0;
-    for (std::int64_t row = 0; row < block.tiles() * rows; ++row, to += block.padded_dim) {
+    for (std::int64_t row = 0; row < block.tiles() * tile_rows; ++row, to += block.padded_dim) {
       const std::int64_t readable = row < block.rows() ? block.head_dim : 0;
       const float* from = block.queries + token * block.query_stride + head * block.head_dim;
       for (std::int64_t i = 0; i < block.padded_dim; i += lanes) {
@@ -27,7 +25,7 @@ class Bf16Tiles {
   /// turn.scores = the tile's queries times the page's keys.
   static void score(const AttentionBlock& block, const Step& step, const Scratch& scratch, const Turn& turn) {
     const auto* queries =
-        reinterpret_cast<const std::uint16_t*>(scratch.queries) + step.tile * rows * block.padded_dim;
+        reinterpret_cast<const std::uint16_t*>(scratch.queries) + step.tile * tile_rows * block.padded_dim;
     const std::byte* keys = block.pages[step.page] + block.keys;
     auto* scores = reinterpret_cast<float*>(turn.scores);
     if (step.keys > 48)

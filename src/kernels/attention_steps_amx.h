@@ -11,7 +11,7 @@
 
 namespace fathom::amx {
 
-inline constexpr std::int64_t page_keys = 64, lanes = 16;
+inline constexpr std::int64_t tile_rows = 16, page_keys = 64, lanes = 16;
 
 inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t largest(std::int64_t a, std::int64_t b) { return a < b ? b : a; }
@@ -26,33 +26,33 @@ struct Gathered {
 };
 
 inline std::int64_t gathered_tile_floats(const AttentionBlock& block) {
-  return block.tile_rows() * (block.padded_dim + lanes) + lanes;
+  return tile_rows * (block.padded_dim + lanes) + lanes;
 }
 
 inline Gathered gathered_tile(const AttentionBlock& block, float* gathered, std::int64_t tile) {
   float* mixed = gathered + tile * gathered_tile_floats(block);
-  float* sums = mixed + block.tile_rows() * block.padded_dim;
-  return {mixed, sums, sums + block.tile_rows() * lanes};
+  float* sums = mixed + tile_rows * block.padded_dim;
+  return {mixed, sums, sums + tile_rows * lanes};
 }
 
 /// Of one step: one is being filled while the other is read.
 struct Turn {
   std::byte* scores;     ///< [16, 64], 4 bytes each
   std::byte* weights;    ///< [16, 64], 2 bytes each, in int8 1
-  float* weight_scales;  ///< int8: [8]
+  float* weight_scales;  ///< int8: [16]
 };
 
 /// Scratch of one block.
 struct Scratch {
   std::byte* queries;   ///< [tiles * 16, padded_dim], 2 bytes each, in int8 1
-  float* query_scales;  ///< int8: [tiles * 8]
+  float* query_scales;  ///< int8: [tiles * 16]
   float* limits;        ///< [tiles * 16]: the largest score up to which a row keeps its shift
   Turn turns[2];
   std::int32_t* products;  ///< int8: [16, padded_dim], weights times values of a step
   float* gathered[2];      ///< over all chunks; in one
 };
 
-/// A tile of rows of a block and a page that at least one of them sees something of.
+/// A tile of 16 rows of a block and a page that at least one of them sees something of.
 struct Step {
   std::int64_t tile = 0, page = 0;
   std::int64_t rows = 0;     // of the tile that are not padding
@@ -73,8 +73,8 @@ class Steps {
     for (;;) {
       if (++tile_ == block_.tiles()) tile_ = 0, ++page_;
       if (page_ >= end_) return false;
-      const std::int64_t first_row = tile_ * block_.tile_rows();
-      const std::int64_t rows = least(block_.rows() - first_row, block_.tile_rows());
+      const std::int64_t first_row = tile_ * tile_rows;
+      const std::int64_t rows = least(block_.rows() - first_row, tile_rows);
       const std::int64_t oldest = block_.first + first_row / block_.group;
       const std::int64_t newest = block_.first + (first_row + rows - 1) / block_.group;
       const std::int64_t begin = page_ * page_keys, end = begin + page_keys;

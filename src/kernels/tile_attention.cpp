@@ -58,8 +58,8 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
         const auto index = static_cast<std::int64_t>(blocks_.size());
         blocks_.push_back(block);
         splits_.push_back({.gathered = gathered_floats_});
-        // One sequence has few such blocks.
-        if (block.few_rows() && block.chunks() > 1) {
+        // One tile has as little to compute as there can be for its pages, and one sequence few such blocks.
+        if (block.tiles() == 1 && block.chunks() > 1) {
           splits_.back().remaining = static_cast<std::int32_t>(block.chunks());
           gathered_floats_ += block.chunks() * amx::gathered_floats(block);
           for (std::int64_t chunk = block.first_chunk(); chunk < block.end_chunk(); ++chunk)
@@ -75,7 +75,7 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
 // What a unit reads of the cache; nothing where its arithmetic takes longer than that.
 amx::UpcomingPages TileAttention::pages_of(const Unit& unit) const {
   const amx::AttentionBlock& block = blocks_[static_cast<std::size_t>(unit.block)];
-  if (!block.few_rows()) return {};
+  if (block.tiles() > 1) return {};
   if (unit.chunk < 0) return {&block, block.first_page(), block.end_page()};
   return {&block, std::max(block.first_page(), unit.chunk * amx::chunk_pages),
           std::min(block.end_page(), (unit.chunk + 1) * amx::chunk_pages)};

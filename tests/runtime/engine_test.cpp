@@ -210,8 +210,9 @@ TEST(Engine, ClosedSequencesLeaveTheirPagesToNewOnes) {
   EXPECT_EQ(engine.length(sequence), 64);
 }
 
-// A key or value is off by at most 1/254 of the largest of its head, by a third of that on average: the
-// logits' differences, as a root of their mean square, stay within a fiftieth of the logits'.
+// A key, a value and, by tiles, a query is off by at most 1/254 of the largest of its head, by about half
+// that on average. Through some layers logits' differences, as a root of their mean square, stay within 3 %
+// of the logits'.
 TEST(Engine, KeysAndValuesInEightBitsStayNearFloats) {
   for (const std::string name : {"llama", "gemma2", "gemma3", "mistral-window", "qwen3"}) {
     const Checkpoint model = load(name);
@@ -225,7 +226,7 @@ TEST(Engine, KeysAndValuesInEightBitsStayNearFloats) {
       differences += std::pow(double{got[i]} - expected[i], 2);
       squares += std::pow(double{expected[i]}, 2);
     }
-    EXPECT_LT(std::sqrt(differences / squares), 0.02) << name;
+    EXPECT_LT(std::sqrt(differences / squares), 0.03) << name;
     EXPECT_GT(differences, 0) << name;
   }
 }
