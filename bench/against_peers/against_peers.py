@@ -21,7 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-DTYPES = ("bf16", "int8", "int4")
+# What Fathom computes in, and from which of the peers' files; q8_0 and q4_0 are GGUF's own integers, as llama.cpp has them.
+DTYPES = {"bf16": ("bf16", "bf16"), "int8": ("int8", "bf16"), "int4": ("int4", "bf16"), "q8_0": ("native", "model-Q8_0.gguf"),
+          "q4_0": ("native", "model-Q4_0.gguf")}
 PROMPT = "The capital of France is"
 
 
@@ -105,10 +107,10 @@ class Fathom:
     lines_together = False
 
     def __init__(self, options):
-        self.program, self.model, self.options = Path(options.fathom), Path(options.model), options
+        self.program, self.options = Path(options.fathom), options
 
     def missing(self) -> str | None:
-        for path, remedy in ((self.program, "make build"), (self.model, "setup.sh, or --model")):
+        for path, remedy in ((self.program, "make build"), (self.options.peers / "models", "setup.sh")):
             if not path.exists():
                 return f"{path} ({remedy})"
 
@@ -120,16 +122,18 @@ class Fathom:
 
     def samples(self, line: Line) -> list[float]:
         work, options = line.work, self.options
-        common = ["--dtype", line.dtype, "--threads", options.threads, "--quiet"]
+        dtype, model = DTYPES[line.dtype]
+        model = options.peers / "models" / model
+        common = ["--dtype", dtype, "--threads", options.threads, "--quiet"]
         if work.phase != "start":
             common += ["--kv", options.kv]
         environment = {"FATHOM_ISA": options.isa} if options.isa else {}
         if work.phase == "start":
-            command = [self.program, "generate", self.model, "--prompt", PROMPT, "--max-tokens", 1, *common]
+            command = [self.program, "generate", model, "--prompt", PROMPT, "--max-tokens", 1, *common]
             return [first_byte(command) for _ in range(options.repetitions)]
         prompt, generate = (work.tokens, 0) if work.phase == "prompt" else (0, work.tokens)
         repetitions = 1 if work.phase == "memory" else options.repetitions
-        out, _ = run([self.program, "bench", self.model, "--prompt", prompt, "--generate", generate, "--depth", work.depth,
+        out, _ = run([self.program, "bench", model, "--prompt", prompt, "--generate", generate, "--depth", work.depth,
                       "--batch", work.batch, "--repetitions", repetitions, "--json", "-", *common], environment)
         test = json.loads(out)["tests"][0]
         return [test["peak_memory"] / 2**20] if work.phase == "memory" else test["samples"]
@@ -140,7 +144,7 @@ class LlamaCpp:
     batches and long contexts."""
     name = "llama.cpp"
     lines_together = False
-    types = {"bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
+    types = {"bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 
     def __init__(self, options):
         self.programs = options.peers / ("llama/bin-" + options.isa if options.isa else "llama/bin")
@@ -184,7 +188,7 @@ class Vllm:
     than its W8A8, which stands in for them."""
     name = "vLLM"
     lines_together = True
-    types = {"bf16": "bf16", "int8": "w8a8", "int4": "w8a8"}
+    types = {"bf16": "bf16", "int8": "w8a8", "int4": "w8a8", "q8_0": "w8a8", "q4_0": "w8a8"}
 
     def __init__(self, options):
         self.home, self.models, self.options = options.peers / "vllm", options.peers / "models", options
@@ -289,7 +293,6 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, required=True, help="the directory that setup.sh filled")
     parser.add_argument("--fathom", default=HERE.parent.parent / "build/release/fathom", help="the program")
-    parser.add_argument("--model", help="what Fathom loads; default: PEERS/models/bf16")
     parser.add_argument("--lines", type=lines_of, default=",".join(f"{work}-bf16" for work in WORKS),
                         help=f"WORK-DTYPE,...: {', '.join(WORKS)}; {', '.join(DTYPES)}")
     parser.add_argument("--isa", choices=("avx512", "avx2"), help="hold Fathom and llama.cpp to an instruction set "
@@ -302,7 +305,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the figures, anew after each round")
     options = parser.parse_args()
     options.peers = options.peers.resolve()
-    options.model = options.model or options.peers / "models/bf16"
     return options
 
 
