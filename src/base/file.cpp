@@ -7,6 +7,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "base/error.h"
@@ -38,6 +40,18 @@ class Descriptor {
   std::size_t size_ = 0;
 };
 
+// Where files are mapped, so that nothing else is ever taken for one.
+struct {
+  std::mutex mutex;
+  std::map<const std::byte*, std::size_t> sizes;
+} mappings;
+
+void unmap(void* address, std::size_t size) {
+  const std::lock_guard lock(mappings.mutex);
+  mappings.sizes.erase(static_cast<const std::byte*>(address));
+  ::munmap(address, size);
+}
+
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
@@ -46,8 +60,23 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   if (size == 0) return;  // mmap refuses empty files; an empty span says the same
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.value(), 0);
   if (address == MAP_FAILED) fail("{}: cannot map {} bytes: {}", path.string(), size, std::strerror(errno));
-  owner_ = std::shared_ptr<const void>(address, [address, size](const void*) { ::munmap(address, size); });
+  owner_ = std::shared_ptr<const void>(address, [address, size](const void*) { unmap(address, size); });
   bytes_ = {static_cast<const std::byte*>(address), size};
+  const std::lock_guard lock(mappings.mutex);
+  mappings.sizes.emplace(bytes_.data(), size);
+}
+
+void release_pages(std::span<const std::byte> bytes) {
+  const std::lock_guard lock(mappings.mutex);
+  auto mapping = mappings.sizes.upper_bound(bytes.data());
+  if (mapping == mappings.sizes.begin()) return;
+  --mapping;
+  const auto begin = static_cast<std::size_t>(bytes.data() - mapping->first), end = begin + bytes.size();
+  if (end > mapping->second) return;
+  // Pages that lie in these bytes as a whole.
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t first = (begin + page - 1) / page * page, last = end / page * page;
+  if (first < last) ::madvise(const_cast<std::byte*>(mapping->first) + first, last - first, MADV_DONTNEED);
 }
 
 std::string read_file(const std::filesystem::path& path, std::size_t limit) {

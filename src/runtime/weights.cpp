@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "base/file.h"
+
 namespace fathom {
 namespace {
 
@@ -81,14 +83,18 @@ Compute head_type(Compute compute) {
 Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute) {
   Weights weights;
   weights.layers.reserve(static_cast<std::size_t>(checkpoint.plan.layers));
-  for (std::int64_t layer = 0; layer < checkpoint.plan.layers; ++layer)
+  for (std::int64_t layer = 0; layer < checkpoint.plan.layers; ++layer) {
     weights.layers.push_back(pack_layer(checkpoint, layer, backend, compute));
+    for (const Linear linear : all_linears)
+      release_pages(checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight").data);
+  }
   for (std::int64_t adapter = 0; adapter < checkpoint.plan.adapters(); ++adapter)
     weights.adapters.push_back(
         pack_adapter(checkpoint, adapter, backend, compute == Compute::f32 ? compute : Compute::bf16));
   weights.embedding = checkpoint.tensor("model.embed_tokens.weight");
   weights.final_norm = norm_gain(checkpoint.config, checkpoint.tensor("model.norm.weight"));
   weights.head = backend.pack(std::array{LinearPart{&checkpoint.head()}}, head_type(compute));
+  release_pages(checkpoint.head().data);
   return weights;
 }
 

@@ -41,6 +41,17 @@ TEST(File, ADeviceIsWrittenNotReplaced) {
   std::filesystem::remove(path);
 }
 
+TEST_F(FileTest, PagesGivenBackAreReadAgain) {
+  const auto path = scratch() / "pages";
+  write_file(path, std::string(50'000, 'x'));
+  const MappedFile file(path);
+  release_pages(file.bytes().subspan(100, 40'000));
+  EXPECT_EQ(std::ranges::count(file.bytes(), std::byte{'x'}), 50'000);
+  std::vector<std::byte> own(50'000, std::byte{1});  // not a file's: stays
+  release_pages(own);
+  EXPECT_EQ(std::ranges::count(own, std::byte{1}), 50'000);
+}
+
 TEST(File, MappingAnEmptyFileGivesNoBytesAndAFolderIsRefused) {
   const auto path = scratch() / "empty";
   std::ofstream(path).close();
