@@ -26,6 +26,8 @@ class AdamW {
   /// One update with gradients scaled down to the norm `options.clip` if `norm` is above; then they are
   /// zeroed.
   void step(double learning_rate, double norm);
+  /// Zeroes the gradients without an update.
+  void discard();
 
   /// Masters ("weight/NAME") and both moments ("exp_avg/NAME", "exp_avg_sq/NAME") as float32 views, for a
   /// checkpoint.

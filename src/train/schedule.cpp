@@ -21,6 +21,18 @@ const char* name(Trainable trainable) {
   return "lora";
 }
 
+const char* name(BadStep action) {
+  switch (action) {
+    case BadStep::note:
+      return "note";
+    case BadStep::skip:
+      return "skip";
+    case BadStep::stop:
+      break;
+  }
+  return "stop";
+}
+
 // Until then every step's measurement may also lengthen the run; the first is slowed by memory that is
 // touched for the first time.
 constexpr std::int64_t steps_of_measuring = 3;
@@ -53,6 +65,12 @@ Json to_json(const TrainOptions& options) {
           {"bf16", options.bf16},
           {"seed", options.seed},
           {"bos", options.bos},
+          {"within_documents", options.within_documents},
+          {"guard",
+           {{"on_nan", name(options.guard.on_nan)},
+            {"on_spike", name(options.guard.on_spike)},
+            {"spike_deviations", options.guard.spike_deviations}}},
+          {"evaluate_every", options.evaluate_every},
           {"checkpoint_every", options.checkpoint_every},
           {"max_minutes", options.max_minutes}};
 }
@@ -81,6 +99,11 @@ void check_options(const TrainOptions& options) {
   check("epsilon", options.epsilon, 1e-30, 1);
   check("weight_decay", options.weight_decay, 0, 10);
   check("clip", options.clip, 0, 1e9);
+  check("guard.spike_deviations", options.guard.spike_deviations, 0, 1e6);
+  if (options.guard.on_nan == BadStep::note) {
+    fail_usage("training cannot go on through a loss that is no number: skip such a step, or stop");
+  }
+  check("evaluate_every", static_cast<double>(options.evaluate_every), 0, 1e9);
   check("checkpoint_every", static_cast<double>(options.checkpoint_every), 0, 1e9);
   check("max_minutes", options.max_minutes, 0, 1e7);
   if (options.trainable == Trainable::lora && options.lora_targets.empty()) {

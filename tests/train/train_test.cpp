@@ -54,6 +54,13 @@ TrainOptions small(std::int64_t steps) {
   return options;
 }
 
+TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
+                  const std::vector<std::vector<Token>>& documents, Token separator,
+                  const TrainOptions& options, const fs::path& work, bool resume) {
+  const TokenStore store = store_documents(documents, separator, "documents");
+  return train({.student = student, .teacher = teacher, .text = {{.store = store}}}, options, work, resume);
+}
+
 std::vector<double> losses(const TrainResult& result) {
   std::vector<double> values;
   for (const TrainStep& step : result.steps) values.push_back(step.loss);
@@ -89,6 +96,7 @@ TEST(Train, OverfitsATinyText) {
 TEST(Train, BfloatTrainsAsFloatDoes) {
   const test::Scratch a, b;
   TrainOptions options = small(20);
+  options.seed = 1;  // the order decides how far rounding carries: to 0.008 or 0.027 over ten seeds
   const auto rounded = losses(train(tiny(), nullptr, text(), 1, options, a.path(), false));
   options.bf16 = false;
   const auto exact = losses(train(tiny(), nullptr, text(), 1, options, b.path(), false));
