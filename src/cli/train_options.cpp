@@ -42,13 +42,14 @@ void add_model(CLI::App& app, TrainVerb& verb) {
   app.add_option("--teacher", verb.teacher, "Model to distil from, or 'self'")->type_name("MODEL");
   app.add_option("--distil", verb.distil, "Weight of KL(teacher || model) [1 with a teacher]");
   app.add_option("--ce", verb.ce, "Weight of cross-entropy [1 without a teacher, else 0]");
-  app.add_option("--temperature", verb.training.temperature, "Of the distillation")->capture_default_str();
+  app.add_option("--temperature", verb.training.loss.temperature, "Of the distillation")
+      ->capture_default_str();
   app.add_option("--train", verb.trainable, "Which weights change")
       ->check(CLI::IsMember(trainables))
       ->capture_default_str();
-  app.add_option("--lora-rank", verb.training.lora_rank, "Of LoRA; clipped to each matrix")
+  app.add_option("--lora-rank", verb.training.lora.rank, "Of LoRA; clipped to each matrix")
       ->capture_default_str();
-  app.add_option("--lora-alpha", verb.training.lora_alpha, "LoRA is scaled by alpha / rank")
+  app.add_option("--lora-alpha", verb.training.lora.alpha, "LoRA is scaled by alpha / rank")
       ->capture_default_str();
   app.add_option("--lora-targets", verb.targets, "Matrices that get LoRA")
       ->delimiter(',')
@@ -64,11 +65,13 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
   app.add_option("--batch-tokens", training.tokens_per_step, "Tokens a step")->capture_default_str();
   app.add_option("--context", training.context, "Tokens a sequence")->capture_default_str();
   app.add_option("--micro-batch", training.micro_batch, "Sequences at a time")->capture_default_str();
-  app.add_option("--lr", training.learning_rate, "Learning rate (AdamW, cosine)")->capture_default_str();
-  app.add_option("--min-lr", training.min_learning_rate, "Where the cosine ends")->capture_default_str();
-  app.add_option("--warmup", training.warmup, "Share of the steps")->capture_default_str();
-  app.add_option("--clip", training.clip, "Gradient norm; 0: none")->capture_default_str();
-  app.add_option("--weight-decay", training.weight_decay, "On matrices")->capture_default_str();
+  app.add_option("--lr", training.optimiser.learning_rate, "Learning rate (AdamW, cosine)")
+      ->capture_default_str();
+  app.add_option("--min-lr", training.optimiser.min_learning_rate, "Where the cosine ends")
+      ->capture_default_str();
+  app.add_option("--warmup", training.optimiser.warmup, "Share of the steps")->capture_default_str();
+  app.add_option("--clip", training.optimiser.clip, "Gradient norm; 0: none")->capture_default_str();
+  app.add_option("--weight-decay", training.optimiser.weight_decay, "On matrices")->capture_default_str();
   app.add_flag("--no-bf16", verb.no_bf16, "Compute in float32");
   app.add_option("--on-nan", verb.on_nan, "When a loss or gradient is no number: skip the step, or stop")
       ->check(CLI::IsMember(nan_actions))
@@ -112,9 +115,9 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
 TrainOptions training_options(const TrainVerb& verb, const Tokenizer& tokenizer) {
   TrainOptions options = verb.training;
   options.trainable = trainables.at(verb.trainable);
-  options.lora_targets.clear();
-  for (const std::string& target : verb.targets) options.lora_targets.push_back(linears.at(target));
-  options.merge = !verb.keep_adapters;
+  options.lora.targets.clear();
+  for (const std::string& target : verb.targets) options.lora.targets.push_back(linears.at(target));
+  options.lora.merge = !verb.keep_adapters;
   options.bf16 = !verb.no_bf16;
   options.guard.on_nan = nan_actions.at(verb.on_nan);
   options.guard.on_spike = spike_actions.at(verb.on_spike);
@@ -122,8 +125,8 @@ TrainOptions training_options(const TrainVerb& verb, const Tokenizer& tokenizer)
   options.bos = tokenizer.bos().value_or(-1);
   // The teacher's distribution says more about a token than the token does (and all that its own samples can
   // say).
-  options.distil_weight = verb.distil.value_or(verb.teacher.empty() ? 0 : 1);
-  options.ce_weight = verb.ce.value_or(verb.teacher.empty() ? 1 : 0);
+  options.loss.divergence = verb.distil.value_or(verb.teacher.empty() ? 0 : 1);
+  options.loss.cross_entropy = verb.ce.value_or(verb.teacher.empty() ? 1 : 0);
   // A limit of time alone is one of time alone.
   const bool timed = options.max_minutes > 0;
   options.tokens = verb.tokens.value_or(timed ? std::int64_t{1} << 40 : options.tokens);

@@ -31,7 +31,7 @@ struct TrainVerb {
   std::string on_nan = "stop", on_spike = "note";
 
   std::vector<std::string> held_out, prompts;
-  std::int64_t held_out_tokens = 32'768, prompt_tokens = 48;
+  std::int64_t held_out_tokens = 16'384, prompt_tokens = 48;
 
   std::string config, resume;
   bool print_config = false, dry_run = false, overwrite = false;

@@ -76,7 +76,7 @@ std::vector<MixedSource> training_text(const TrainVerb& verb, const TrainInputs&
   const auto most = std::min(options.tokens, static_cast<std::int64_t>(in_time));
   return mixed(verb, most, [&](const TextInput& input, std::size_t i) {
     return cached_tokens(input, tokenizer, inputs.student.config.vocab_size,
-                         work / "tokens" / fmt::format("{}", i));
+                         work / "tokens" / fmt::format("{}", i), !verb.resume.empty());
   });
 }
 

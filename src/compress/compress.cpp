@@ -196,10 +196,10 @@ Json compress(const CompressOptions& options) {
     say(fmt::format("{}: {}", candidate.method, candidate.what));
     const Json cut = judged(candidate.cut);
     TrainOptions training;
-    training.ce_weight = 0;
-    training.distil_weight = 1;
+    training.loss.cross_entropy = 0;
+    training.loss.divergence = 1;
     training.context = context;
-    training.learning_rate = candidate.learning_rate;
+    training.optimiser.learning_rate = candidate.learning_rate;
     training.seed = options.seed;
     training.bos = bos;
     // What is left is shared by the runs still to come, after setting aside the judging that each needs.

@@ -93,12 +93,15 @@ bool sound(const TokenStore& store) {
 }
 
 /// The cache in `folder`, if it is whole and made from `wanted`.
-std::optional<TokenStore> opened(const fs::path& folder, const Json& wanted, std::vector<std::string> files) {
+std::optional<TokenStore> opened(const fs::path& folder, const Json& wanted, std::vector<std::string> files,
+                                 bool resume) {
   if (!fs::exists(folder / "cache.json")) return {};
   try {
     const Json json = read_json(folder / "cache.json");
     const JsonObject cache(json, (folder / "cache.json").string());
-    if (cache.at("origin") != wanted) return {};
+    Json made_from = cache.at("origin");
+    if (resume && made_from.contains("most_tokens")) made_from["most_tokens"] = wanted["most_tokens"];
+    if (made_from != wanted) return {};
     const MappedFile tokens(folder / "tokens.bin"), documents(folder / "documents.bin");
     TokenStore store{.tokens = mapped<Token>(tokens),
                      .documents = mapped<DocumentStart>(documents),
@@ -177,11 +180,11 @@ TokenStore read_tokens(const TextInput& input, const Tokenizer& tokenizer, std::
 }
 
 TokenStore cached_tokens(const TextInput& input, const Tokenizer& tokenizer, std::int64_t vocab,
-                         const fs::path& folder) {
+                         const fs::path& folder, bool resume) {
   const Json wanted = origin(input, tokenizer, vocab);
-  if (auto store = opened(folder, wanted, names(input))) return *store;
+  if (auto store = opened(folder, wanted, names(input), resume)) return *store;
   write_cache(input, tokenizer, vocab, folder, wanted);
-  auto store = opened(folder, wanted, names(input));
+  auto store = opened(folder, wanted, names(input), resume);
   if (!store) fail("{}: the tokens that were just written cannot be read back", folder.string());
   return *store;
 }

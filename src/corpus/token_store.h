@@ -58,8 +58,9 @@ TokenStore read_tokens(const TextInput& input, const Tokenizer& tokenizer, std::
 
 /// The same in files of `folder` (tokens.bin, documents.bin; cache.json says of what, and is written last), a
 /// few megabytes in memory at a time. Files of an earlier call are used again if they are whole and were made
-/// from the same: names, sizes and times of the input's files, and the tokenizer.
+/// from the same: names, sizes and times of the input's files, the tokenizer and most_tokens; the last may be
+/// another where a run goes on (`resume`), which needs the text that it began with.
 TokenStore cached_tokens(const TextInput& input, const Tokenizer& tokenizer, std::int64_t vocab,
-                         const std::filesystem::path& folder);
+                         const std::filesystem::path& folder, bool resume);
 
 }  // namespace fathom

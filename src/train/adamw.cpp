@@ -9,7 +9,8 @@
 
 namespace fathom {
 
-AdamW::AdamW(std::map<std::string, Parameter>& parameters, const TrainOptions& options) : options_(options) {
+AdamW::AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options)
+    : options_(options) {
   const at::NoGradGuard no_grad;
   groups_[0].weight_decay = options.weight_decay;
   for (auto& [name, parameter] : parameters) {

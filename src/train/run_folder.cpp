@@ -127,6 +127,7 @@ void RunFolder::clear() {
 
 void RunFolder::finish(const fs::path& folder) {
   const fs::path ended = folder / "checkpoints.ended";
+  fs::remove_all(ended);
   fs::rename(folder / "checkpoints", ended);  // at once, so that a run killed now has ended too
   fs::remove_all(ended);
   fs::remove_all(folder / "tokens");
@@ -211,7 +212,9 @@ void RunFolder::cut_back(std::int64_t last_step) {
   if (!evaluated.empty()) write_file(folder_ / "evaluations.jsonl", evaluated);
   events_.reset();
   for (const auto& entry : fs::directory_iterator(folder_)) {
-    if (entry.path().filename().string().starts_with("events.out.tfevents.")) fs::remove(entry.path());
+    const std::string name = entry.path().filename().string();
+    const bool half_written = name.starts_with(".best.part-");  // by a process that was killed
+    if (half_written || name.starts_with("events.out.tfevents.")) fs::remove_all(entry.path());
   }
   events_.emplace(folder_);
   for (const TrainStep& step : steps_) events_->append(step.step, scalars(step));

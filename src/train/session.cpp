@@ -21,7 +21,7 @@ Checkpoint checked_start(const TrainInputs& inputs, const TrainOptions& options)
 
 double adapter_scale(const TrainOptions& options) {
   const bool lora = options.trainable == Trainable::lora;
-  return lora ? options.lora_alpha / static_cast<double>(options.lora_rank) : 1;
+  return lora ? options.lora.alpha / static_cast<double>(options.lora.rank) : 1;
 }
 
 }  // namespace
@@ -30,7 +30,7 @@ void check_inputs(const TrainInputs& inputs, const TrainOptions& options) {
   const auto& [student, teacher, text, held_out, sample] = inputs;
   const std::string where = student.source.string();
   check_options(options);
-  if (options.distil_weight > 0 && teacher == nullptr) fail_usage("distillation needs a teacher");
+  if (options.loss.divergence > 0 && teacher == nullptr) fail_usage("distillation needs a teacher");
   if (teacher != nullptr && teacher->config.vocab_size != student.config.vocab_size) {
     fail("{}: the teacher has a vocabulary of {}, the student {} has {}: they must be the same",
          teacher->source.string(), teacher->config.vocab_size, where, student.config.vocab_size);
@@ -65,14 +65,15 @@ Session::Session(const TrainInputs& inputs, const TrainOptions& train_options)
       packing(inputs.text, packing_options(inputs.student, options)),
       model(start,
             {.bf16 = options.bf16, .trainable = options.trainable, .adapter_scale = adapter_scale(options)}),
-      optimiser(model.parameters(), options),
+      optimiser(model.parameters(), options.optimiser),
       runner(model, packing, teacher, options) {
-  if (options.distil_weight > 0) teacher.emplace(*inputs.teacher, options.context, options.bf16);
+  if (options.loss.divergence > 0) teacher.emplace(*inputs.teacher, options.context, options.bf16);
 }
 
 Checkpoint Session::trained() const {
   Checkpoint result = model.trained(start);
-  const bool merges = options.trainable == Trainable::lora && options.merge && !start.plan.is_recursive();
+  const bool merges =
+      options.trainable == Trainable::lora && options.lora.merge && !start.plan.is_recursive();
   return merges ? merge_lora(result) : result;
 }
 

@@ -99,8 +99,9 @@ StepLoss StepRunner::run(std::int64_t first, std::int64_t sequences) {
     const LossSums sums = run(batches[i], learned);
     mean.cross_entropy += sums.cross_entropy / static_cast<double>(learned);
     mean.divergence += sums.divergence / static_cast<double>(learned);
-    const double own = (options_.ce_weight * sums.cross_entropy + options_.distil_weight * sums.divergence) /
-                       static_cast<double>(batches[i].rows.size());
+    const double own =
+        (options_.loss.cross_entropy * sums.cross_entropy + options_.loss.divergence * sums.divergence) /
+        static_cast<double>(batches[i].rows.size());
     if (std::isfinite(highest) && !(own <= highest)) {
       highest = own;
       mean.worst = first + static_cast<std::int64_t>(i) * options_.micro_batch;
@@ -111,15 +112,15 @@ StepLoss StepRunner::run(std::int64_t first, std::int64_t sequences) {
 
 LossSums StepRunner::run(const MicroBatch& batch, std::int64_t learned) {
   TeacherLogits teacher_logits;
-  if (options_.distil_weight > 0) {
+  if (options_.loss.divergence > 0) {
     teacher_->read(batch.sequences);
     teacher_logits = [this](std::int64_t first, std::int64_t rows, float* logits) {
       teacher_->logits(first, rows, logits);
     };
   }
-  const LossWeights weights{.cross_entropy = static_cast<float>(options_.ce_weight),
-                            .divergence = static_cast<float>(options_.distil_weight),
-                            .temperature = static_cast<float>(options_.temperature),
+  const LossWeights weights{.cross_entropy = static_cast<float>(options_.loss.cross_entropy),
+                            .divergence = static_cast<float>(options_.loss.divergence),
+                            .temperature = static_cast<float>(options_.loss.temperature),
                             .softcap = static_cast<float>(model_.config().logit_softcap),
                             .scale = 1 / static_cast<float>(learned)};
   const at::Tensor hidden = select(forward(model_, batch.sequences), batch.rows);

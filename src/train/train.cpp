@@ -70,8 +70,7 @@ class Run {
     const std::int64_t first_step = state_.step, tokens = session_.runner.tokens();
     Progress progress("training", (state_.total_steps - first_step) * tokens, "tok");
     double later_seconds = 0;  // of this process's steps after its first, which is slow: all memory is new
-    std::int64_t evaluated = state_.step;
-    while (state_.step < state_.total_steps && !interrupted()) {
+    while (!ended() && !interrupted()) {
       const TrainStep step = do_step();
       folder_.append(step);
 
@@ -82,20 +81,18 @@ class Run {
           steps_in_time(options_, state_.step, pace, state_.seconds, state_.total_steps, session_.steps());
       progress.set_total((state_.total_steps - first_step) * tokens);
       progress.advance(tokens, fmt::format("loss {:.3f}", step.loss));
-      if (options_.evaluate_every > 0 && state_.step % options_.evaluate_every == 0) {
-        evaluate_now();
-        evaluated = state_.step;
-      }
-      if (options_.checkpoint_every > 0 && state_.step % options_.checkpoint_every == 0) save();
+      // Before the checkpoint, so that a run which goes on from it neither repeats nor lacks an evaluation.
+      if (held_out_ && (ended() || due(options_.evaluate_every))) evaluate_now();
+      if (due(options_.checkpoint_every)) save();
     }
     progress.finish();
-    const bool ended = state_.step >= state_.total_steps;
-    if (ended && held_out_ && evaluated < state_.step) evaluate_now();
-    if (!ended) save();
-    return {.model = session_.trained(), .steps = folder_.steps(), .interrupted = !ended};
+    if (!ended()) save();
+    return {.model = session_.trained(), .steps = folder_.steps(), .interrupted = !ended()};
   }
 
  private:
+  bool ended() const { return state_.step >= state_.total_steps; }
+  bool due(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
   void save() { folder_.save(state_, session_.optimiser.state()); }
 
   TrainStep do_step() {
@@ -104,7 +101,7 @@ class Run {
     TrainStep step{.step = state_.step + 1, .tokens = (state_.step + 1) * session_.runner.tokens()};
     step.ce = mean.cross_entropy;
     step.kl = mean.divergence;
-    step.loss = options_.ce_weight * step.ce + options_.distil_weight * step.kl;
+    step.loss = options_.loss.cross_entropy * step.ce + options_.loss.divergence * step.kl;
     step.learning_rate = learning_rate(options_, state_.step, state_.total_steps);
     step.gradient_norm = session_.optimiser.gradient_norm();
     const auto verdict = judge(step, state_.history, options_.guard);

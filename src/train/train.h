@@ -17,7 +17,7 @@ namespace fathom {
 enum class Trainable {
   all,       ///< every weight, adapters too
   adapters,  ///< the adapters that the model has
-  lora  ///< new low-rank pairs on `lora_targets` of every visit (healing); merged into the weights at the end
+  lora  ///< new low-rank pairs on `lora.targets` of every visit (healing); merged into the weights at the end
         ///< where the plan is plain and `merge` is set, kept as adapters otherwise
 };
 
@@ -34,25 +34,38 @@ struct GuardOptions {
   double spike_deviations = 10;
 };
 
+/// For Trainable::lora.
+struct LoraOptions {
+  std::vector<Linear> targets = {Linear::gate, Linear::up, Linear::down};
+  std::int64_t rank = 64;
+  double alpha = 64;  ///< scale alpha / rank, folded into B when written
+  bool merge = true;
+};
+
+struct LossOptions {
+  double cross_entropy = 1;  ///< weight of cross-entropy with the text
+  double divergence = 0;     ///< weight of forward KL(teacher || student); needs a teacher
+  double temperature = 1;    ///< of the divergence
+};
+
+/// AdamW and its schedule.
+struct OptimiserOptions {
+  double learning_rate = 3e-4, min_learning_rate = 0;
+  double warmup = 0.027;  ///< fraction of the steps, linear from 0; then cosine to min_learning_rate
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0;
+  double clip = 1;  ///< of the gradient's global norm; 0: none
+};
+
 struct TrainOptions {
   Trainable trainable = Trainable::all;
-  std::vector<Linear> lora_targets = {Linear::gate, Linear::up, Linear::down};
-  std::int64_t lora_rank = 64;
-  double lora_alpha = 64;  ///< scale alpha / rank, folded into B when written
-  bool merge = true;
-
-  double ce_weight = 1;      ///< weight of cross-entropy with the text
-  double distil_weight = 0;  ///< weight of forward KL(teacher || student); needs a teacher
-  double temperature = 1;
+  LoraOptions lora;
+  LossOptions loss;
+  OptimiserOptions optimiser;
 
   std::int64_t tokens = 100'000;         ///< the whole run
   std::int64_t tokens_per_step = 2'048;  ///< rounded to whole sequences
   std::int64_t context = 512;
   std::int64_t micro_batch = 4;  ///< sequences a forward pass; gradients accumulate up to tokens_per_step
-  double learning_rate = 3e-4, min_learning_rate = 0;
-  double warmup = 0.027;  ///< fraction of the steps, linear from 0; then cosine to min_learning_rate
-  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0;
-  double clip = 1;   ///< of the gradient's global norm; 0: none
   bool bf16 = true;  ///< compute type of products; float32 master weights and optimiser either way
   std::uint64_t seed = 0;
   Token bos = -1;  ///< put before every sequence, for models that want one before any text (Gemma); -1: none

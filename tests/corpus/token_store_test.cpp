@@ -33,8 +33,8 @@ class Tokens : public testing::Test {
   TextInput input(const std::vector<fs::path>& files) const {
     return {.files = files, .field = "", .most_tokens = 1 << 30};
   }
-  TokenStore cached(const TextInput& text) const {
-    return cached_tokens(text, tokenizer, vocab, scratch / "cache");
+  TokenStore cached(const TextInput& text, bool resume = false) const {
+    return cached_tokens(text, tokenizer, vocab, scratch / "cache", resume);
   }
   std::string message(const TextInput& text, std::int64_t size = vocab) const {
     try {
@@ -99,6 +99,15 @@ TEST_F(Tokens, ACacheHoldsTheSameAndIsUsedAgain) {
 
   file("a.jsonl", "{\"text\": \"other\"}");
   EXPECT_NE(cached(text).digest, memory.digest);
+}
+
+TEST_F(Tokens, ARunThatGoesOnKeepsTheTextThatItBeganWith) {
+  TextInput text = input({file("a.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n")});
+  text.most_tokens = 1;
+  const std::string digest = cached(text).digest;
+  text.most_tokens = 100;
+  EXPECT_EQ(cached(text, true).digest, digest);
+  EXPECT_NE(cached(text, false).digest, digest);
 }
 
 TEST_F(Tokens, AThreadMoreChangesNothing) {

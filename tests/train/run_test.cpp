@@ -38,7 +38,7 @@ TrainOptions small(std::int64_t steps) {
   options.micro_batch = 2;
   options.tokens_per_step = 64;
   options.tokens = 64 * steps;
-  options.learning_rate = 3e-3;
+  options.optimiser.learning_rate = 3e-3;
   options.bf16 = false;
   return options;
 }
@@ -78,8 +78,8 @@ TEST(Run, TheTeacherReadsTheSameDocuments) {
   const test::Scratch scratch;
   const Checkpoint model = tiny();
   TrainOptions options = small(1);
-  options.ce_weight = 0;
-  options.distil_weight = 1;
+  options.loss.cross_entropy = 0;
+  options.loss.divergence = 1;
   for (const bool within : {false, true}) {
     options.within_documents = within;
     const TrainInputs inputs{.student = model, .teacher = &model, .text = {{.store = text()}}};
@@ -92,7 +92,7 @@ TEST(Run, OnlyWhatIsLearnedCounts) {
   const Checkpoint model = tiny();
   TrainOptions options = small(1);
   options.tokens = options.tokens_per_step = options.context = 8;
-  options.distil_weight = 1e-9;  // the teacher's rows must match too
+  options.loss.divergence = 1e-9;  // the teacher's rows must match too
   const TokenStore store = store_documents({{~5, ~6, 7, 8, ~9, ~10, 11}}, ~1, "text");
   const TrainResult result = train({.student = model, .teacher = &model, .text = {{.store = store}}}, options,
                                    scratch.path(), false);
@@ -112,7 +112,8 @@ TEST(Run, HeldOutTextIsMeasuredAndTheBestModelKept) {
   const Checkpoint model = tiny();
   TrainOptions options = small(30);
   options.evaluate_every = 4;
-  options.learning_rate = 2e-2;  // learns 30 random documents by heart, which other ones suffer from
+  options.optimiser.learning_rate =
+      2e-2;  // learns 30 random documents by heart, which other ones suffer from
   TrainInputs inputs{.student = model, .text = {{.store = text()}}, .held_out = text(99)};
   inputs.sample = [](const Checkpoint& now) { return Json(now.plan.depth()); };
   train(inputs, options, scratch.path(), false);
@@ -127,7 +128,7 @@ TEST(Run, HeldOutTextIsMeasuredAndTheBestModelKept) {
   // The model that was kept is the one that was measured.
   TrainOptions look = small(1);
   look.evaluate_every = 1;
-  look.learning_rate = 0;
+  look.optimiser.learning_rate = 0;
   const Checkpoint kept = load_checkpoint(scratch / "best");
   train({.student = kept, .text = {{.store = text()}}, .held_out = text(99)}, look, scratch / "look", false);
   EXPECT_NEAR(lines(scratch / "look" / "evaluations.jsonl")[0]["loss"].get<double>(), best, 0.02);
@@ -152,7 +153,7 @@ TEST(Run, ABadStepIsSkippedOrStopsAndItsTextIsNamed) {
                            .text = {{.store = store_documents(documents, 1, "text")}}};
   TrainOptions options = small(6);  // less than an epoch
   options.trainable = Trainable::lora;
-  options.lora_rank = 2;
+  options.lora.rank = 2;
   try {
     train(inputs, options, scratch.path(), false);
     FAIL() << "went through NaN";
