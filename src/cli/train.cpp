@@ -113,9 +113,11 @@ void run(CLI::App& app, TrainVerb& verb) {
     return;
   }
   if (verb.model.empty()) fail_usage("MODEL is missing: the model to train");
+  // A dry run writes nothing, and need not be told where.
   if (verb.out.empty() && !verb.dry_run) fail_usage("--out is missing: the directory of the trained model");
   apply_common(verb.common);
-  const fs::path out = verb.out, work = verb.resume.empty() ? beside(out, ".run") : fs::path(verb.resume);
+  const fs::path out = verb.out;
+  const fs::path work = verb.resume.empty() && !verb.dry_run ? beside(out, ".run") : fs::path(verb.resume);
   if (!unfinished) {
     fmt::print(stderr, "{}: the run has ended; {} is its model\n", work.string(), out.string());
     return;

@@ -1,6 +1,7 @@
 #include "corpus/conversation.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/error.h"
 
@@ -18,7 +19,7 @@ std::vector<Token> encode_conversation(const Tokenizer& tokenizer, const ChatTem
   const std::string whole = render(messages, false);
   const std::vector<Token> ids = tokenizer.encode(whole, false);
   std::vector<Token> result;
-  for (const Token id : ids) result.push_back(~id);
+  std::ranges::transform(ids, std::back_inserter(result), [](Token id) { return ~id; });
   const auto& ends = tokenizer.end_tokens();
   bool speaks = false;
   Json before = Json::array();

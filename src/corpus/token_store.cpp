@@ -36,7 +36,7 @@ void add(Fingerprint& digest, std::span<const Token> tokens, std::span<const Doc
   digest.add(std::as_bytes(documents));
 }
 
-TokenStore stored(std::shared_ptr<Gathered> gathered, std::vector<std::string> files) {
+TokenStore stored(const std::shared_ptr<Gathered>& gathered, std::vector<std::string> files) {
   return {.tokens = gathered->tokens,
           .documents = gathered->documents,
           .files = std::move(files),

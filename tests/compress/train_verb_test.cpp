@@ -177,6 +177,9 @@ TEST(TrainVerb, ADryRunLeavesNothing) {
   EXPECT_EQ(json["steps"], 6);
   EXPECT_GT(json["step_seconds"], 0);
   EXPECT_GT(json["peak_bytes"], json["weight_bytes"]);
+  const test::Run nowhere = run_program("train " + model + " --context 32 --batch-tokens 64 --dry-run");
+  EXPECT_EQ(nowhere.code, 0) << nowhere.err;
+  EXPECT_THAT(nowhere.out, HasSubstr("memory"));
   EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt"));
 }
 
