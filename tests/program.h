@@ -19,18 +19,20 @@ struct Run {
   std::string out, err;
 };
 
-/// Runs `fathom ARGUMENTS` in a shell (arguments with spaces need their quotes).
-inline Run run_program(const std::string& arguments) {
+inline Run run_shell(const std::string& command) {
   const Scratch scratch;
   const auto out = scratch / "out", err = scratch / "err";
-  const std::string command =
-      std::string(FATHOM_PROGRAM) + " " + arguments + " >" + out.string() + " 2>" + err.string();
-  const int status = std::system(command.c_str());
+  const int status = std::system((command + " >" + out.string() + " 2>" + err.string()).c_str());
   const auto content = [](const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
     return std::string(std::istreambuf_iterator<char>(file), {});
   };
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(out), content(err)};
+}
+
+/// Runs `fathom ARGUMENTS` in a shell (arguments with spaces need their quotes).
+inline Run run_program(const std::string& arguments) {
+  return run_shell(std::string(FATHOM_PROGRAM) + " " + arguments);
 }
 
 /// What a run with `--json -` printed, which must be JSON and nothing else.

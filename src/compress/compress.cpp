@@ -157,6 +157,7 @@ Json compress(const CompressOptions& options) {
                   options.model.string(), original.plan.describe(),
                   format_count(count_parameters(original).non_embedding()), options.target * 100));
   const Data data = gather_data(original, tokenizer, options, context, work.path());
+  const TokenStore text = store_documents(data.train, data.separator, data.account["train"]);
   const Judge judge(tokenizer, data.eval, context, float_compute(original));
   double judging_minutes = 0;  // of the latest measurement: a machine's other users come and go
   const auto judged = [&](const Checkpoint& model) {
@@ -195,10 +196,10 @@ Json compress(const CompressOptions& options) {
     say(fmt::format("{}: {}", candidate.method, candidate.what));
     const Json cut = judged(candidate.cut);
     TrainOptions training;
-    training.ce_weight = 0;
-    training.distil_weight = 1;
+    training.loss.cross_entropy = 0;
+    training.loss.divergence = 1;
     training.context = context;
-    training.learning_rate = candidate.learning_rate;
+    training.optimiser.learning_rate = candidate.learning_rate;
     training.seed = options.seed;
     training.bos = bos;
     // What is left is shared by the runs still to come, after setting aside the judging that each needs.
@@ -211,8 +212,9 @@ Json compress(const CompressOptions& options) {
                       format_duration(least_training_minutes * 60)));
     }
     training.tokens = std::int64_t{1} << 40;
-    const TrainResult result =
-        train(candidate.cut, &original, data.train, data.separator, training, work.run(), false);
+    const TrainResult result = train(
+        {.student = candidate.cut, .teacher = &original, .text = {{.store = text}}}, training, work.run(),
+        /*resume=*/false);
     if (result.interrupted) throw Interrupted();
     const Json after = judged(result.model);
     account["candidates"].push_back({{"method", candidate.method},

@@ -83,7 +83,7 @@ class FieldReader : public nlohmann::json_sax<nlohmann::json> {
   explicit FieldReader(const std::string& field) : field_(field) {}
 
   std::string text;
-  bool found = false, is_object = false;
+  bool found = false, is_object = false, is_list = false;
   std::string problem;
 
   bool null() override { return value("null"); }
@@ -104,7 +104,10 @@ class FieldReader : public nlohmann::json_sax<nlohmann::json> {
     if (depth_ == 0) is_object = true;
     return value("an object") && ++depth_ > 0;
   }
-  bool start_array(std::size_t) override { return value("a list") && ++depth_ > 0; }
+  bool start_array(std::size_t) override {
+    is_list = wanted_ && depth_ == 1;
+    return value("a list") && ++depth_ > 0;
+  }
   bool end_object() override { return depth_-- > 0; }
   bool end_array() override { return depth_-- > 0; }
   bool key(string_t& name) override {
@@ -129,8 +132,12 @@ class FieldReader : public nlohmann::json_sax<nlohmann::json> {
   bool wanted_ = false;
 };
 
-std::string read_line_document(std::string_view line, const std::string& field, const std::string& where) {
+void check_line(std::string_view line, const std::string& where) {
   if (const auto bad = find_invalid_utf8(line)) fail("{}: its byte {} is not valid UTF-8", where, *bad);
+}
+
+std::string read_line_document(std::string_view line, const std::string& field, const std::string& where) {
+  check_line(line, where);
   FieldReader reader(field);
   nlohmann::json::sax_parse(line, &reader);
   if (!reader.problem.empty()) fail("{}: {}", where, reader.problem);
@@ -139,22 +146,51 @@ std::string read_line_document(std::string_view line, const std::string& field, 
   return std::move(reader.text);
 }
 
+void check_conversation(const Json& messages, const std::string& field, const std::string& where) {
+  const auto is_message = [](const Json& message) {
+    return message.is_object() && message.contains("role") && message["role"].is_string();
+  };
+  if (!messages.is_array() || messages.empty() || !std::ranges::all_of(messages, is_message)) {
+    fail("{}: field '{}' is no conversation, expected a list of messages {{\"role\", \"content\"}}", where,
+         field);
+  }
+}
+
+/// A text or a conversation.
+Document read_line_piece(std::string_view line, const std::string& field, const std::string& where) {
+  check_line(line, where);
+  const std::string first = field.empty() ? "text" : field;
+  FieldReader reader(first);
+  nlohmann::json::sax_parse(line, &reader);
+  if (reader.found && reader.problem.empty()) return {.text = std::move(reader.text), .conversation = {}};
+  const bool absent = reader.is_object && !reader.found && reader.problem.empty();
+  if (!reader.is_list && !(absent && field.empty())) {
+    return {.text = read_line_document(line, first, where), .conversation = {}};  // throws what is wrong
+  }
+  const Json object = parse_json(line, where);
+  const std::string name = reader.is_list ? first : "messages";
+  if (!object.contains(name)) fail("{}: neither field 'text' nor 'messages' is there", where);
+  check_conversation(object[name], name, where);
+  return {.text = {}, .conversation = object[name]};
+}
+
 bool is_json_lines(const std::filesystem::path& file) {
   const auto name = file.extension() == ".zst" ? file.stem() : file.filename();
   return name.extension() == ".jsonl" || name.extension() == ".ndjson";
 }
 
 using Take = std::function<bool(std::string&& text)>;
+using TakeLine = std::function<bool(std::string_view line, std::int64_t number, const std::string& where)>;
 
-/// False when `take` has enough.
-bool take_lines(const std::filesystem::path& file, const std::string& field, const Take& take) {
+/// Gives all lines that are not blank to `take`. False when it has enough.
+bool take_lines(const std::filesystem::path& file, const TakeLine& take) {
   ByteStream stream(file);
   std::string line;
   std::int64_t number = 1, documents = 0;
   const auto take_line = [&] {
     if (line.find_first_not_of(" \t\r") == std::string::npos) return true;
     ++documents;
-    return take(read_line_document(line, field, fmt::format("{}: line {}", file.string(), number)));
+    return take(line, number, fmt::format("{}: line {}", file.string(), number));
   };
   for (std::string_view bytes = stream.next(); !bytes.empty(); bytes = stream.next()) {
     while (!bytes.empty()) {
@@ -193,12 +229,71 @@ bool take_whole(const std::filesystem::path& file, const Take& take) {
   return take(std::move(text));
 }
 
+bool is_ink(char c) { return c > 0x20 && c < 0x7f; }
+
+/// Where a long text can be cut: after a line end between two characters that are neither spaces nor line
+/// ends, where tokenizers' patterns cut too; else after any line end, else between any two characters.
+std::size_t place_to_cut(std::string_view text) {
+  for (std::size_t i = text.size() - 1; i >= 2; --i) {
+    if (text[i - 1] == '\n' && is_ink(text[i - 2]) && is_ink(text[i])) return i;
+  }
+  const std::size_t line_end = text.rfind('\n');
+  if (line_end != std::string_view::npos) return line_end + 1;
+  const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) == 0x80; };
+  std::size_t cut = text.size() - 1;
+  while (cut > text.size() - 4 && continues(text[cut])) --cut;
+  return cut;
+}
+
+constexpr std::size_t piece_bytes = std::size_t{1} << 20;
+
+void take_pieces(const std::filesystem::path& file, const std::function<bool(Document&&)>& take) {
+  ByteStream stream(file);
+  std::string text;
+  std::size_t before = 0;  // bytes given out
+  const auto give = [&](std::size_t size, bool more) {
+    Document piece{.text = text.substr(0, size), .conversation = {}, .line = 0, .more = more};
+    if (const auto bad = find_invalid_utf8(piece.text)) {
+      fail("{}: byte {} is not valid UTF-8; convert the file with iconv", file.string(), before + *bad);
+    }
+    text.erase(0, size);
+    before += size;
+    return take(std::move(piece));
+  };
+  for (std::string_view bytes = stream.next(); !bytes.empty(); bytes = stream.next()) {
+    text.append(bytes);
+    if (text.size() >= piece_bytes && !give(place_to_cut(text), true)) return;
+  }
+  if (text.empty() && before == 0) fail("{}: empty, expected text", file.string());
+  give(text.size(), false);
+}
+
 }  // namespace
+
+void read_documents(const std::filesystem::path& file, const std::string& field,
+                    const std::function<bool(Document&& document)>& take) {
+  if (file.extension() == ".parquet") {
+    fail(
+        "{}: Parquet is not read; write its rows as JSON lines first (pandas: to_json(..., "
+        "orient=\"records\", "
+        "lines=True))",
+        file.string());
+  }
+  if (!is_json_lines(file)) return take_pieces(file, take);
+  take_lines(file, [&](std::string_view line, std::int64_t number, const std::string& where) {
+    Document document = read_line_piece(line, field, where);
+    document.line = number;
+    return take(std::move(document));
+  });
+}
 
 void for_each_document(const std::vector<std::filesystem::path>& files, const std::string& field,
                        const Take& take) {
+  const TakeLine take_line = [&](std::string_view line, std::int64_t, const std::string& where) {
+    return take(read_line_document(line, field, where));
+  };
   for (const auto& file : files) {
-    if (!(is_json_lines(file) ? take_lines(file, field, take) : take_whole(file, take))) return;
+    if (!(is_json_lines(file) ? take_lines(file, take_line) : take_whole(file, take))) return;
   }
 }
 

@@ -2,10 +2,13 @@
 // corpus.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
+
+#include "base/json.h"
 
 namespace fathom {
 
@@ -16,6 +19,21 @@ namespace fathom {
 /// input, a document of more than 1 GB or a JSON line of more than 256 MB.
 void for_each_document(const std::vector<std::filesystem::path>& files, const std::string& field,
                        const std::function<bool(std::string&& text)>& take);
+
+/// A document of a corpus, or a piece of one.
+struct Document {
+  std::string text;
+  Json conversation;      ///< a list of messages in place of a text; null otherwise
+  std::int64_t line = 0;  ///< where it stands in its file, from 1; 0: the file is one document
+  bool more = false;      ///< the text goes on in the next piece
+};
+
+/// As for_each_document, for corpora of any size: plain text comes in pieces of about a megabyte, cut at line
+/// ends where words and spaces are not torn apart; a JSON line whose field is a list is a conversation. An
+/// empty `field` means "text" or, in a line without it, "messages". Throws Error likewise, and for a file
+/// that is Parquet.
+void read_documents(const std::filesystem::path& file, const std::string& field,
+                    const std::function<bool(Document&& document)>& take);
 
 /// All documents joined by an empty line, for tools that measure on one text (perplexity, profiles); at most
 /// 1 GB.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 namespace fathom {
@@ -17,15 +18,21 @@ struct alignas(64) CacheLine {
 /// Pages of 2 MB, where the system has them to give: with pages of 4 KB each stretch of 64 lines costs the
 /// way through the page tables, which themselves lie in memory when hundreds of megabytes are gone through
 /// for every token; and the L2 cache, which goes by physical addresses, holds less of what is scattered (a
-/// prompt of 512 is 10 % faster). From 256 KB on a block gets whole pages of its own.
+/// prompt of 512 is 10 % faster). From `whole_from` bytes on a block gets whole pages of its own: few blocks
+/// that are used all the time are worth that, hundreds of a model's matrices would be as much memory again.
 template <typename T>
 struct HugePageAllocator {
   using value_type = T;
   static constexpr std::size_t huge_page = std::size_t{2} << 20;
 
+  using propagate_on_container_move_assignment = std::true_type;
+  using propagate_on_container_swap = std::true_type;
+  std::size_t whole_from = huge_page / 8;
+
   HugePageAllocator() = default;
+  explicit HugePageAllocator(std::size_t bytes) : whole_from(bytes) {}
   template <typename U>
-  HugePageAllocator(const HugePageAllocator<U>&) {}
+  HugePageAllocator(const HugePageAllocator<U>& other) : whole_from(other.whole_from) {}
 
   T* allocate(std::size_t count) {
     const std::size_t bytes = rounded(count * sizeof(T));
@@ -36,7 +43,7 @@ struct HugePageAllocator {
   void deallocate(T* memory, std::size_t count) {
     ::operator delete(memory, alignment(rounded(count * sizeof(T))));
   }
-  bool operator==(const HugePageAllocator&) const { return true; }
+  bool operator==(const HugePageAllocator&) const = default;
   /// What a vector does not give a value has none.
   template <typename U>
   void construct(U* at) {
@@ -48,8 +55,8 @@ struct HugePageAllocator {
   }
 
  private:
-  static std::size_t rounded(std::size_t bytes) {
-    return bytes < huge_page / 8 ? bytes : std::max(bytes, huge_page);
+  std::size_t rounded(std::size_t bytes) const {
+    return bytes < whole_from ? bytes : std::max(bytes, huge_page);
   }
   static std::align_val_t alignment(std::size_t bytes) {
     return std::align_val_t{bytes >= huge_page ? huge_page : alignof(T)};
@@ -64,11 +71,12 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   /// Zeroed.
   explicit AlignedBuffer(std::size_t bytes) : lines_(lines(bytes), CacheLine{}) {}
-  /// Not written at all, for those who write all of it, on all threads: the system gives a page when it is
-  /// first written, and takes longer for that than packing does.
+  /// Not written at all, in pages that it may share, for those who write all of it, on all threads: the
+  /// system gives a page when it is first written, and takes longer for that than packing does.
   static AlignedBuffer unwritten(std::size_t bytes) {
     AlignedBuffer buffer;
-    buffer.lines_ = std::vector<CacheLine, HugePageAllocator<CacheLine>>(lines(bytes));
+    using Allocator = HugePageAllocator<CacheLine>;
+    buffer.lines_ = std::vector<CacheLine, Allocator>(lines(bytes), Allocator(Allocator::huge_page));
     return buffer;
   }
 

@@ -9,7 +9,8 @@
 
 namespace fathom {
 
-AdamW::AdamW(std::map<std::string, Parameter>& parameters, const TrainOptions& options) : options_(options) {
+AdamW::AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options)
+    : options_(options) {
   const at::NoGradGuard no_grad;
   groups_[0].weight_decay = options.weight_decay;
   for (auto& [name, parameter] : parameters) {
@@ -55,9 +56,15 @@ void AdamW::step(double learning_rate, double norm) {
     at::_fused_adamw_(group.masters, group.gradients, group.averages, group.squares, {}, group.steps,
                       learning_rate, options_.beta1, options_.beta2, group.weight_decay, options_.epsilon,
                       /*amsgrad=*/false, /*maximize=*/false, divisor);
+  }
+  discard();
+  refresh();
+}
+
+void AdamW::discard() {
+  for (Group& group : groups_) {
     for (at::Tensor& gradient : group.gradients) gradient.zero_();
   }
-  refresh();
 }
 
 void AdamW::refresh() {
@@ -107,8 +114,8 @@ void AdamW::restore(const TensorMap& state, std::int64_t steps, const std::strin
   });
   for (Group& group : groups_) {
     for (at::Tensor& count : group.steps) count.fill_(static_cast<double>(steps));
-    for (at::Tensor& gradient : group.gradients) gradient.zero_();
   }
+  discard();
   refresh();
 }
 

@@ -16,16 +16,18 @@ namespace fathom {
 class AdamW {
  public:
   /// The parameters must outlive it. No weight decay on norms, biases and other vectors.
-  AdamW(std::map<std::string, Parameter>& parameters, const TrainOptions& options);
+  AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options);
 
   std::int64_t trainable() const;  ///< number of trained values
 
   /// Norm of all gradients together, before clipping. Double sums in a fixed order.
   double gradient_norm() const;
 
-  /// One update with gradients scaled down to the norm `options.clip` if `norm` is above; then they are
-  /// zeroed.
+  /// One update with gradients scaled down to the norm `options.clip` if `norm` is above; then they
+  /// are zeroed.
   void step(double learning_rate, double norm);
+  /// Zeroes the gradients without an update.
+  void discard();
 
   /// Masters ("weight/NAME") and both moments ("exp_avg/NAME", "exp_avg_sq/NAME") as float32 views, for a
   /// checkpoint.
@@ -47,7 +49,7 @@ class AdamW {
   void each_tensor(const Visit& visit) const;
   void refresh();
 
-  TrainOptions options_;
+  OptimiserOptions options_;
   Group groups_[2];  ///< with decay, without
 };
 

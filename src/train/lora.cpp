@@ -18,9 +18,9 @@ Checkpoint with_lora(const Checkpoint& student, const TrainOptions& options) {
   Random random(options.seed);
   for (std::int64_t v = 0; v < result.plan.depth(); ++v) {
     result.plan.visits[v].adapter = v;
-    for (const Linear linear : options.lora_targets) {
+    for (const Linear linear : options.lora.targets) {
       const std::int64_t in = in_features(student.config, linear), out = out_features(student.config, linear);
-      const std::int64_t rank = std::min({options.lora_rank, in, out});
+      const std::int64_t rank = std::min({options.lora.rank, in, out});
       std::vector<float> a(rank * in);
       const double bound = 1 / std::sqrt(static_cast<double>(in));
       for (float& value : a) value = static_cast<float>((2 * random.uniform() - 1) * bound);

@@ -7,7 +7,7 @@
 namespace fathom {
 
 /// `student` with an adapter of its own for every visit: a pair of float32 matrices for each of
-/// options.lora_targets, A [rank, in] uniform in ±1/sqrt(in) (Kaiming, as PEFT starts it), B [out, rank]
+/// options.lora.targets, A [rank, in] uniform in ±1/sqrt(in) (Kaiming, as PEFT starts it), B [out, rank]
 /// zero, so that the model computes what it did. The rank is clipped to the matrix. Throws Error if the model
 /// has adapters.
 Checkpoint with_lora(const Checkpoint& student, const TrainOptions& options);

@@ -3,12 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
+#include <limits>
+#include <map>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/file.h"
-#include "train/fingerprint.h"
+#include "base/fingerprint.h"
 
 namespace fathom {
 namespace {
@@ -18,25 +22,46 @@ namespace fs = std::filesystem;
 constexpr std::int64_t most_steps = std::int64_t{1} << 50;
 
 Json to_json(const TrainStep& step) {
-  return {{"step", step.step},
-          {"tokens", step.tokens},
-          {"loss", step.loss},
-          {"ce", step.ce},
-          {"kl", step.kl},
-          {"learning_rate", step.learning_rate},
-          {"gradient_norm", step.gradient_norm},
-          {"seconds", step.seconds}};
+  Json json = {{"step", step.step},
+               {"tokens", step.tokens},
+               {"loss", step.loss},
+               {"ce", step.ce},
+               {"kl", step.kl},
+               {"learning_rate", step.learning_rate},
+               {"gradient_norm", step.gradient_norm},
+               {"seconds", step.seconds}};
+  if (step.skipped) json["skipped"] = true;
+  // A number that is none is null in JSON, and null a number that is none when it is read.
+  return json;
+}
+
+double number_or_nan(const JsonObject& json, const std::string& key) {
+  return json.number_or(key, std::numeric_limits<double>::quiet_NaN());
 }
 
 TrainStep step_from_json(const JsonObject& json) {
   return {.step = json.integer("step", 1, most_steps),
           .tokens = json.integer("tokens", 0, most_steps),
-          .loss = json.number("loss"),
-          .ce = json.number("ce"),
-          .kl = json.number("kl"),
+          .loss = number_or_nan(json, "loss"),
+          .ce = number_or_nan(json, "ce"),
+          .kl = number_or_nan(json, "kl"),
           .learning_rate = json.number("learning_rate"),
-          .gradient_norm = json.number("gradient_norm"),
-          .seconds = json.number("seconds")};
+          .gradient_norm = number_or_nan(json, "gradient_norm"),
+          .seconds = json.number("seconds"),
+          .skipped = json.boolean_or("skipped", false)};
+}
+
+std::map<std::string, double> scalars(const TrainStep& step) {
+  return {{"train/loss", step.loss},
+          {"train/cross_entropy", step.ce},
+          {"train/divergence", step.kl},
+          {"train/learning_rate", step.learning_rate},
+          {"train/gradient_norm", step.gradient_norm}};
+}
+
+std::map<std::string, double> scalars(const JsonObject& evaluation) {
+  return {{"held_out/loss", evaluation.number("loss")},
+          {"held_out/perplexity", evaluation.number("perplexity")}};
 }
 
 std::string digest(const std::vector<std::pair<std::string, Tensor>>& tensors) {
@@ -47,6 +72,20 @@ std::string digest(const std::vector<std::pair<std::string, Tensor>>& tensors) {
   }
   return result.hex();
 }
+
+class RemovedUnlessRenamed {
+ public:
+  explicit RemovedUnlessRenamed(fs::path path) : path_(std::move(path)) {}
+  ~RemovedUnlessRenamed() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  RemovedUnlessRenamed(const RemovedUnlessRenamed&) = delete;
+  RemovedUnlessRenamed& operator=(const RemovedUnlessRenamed&) = delete;
+
+ private:
+  fs::path path_;
+};
 
 /// Names of what differs, for the message.
 std::string differences(const Json& found, const Json& expected, const std::string& prefix = "") {
@@ -81,7 +120,17 @@ RunFolder::RunFolder(fs::path folder, Json identity)
 void RunFolder::clear() {
   for (const fs::path& checkpoint : checkpoints()) fs::remove_all(checkpoint);
   fs::remove(folder_ / "metrics.jsonl");
-  steps_.clear();
+  fs::remove(folder_ / "evaluations.jsonl");
+  fs::remove_all(best());
+  cut_back(0);
+}
+
+void RunFolder::finish(const fs::path& folder) {
+  const fs::path ended = folder / "checkpoints.ended";
+  fs::remove_all(ended);
+  fs::rename(folder / "checkpoints", ended);  // at once, so that a run killed now has ended too
+  fs::remove_all(ended);
+  fs::remove_all(folder / "tokens");
 }
 
 std::vector<fs::path> RunFolder::checkpoints() const {
@@ -105,8 +154,12 @@ bool RunFolder::resume(
       const Json json = read_json(state_file);
       const JsonObject object(json, state_file.string());
       const RunState found{.step = object.integer("step", 0, most_steps),
+                           .updates = object.integer("updates", 0, most_steps),
                            .total_steps = object.integer("total_steps", 0, most_steps),
-                           .seconds = object.number("seconds")};
+                           .seconds = object.number("seconds"),
+                           .best_loss = object.number("best_loss"),
+                           .best_step = object.integer("best_step", 0, most_steps),
+                           .history = history_from_json(object.object("history"))};
       other_run = differences(object.at("identity"), identity_);
       if (other_run.empty()) {
         const TensorMap tensors = read_safetensors(tensor_file);
@@ -115,7 +168,7 @@ bool RunFolder::resume(
         }
         restore(tensors, found, tensor_file.string());
         state = found;
-        read_metrics(found.step);
+        cut_back(found.step);
         return true;
       }
     } catch (const Error& error) {
@@ -131,26 +184,48 @@ bool RunFolder::resume(
   return false;
 }
 
-void RunFolder::read_metrics(std::int64_t last_step) {
-  const fs::path file = folder_ / "metrics.jsonl";
+std::string RunFolder::kept_lines(const std::string& name, std::int64_t last_step,
+                                  const std::function<void(const JsonObject&)>& take) const {
+  const fs::path file = folder_ / name;
   std::istringstream lines(fs::exists(file) ? read_file(file) : "");
   std::string kept, line;
-  steps_.clear();
   while (std::getline(lines, line)) {
     const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) break;  // a line cut short by a crash: of a step after the checkpoint
-    const TrainStep step = step_from_json(JsonObject(json, file.string()));
-    if (step.step > last_step) break;
-    steps_.push_back(step);
+    const JsonObject object(json, file.string());
+    if (object.integer("step", 1, most_steps) > last_step) break;
+    take(object);
     kept += line + "\n";
   }
-  write_file(file, kept);
+  return kept;
+}
+
+void RunFolder::cut_back(std::int64_t last_step) {
+  steps_.clear();
+  std::vector<std::pair<std::int64_t, std::map<std::string, double>>> evaluations;
+  const std::string metrics = kept_lines(
+      "metrics.jsonl", last_step, [&](const JsonObject& line) { steps_.push_back(step_from_json(line)); });
+  const std::string evaluated = kept_lines("evaluations.jsonl", last_step, [&](const JsonObject& line) {
+    evaluations.emplace_back(line.integer("step", 1, most_steps), scalars(line));
+  });
+  if (!metrics.empty()) write_file(folder_ / "metrics.jsonl", metrics);
+  if (!evaluated.empty()) write_file(folder_ / "evaluations.jsonl", evaluated);
+  events_.reset();
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    const std::string name = entry.path().filename().string();
+    const bool half_written = name.starts_with(".best.part-");  // by a process that was killed
+    if (half_written || name.starts_with("events.out.tfevents.")) fs::remove_all(entry.path());
+  }
+  events_.emplace(folder_);
+  for (const TrainStep& step : steps_) events_->append(step.step, scalars(step));
+  for (const auto& [step, values] : evaluations) events_->append(step, values);
 }
 
 void RunFolder::save(const RunState& state, const std::vector<std::pair<std::string, Tensor>>& tensors) {
   const fs::path target = folder_ / "checkpoints" / fmt::format("step-{:08}", state.step);
   const fs::path part = target.string() + ".part";
   fs::remove_all(part);
+  const RemovedUnlessRenamed remover(part);  // what a full disk does not hold makes room again
   fs::create_directory(part);
   // In the order of the names, as they are found again in the map that is read.
   std::vector<std::pair<std::string, Tensor>> sorted = tensors;
@@ -158,7 +233,11 @@ void RunFolder::save(const RunState& state, const std::vector<std::pair<std::str
   write_safetensors(part / "state.safetensors", sorted);
   const Json json = {{"step", state.step},
                      {"total_steps", state.total_steps},
+                     {"updates", state.updates},
                      {"seconds", state.seconds},
+                     {"best_loss", state.best_loss},
+                     {"best_step", state.best_step},
+                     {"history", to_json(state.history)},
                      {"digest", digest(sorted)},
                      {"identity", identity_}};
   write_file(part / "state.json", json.dump(2) + "\n");
@@ -168,13 +247,23 @@ void RunFolder::save(const RunState& state, const std::vector<std::pair<std::str
   for (std::size_t i = 0; i + 2 < all.size(); ++i) fs::remove_all(all[i]);
 }
 
-void RunFolder::append(const TrainStep& step) {
-  const fs::path file = folder_ / "metrics.jsonl";
+void RunFolder::append_line(const std::string& name, const Json& line) const {
+  const fs::path file = folder_ / name;
   std::ofstream out(file, std::ios::app);
-  out << to_json(step).dump() << '\n';
+  out << line.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
   out.flush();
-  if (!out) fail("{}: cannot write", file.string());
+  if (!out) fail("{}: cannot write: {}", file.string(), std::strerror(errno));
+}
+
+void RunFolder::append(const TrainStep& step) {
+  append_line("metrics.jsonl", to_json(step));
+  events_->append(step.step, scalars(step));
   steps_.push_back(step);
+}
+
+void RunFolder::append_evaluation(const Json& evaluation) {
+  append_line("evaluations.jsonl", evaluation);
+  events_->append(evaluation["step"], scalars(JsonObject(evaluation, "evaluation")));
 }
 
 }  // namespace fathom

@@ -21,6 +21,18 @@ const char* name(Trainable trainable) {
   return "lora";
 }
 
+const char* name(BadStep action) {
+  switch (action) {
+    case BadStep::note:
+      return "note";
+    case BadStep::skip:
+      return "skip";
+    case BadStep::stop:
+      break;
+  }
+  return "stop";
+}
+
 // Until then every step's measurement may also lengthen the run; the first is slowed by memory that is
 // touched for the first time.
 constexpr std::int64_t steps_of_measuring = 3;
@@ -29,30 +41,36 @@ constexpr std::int64_t steps_of_measuring = 3;
 
 Json to_json(const TrainOptions& options) {
   Json targets = Json::array();
-  for (const Linear linear : options.lora_targets) targets.push_back(linear_name(linear));
+  for (const Linear linear : options.lora.targets) targets.push_back(linear_name(linear));
   return {{"train", name(options.trainable)},
           {"lora_targets", targets},
-          {"lora_rank", options.lora_rank},
-          {"lora_alpha", options.lora_alpha},
-          {"merge", options.merge},
-          {"ce_weight", options.ce_weight},
-          {"distil_weight", options.distil_weight},
-          {"temperature", options.temperature},
+          {"lora_rank", options.lora.rank},
+          {"lora_alpha", options.lora.alpha},
+          {"merge", options.lora.merge},
+          {"ce_weight", options.loss.cross_entropy},
+          {"distil_weight", options.loss.divergence},
+          {"temperature", options.loss.temperature},
           {"tokens", options.tokens},
           {"tokens_per_step", options.tokens_per_step},
           {"context", options.context},
           {"micro_batch", options.micro_batch},
-          {"learning_rate", options.learning_rate},
-          {"min_learning_rate", options.min_learning_rate},
-          {"warmup", options.warmup},
-          {"beta1", options.beta1},
-          {"beta2", options.beta2},
-          {"epsilon", options.epsilon},
-          {"weight_decay", options.weight_decay},
-          {"clip", options.clip},
+          {"learning_rate", options.optimiser.learning_rate},
+          {"min_learning_rate", options.optimiser.min_learning_rate},
+          {"warmup", options.optimiser.warmup},
+          {"beta1", options.optimiser.beta1},
+          {"beta2", options.optimiser.beta2},
+          {"epsilon", options.optimiser.epsilon},
+          {"weight_decay", options.optimiser.weight_decay},
+          {"clip", options.optimiser.clip},
           {"bf16", options.bf16},
           {"seed", options.seed},
           {"bos", options.bos},
+          {"within_documents", options.within_documents},
+          {"guard",
+           {{"on_nan", name(options.guard.on_nan)},
+            {"on_spike", name(options.guard.on_spike)},
+            {"spike_deviations", options.guard.spike_deviations}}},
+          {"evaluate_every", options.evaluate_every},
           {"checkpoint_every", options.checkpoint_every},
           {"max_minutes", options.max_minutes}};
 }
@@ -63,38 +81,44 @@ void check_options(const TrainOptions& options) {
       fail_usage("training option {} is {}, expected {} to {}", what, value, least, most);
     }
   };
-  check("lora_rank", static_cast<double>(options.lora_rank), 1, 65536);
-  check("lora_alpha", options.lora_alpha, 1e-6, 1e6);
-  check("ce_weight", options.ce_weight, 0, 1e6);
-  check("distil_weight", options.distil_weight, 0, 1e6);
-  check("ce_weight + distil_weight", options.ce_weight + options.distil_weight, 1e-9, 2e6);
-  check("temperature", options.temperature, 0.01, 100);
+  check("lora_rank", static_cast<double>(options.lora.rank), 1, 65536);
+  check("lora_alpha", options.lora.alpha, 1e-6, 1e6);
+  check("ce_weight", options.loss.cross_entropy, 0, 1e6);
+  check("distil_weight", options.loss.divergence, 0, 1e6);
+  check("ce_weight + distil_weight", options.loss.cross_entropy + options.loss.divergence, 1e-9, 2e6);
+  check("temperature", options.loss.temperature, 0.01, 100);
   check("tokens", static_cast<double>(options.tokens), 1, 1e15);
   check("tokens_per_step", static_cast<double>(options.tokens_per_step), 1, 1e9);
   check("context", static_cast<double>(options.context), 2, 1 << 20);
   check("micro_batch", static_cast<double>(options.micro_batch), 1, 65536);
-  check("learning_rate", options.learning_rate, 0, 10);
-  check("min_learning_rate", options.min_learning_rate, 0, options.learning_rate);
-  check("warmup", options.warmup, 0, 1);
-  check("beta1", options.beta1, 0, 0.999999);
-  check("beta2", options.beta2, 0, 0.999999999);
-  check("epsilon", options.epsilon, 1e-30, 1);
-  check("weight_decay", options.weight_decay, 0, 10);
-  check("clip", options.clip, 0, 1e9);
+  check("learning_rate", options.optimiser.learning_rate, 0, 10);
+  check("min_learning_rate", options.optimiser.min_learning_rate, 0, options.optimiser.learning_rate);
+  check("warmup", options.optimiser.warmup, 0, 1);
+  check("beta1", options.optimiser.beta1, 0, 0.999999);
+  check("beta2", options.optimiser.beta2, 0, 0.999999999);
+  check("epsilon", options.optimiser.epsilon, 1e-30, 1);
+  check("weight_decay", options.optimiser.weight_decay, 0, 10);
+  check("clip", options.optimiser.clip, 0, 1e9);
+  check("guard.spike_deviations", options.guard.spike_deviations, 0, 1e6);
+  if (options.guard.on_nan == BadStep::note) {
+    fail_usage("training cannot go on through a loss that is no number: skip such a step, or stop");
+  }
+  check("evaluate_every", static_cast<double>(options.evaluate_every), 0, 1e9);
   check("checkpoint_every", static_cast<double>(options.checkpoint_every), 0, 1e9);
   check("max_minutes", options.max_minutes, 0, 1e7);
-  if (options.trainable == Trainable::lora && options.lora_targets.empty()) {
+  if (options.trainable == Trainable::lora && options.lora.targets.empty()) {
     fail_usage("LoRA without a target: name at least one of q, k, v, o, gate, up, down");
   }
 }
 
 double learning_rate(const TrainOptions& options, std::int64_t step, std::int64_t total) {
   const double position = static_cast<double>(step), end = static_cast<double>(total);
-  const double warm = std::ceil(options.warmup * end);
-  if (position < warm) return options.learning_rate * (position + 1) / warm;
+  const double warm = std::ceil(options.optimiser.warmup * end);
+  if (position < warm) return options.optimiser.learning_rate * (position + 1) / warm;
   const double fraction = end > warm ? (position - warm) / (end - warm) : 1;
-  return options.min_learning_rate + 0.5 * (options.learning_rate - options.min_learning_rate) *
-                                         (1 + std::cos(std::numbers::pi * fraction));
+  return options.optimiser.min_learning_rate +
+         0.5 * (options.optimiser.learning_rate - options.optimiser.min_learning_rate) *
+             (1 + std::cos(std::numbers::pi * fraction));
 }
 
 std::int64_t steps_in_time(const TrainOptions& options, std::int64_t step, double step_seconds,

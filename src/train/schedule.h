@@ -11,7 +11,7 @@ namespace fathom {
 void check_options(const TrainOptions& options);
 
 /// Of update number `step` (from 0) of `total`: linear from 0 over the warm-up's share of the steps, then a
-/// cosine that would reach options.min_learning_rate at `total`.
+/// cosine that would reach options.optimiser.min_learning_rate at `total`.
 double learning_rate(const TrainOptions& options, std::int64_t step, std::int64_t total);
 
 /// How many steps the run should have in all, after `step` steps of which each takes `step_seconds` now,

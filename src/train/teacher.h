@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
+#include "corpus/packing.h"
 #include "runtime/engine.h"
-#include "train/packing.h"
 
 namespace fathom {
 
@@ -13,14 +13,18 @@ class Teacher {
  public:
   Teacher(const Checkpoint& checkpoint, std::int64_t context, bool bf16);
 
-  /// Runs the model over the sequences' inputs; what logits() speaks of from here on.
+  /// Runs the model over the sequences' inputs, each from one of its starts to the next by itself; what
+  /// logits() speaks of from here on.
   void read(const std::vector<Sequence>& sequences);
-  /// logits[rows, vocab] of rows [first, first + rows) of the sequences laid end to end.
+  /// logits[rows, vocab] of rows [first, first + rows) of those that are learned, of the sequences laid end
+  /// to end.
   void logits(std::int64_t first, std::int64_t rows, float* logits) const;
+
+  std::int64_t weight_bytes() const { return engine_.weight_bytes(); }
 
  private:
   Engine engine_;
-  std::vector<float> hidden_;
+  std::vector<float> hidden_;  ///< of the rows that are learned
 };
 
 }  // namespace fathom

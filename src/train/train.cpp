@@ -1,30 +1,29 @@
 #include "train/train.h"
 
-#include <ATen/Parallel.h>
-#include <malloc.h>
+#include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <limits>
+#include <cstdio>
 #include <optional>
 
 #include "base/error.h"
+#include "base/fingerprint.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
-#include "base/threads.h"
-#include "train/adamw.h"
-#include "train/fingerprint.h"
-#include "train/head_loss.h"
-#include "train/lora.h"
-#include "train/model.h"
-#include "train/packing.h"
+#include "train/guard.h"
 #include "train/run_folder.h"
 #include "train/schedule.h"
-#include "train/teacher.h"
+#include "train/session.h"
 
 namespace fathom {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 std::string digest(const Checkpoint& checkpoint) {
   Fingerprint result;
@@ -37,211 +36,143 @@ std::string digest(const Checkpoint& checkpoint) {
   return result.hex();
 }
 
-/// What makes a run this run: when to stop for time and how often to save may change.
-Json identity(const Checkpoint& student, const Checkpoint* teacher, const Packing& packing,
-              const TrainOptions& options) {
-  Json chosen = to_json(options);
-  chosen.erase("checkpoint_every");
-  chosen.erase("max_minutes");
-  Fingerprint text;
-  text.add(std::as_bytes(std::span(packing.stream())));
-  Json result = {{"options", chosen}, {"student", digest(student)}, {"text", text.hex()}};
-  result["teacher"] = teacher != nullptr ? digest(*teacher) : "none";
-  return result;
+/// What makes a run this run: when to stop for time, how often to save and to evaluate, and what to do about
+/// bad steps may change.
+Json identity(const Session& session, const Checkpoint* teacher) {
+  Json chosen = to_json(session.options);
+  for (const char* key : {"checkpoint_every", "max_minutes", "guard", "evaluate_every"}) chosen.erase(key);
+  return {{"options", chosen},
+          {"student", digest(session.start)},
+          {"text", session.packing.digest()},
+          {"teacher", teacher != nullptr ? digest(*teacher) : "none"}};
 }
 
-void check_models(const Checkpoint& student, const Checkpoint* teacher, const TrainOptions& options) {
-  const std::string where = student.source.string();
-  if (options.distil_weight > 0 && teacher == nullptr) fail_usage("distillation needs a teacher");
-  if (teacher != nullptr && teacher->config.vocab_size != student.config.vocab_size) {
-    fail("{}: the teacher has a vocabulary of {}, the student {} has {}: they must be the same",
-         teacher->source.string(), teacher->config.vocab_size, where, student.config.vocab_size);
-  }
-  if (options.trainable == Trainable::adapters && student.plan.adapters() == 0) {
-    fail("{}: the model has no adapters to train: train everything (--train all) or add some (--train lora)",
-         where);
-  }
-  if (options.context > student.config.max_positions) {
-    fail_usage("--context {} is more than the {} positions of {}", options.context,
-               student.config.max_positions, where);
-  }
-}
-
-void check_tokens(const Packing& packing, const Checkpoint& student) {
-  const auto [least, most] = std::ranges::minmax(packing.stream());
-  if (least < 0 || most >= student.config.vocab_size) {
-    fail("{}: the text has token {}, outside of the vocabulary of {}: was it tokenised for another model?",
-         student.source.string(), least < 0 ? least : most, student.config.vocab_size);
-  }
-}
-
-at::Tensor ids_of(const std::vector<Sequence>& sequences) {
-  const auto length = static_cast<std::int64_t>(sequences.front().inputs.size());
-  at::Tensor ids = at::empty({static_cast<std::int64_t>(sequences.size()), length}, at::kLong);
-  auto* out = ids.data_ptr<std::int64_t>();
-  for (const Sequence& sequence : sequences) out = std::ranges::copy(sequence.inputs, out).out;
-  return ids;
-}
-
-/// Forward, losses and backward of one step's sequences, a micro-batch at a time: gradients add up in the
-/// model.
-class StepRunner {
+class Run {
  public:
-  StepRunner(TrainModel& model, Packing& packing, std::optional<Teacher>& teacher,
-             const TrainOptions& options)
-      : model_(model), packing_(packing), teacher_(teacher), options_(options) {
-    sequences_ = std::max<std::int64_t>(1, options.tokens_per_step / options.context);
+  Run(const TrainInputs& inputs, const TrainOptions& options, const std::filesystem::path& work, bool resume)
+      : inputs_(inputs),
+        options_(options),
+        session_(inputs, options),
+        folder_(work, identity(session_, inputs.teacher)) {
+    if (inputs.held_out.size() > 0) {
+      held_out_.emplace(std::vector<MixedSource>{{.store = inputs.held_out}},
+                        packing_options(inputs.student, options));
+    }
+    state_.total_steps = session_.steps();
+    const bool resumed = resume && folder_.resume(state_, [&](const TensorMap& tensors, const RunState& found,
+                                                              const std::string& file) {
+      session_.optimiser.restore(tensors, found.updates, file);
+    });
+    if (!resumed) folder_.clear();
   }
 
-  std::int64_t tokens() const { return sequences_ * options_.context; }
+  TrainResult run() {
+    const std::int64_t first_step = state_.step, tokens = session_.runner.tokens();
+    Progress progress("training", (state_.total_steps - first_step) * tokens, "tok");
+    double later_seconds = 0;  // of this process's steps after its first, which is slow: all memory is new
+    while (!ended() && !interrupted()) {
+      const TrainStep step = do_step();
+      folder_.append(step);
 
-  /// Means over the tokens of step number `step` (from 0).
-  LossSums run(std::int64_t step) {
-    LossSums mean;
-    for (std::int64_t done = 0; done < sequences_; done += options_.micro_batch) {
-      std::vector<Sequence> batch;
-      for (std::int64_t i = done; i < std::min(sequences_, done + options_.micro_batch); ++i) {
-        batch.push_back(packing_.at(step * sequences_ + i));
-      }
-      const LossSums sums = run(batch);
-      mean.cross_entropy += sums.cross_entropy / static_cast<double>(tokens());
-      mean.divergence += sums.divergence / static_cast<double>(tokens());
+      const std::int64_t later_steps = state_.step - first_step - 1;
+      if (later_steps > 0) later_seconds += step.seconds;
+      const double pace = later_steps > 0 ? later_seconds / static_cast<double>(later_steps) : step.seconds;
+      state_.total_steps =
+          steps_in_time(options_, state_.step, pace, state_.seconds, state_.total_steps, session_.steps());
+      progress.set_total((state_.total_steps - first_step) * tokens);
+      progress.advance(tokens, fmt::format("loss {:.3f}", step.loss));
+      // Before the checkpoint, so that a run which goes on from it neither repeats nor lacks an evaluation.
+      if (held_out_ && (ended() || due(options_.evaluate_every))) evaluate_now();
+      if (due(options_.checkpoint_every)) save();
     }
-    return mean;
+    progress.finish();
+    if (!ended()) save();
+    return {.model = session_.trained(), .steps = folder_.steps(), .interrupted = !ended()};
   }
 
  private:
-  LossSums run(const std::vector<Sequence>& batch) {
-    std::vector<std::int32_t> labels;
-    for (const Sequence& sequence : batch) {
-      labels.insert(labels.end(), sequence.labels.begin(), sequence.labels.end());
+  bool ended() const { return state_.step >= state_.total_steps; }
+  bool due(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
+  void save() { folder_.save(state_, session_.optimiser.state()); }
+
+  TrainStep do_step() {
+    const auto begin = Clock::now();
+    const StepLoss mean = session_.runner.run(state_.step);
+    TrainStep step{.step = state_.step + 1, .tokens = (state_.step + 1) * session_.runner.tokens()};
+    step.ce = mean.cross_entropy;
+    step.kl = mean.divergence;
+    step.loss = options_.loss.cross_entropy * step.ce + options_.loss.divergence * step.kl;
+    step.learning_rate = learning_rate(options_, state_.step, state_.total_steps);
+    step.gradient_norm = session_.optimiser.gradient_norm();
+    const auto verdict = judge(step, state_.history, options_.guard);
+    if (verdict) act(*verdict, step, mean.worst);
+    step.skipped = verdict && verdict->action == BadStep::skip;
+    if (step.skipped) {
+      session_.optimiser.discard();
+      ++state_.history.skipped;
+    } else {
+      session_.optimiser.step(step.learning_rate, step.gradient_norm);
+      ++state_.updates;
+      state_.history.skipped = 0;
+      state_.history.add(step.loss);
     }
-    TeacherLogits teacher_logits;
-    const bool distil = options_.distil_weight > 0;
-    if (distil) {
-      teacher_->read(batch);
-      teacher_logits = [this](std::int64_t first, std::int64_t rows, float* logits) {
-        teacher_->logits(first, rows, logits);
-      };
-    }
-    const LossWeights weights{.cross_entropy = static_cast<float>(options_.ce_weight),
-                              .divergence = static_cast<float>(options_.distil_weight),
-                              .temperature = static_cast<float>(options_.temperature),
-                              .softcap = static_cast<float>(model_.config().logit_softcap),
-                              .scale = 1 / static_cast<float>(tokens())};
-    const at::Tensor hidden = model_.forward(ids_of(batch));
-    at::Tensor gradient;
-    const LossSums sums =
-        head_loss(hidden.detach(), model_.head(), labels, weights, teacher_logits, gradient);
-    hidden.backward(gradient);
-    return sums;
+    step.seconds = seconds_since(begin);
+    state_.step = step.step;
+    state_.seconds += step.seconds;
+    return step;
   }
 
-  TrainModel& model_;
-  Packing& packing_;
-  std::optional<Teacher>& teacher_;
+  /// Says what is wrong and with which text; ends the run where that is asked for.
+  void act(const Verdict& verdict, const TrainStep& step, std::int64_t worst) {
+    const std::string what = fmt::format("{}: at step {} {}; worst was {}", inputs_.student.source.string(),
+                                         step.step, verdict.what, session_.runner.describe(worst));
+    if (verdict.action != BadStep::stop) {
+      fmt::print(stderr, "fathom: {}{}\n", what, verdict.action == BadStep::skip ? ": skipped" : "");
+      return;
+    }
+    if (state_.step > 0) save();
+    fail(
+        "{}: look at this text, skip such steps (--on-nan skip, --on-spike skip), lower the learning rate "
+        "(now "
+        "{}) or see whether the model is sound",
+        what, step.learning_rate);
+  }
+
+  void evaluate_now() {
+    const auto begin = Clock::now();
+    const double loss = evaluate(session_.model, *held_out_, options_.micro_batch);
+    if (!std::isfinite(loss)) {
+      fail("{}: after step {} the loss on the held-out text is {}", inputs_.student.source.string(),
+           state_.step, loss);
+    }
+    Json line = {{"step", state_.step}, {"loss", loss}, {"perplexity", std::exp(loss)}};
+    const bool best = state_.best_step == 0 || loss < state_.best_loss;
+    if (best || inputs_.sample) {
+      const Checkpoint model = session_.trained();
+      if (inputs_.sample) line["samples"] = inputs_.sample(model);
+      if (best) save_checkpoint(model, folder_.best(), /*overwrite=*/true);
+    }
+    if (best) {
+      state_.best_loss = loss;
+      state_.best_step = state_.step;
+    }
+    line["seconds"] = seconds_since(begin);
+    folder_.append_evaluation(line);
+  }
+
+  const TrainInputs& inputs_;
   const TrainOptions& options_;
-  std::int64_t sequences_;  ///< a step's
+  Session session_;
+  RunFolder folder_;
+  std::optional<Packing> held_out_;
+  RunState state_;
 };
-
-/// Activations are megabytes each, freed and taken again with every layer. By default the C library hands
-/// such memory back to the system each time, and every page of it is zeroed and faulted in anew: a tenth of a
-/// step. While this object lives it keeps what was freed.
-class KeptMemory {
- public:
-  KeptMemory() {
-    mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that it takes
-    mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-  }
-  ~KeptMemory() {
-    mallopt(M_MMAP_THRESHOLD, 128 << 10);
-    mallopt(M_TRIM_THRESHOLD, 128 << 10);
-    malloc_trim(0);
-  }
-  KeptMemory(const KeptMemory&) = delete;
-  KeptMemory& operator=(const KeptMemory&) = delete;
-};
-
-Checkpoint finished(const TrainModel& model, const Checkpoint& start, const TrainOptions& options) {
-  Checkpoint result = model.trained(start);
-  const bool merges = options.trainable == Trainable::lora && options.merge && !start.plan.is_recursive();
-  return merges ? merge_lora(result) : result;
-}
 
 }  // namespace
 
-TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
-                  const std::vector<std::vector<Token>>& documents, Token separator,
-                  const TrainOptions& options, const std::filesystem::path& work, bool resume) {
-  using Clock = std::chrono::steady_clock;
-  check_options(options);
-  check_models(student, teacher, options);
-  Packing packing(documents, separator, options.context, options.bos, options.seed);
-  check_tokens(packing, student);
-  at::set_num_threads(thread_count());
-  const KeptMemory kept_memory;
-
-  const bool lora = options.trainable == Trainable::lora;
-  const Checkpoint start = lora ? with_lora(student, options) : student;
-  RunFolder folder(work, identity(start, teacher, packing, options));
-  TrainModel model(start,
-                   {.bf16 = options.bf16,
-                    .trainable = options.trainable,
-                    .adapter_scale = lora ? options.lora_alpha / static_cast<double>(options.lora_rank) : 1});
-  AdamW optimiser(model.parameters(), options);
-  std::optional<Teacher> teacher_engine;
-  if (options.distil_weight > 0) teacher_engine.emplace(*teacher, options.context, options.bf16);
-  StepRunner runner(model, packing, teacher_engine, options);
-
-  const std::int64_t tokens = runner.tokens(), most = (options.tokens + tokens - 1) / tokens;
-  RunState state{.step = 0, .total_steps = most, .seconds = 0};
-  const bool resumed = resume && folder.resume(state, [&](const TensorMap& tensors, const RunState& found,
-                                                          const std::string& file) {
-    optimiser.restore(tensors, found.step, file);
-  });
-  if (!resumed) folder.clear();
-
-  const std::int64_t first_step = state.step;
-  Progress progress("training", (state.total_steps - first_step) * tokens, "tok");
-  double later_seconds = 0;  // of this process's steps after its first, which is slow: all memory is new
-  while (state.step < state.total_steps && !interrupted()) {
-    const auto begin = Clock::now();
-    const LossSums mean = runner.run(state.step);
-    TrainStep step{.step = state.step + 1, .tokens = (state.step + 1) * tokens};
-    step.ce = mean.cross_entropy;
-    step.kl = mean.divergence;
-    step.loss = options.ce_weight * step.ce + options.distil_weight * step.kl;
-    step.learning_rate = learning_rate(options, state.step, state.total_steps);
-    step.gradient_norm = optimiser.gradient_norm();
-    if (!std::isfinite(step.loss) || !std::isfinite(step.gradient_norm)) {
-      fail(
-          "{}: at step {} the loss is {} and the gradient's norm {}: lower the learning rate (now {}) or see "
-          "whether the model is sound",
-          student.source.string(), step.step, step.loss, step.gradient_norm, step.learning_rate);
-    }
-    optimiser.step(step.learning_rate, step.gradient_norm);
-    step.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    state.step = step.step;
-    state.seconds += step.seconds;
-    folder.append(step);
-
-    const std::int64_t later_steps = state.step - first_step - 1;
-    if (later_steps > 0) later_seconds += step.seconds;
-    const double pace = later_steps > 0 ? later_seconds / static_cast<double>(later_steps) : step.seconds;
-    state.total_steps = steps_in_time(options, state.step, pace, state.seconds, state.total_steps, most);
-    progress.set_total((state.total_steps - first_step) * tokens);
-    progress.advance(tokens, fmt::format("loss {:.3f}", step.loss));
-    if (options.checkpoint_every > 0 && state.step % options.checkpoint_every == 0) {
-      folder.save(state, optimiser.state());
-    }
-  }
-  progress.finish();
-  TrainResult result{.model = finished(model, start, options), .steps = folder.steps(), .interrupted = false};
-  if (state.step < state.total_steps) {
-    result.interrupted = true;
-    folder.save(state, optimiser.state());
-  }
-  return result;
+TrainResult train(const TrainInputs& inputs, const TrainOptions& options, const std::filesystem::path& work,
+                  bool resume) {
+  return Run(inputs, options, work, resume).run();
 }
 
 }  // namespace fathom

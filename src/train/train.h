@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "corpus/packing.h"
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
 
 namespace fathom {
 
@@ -17,33 +17,62 @@ namespace fathom {
 enum class Trainable {
   all,       ///< every weight, adapters too
   adapters,  ///< the adapters that the model has
-  lora  ///< new low-rank pairs on `lora_targets` of every visit (healing); merged into the weights at the end
+  lora  ///< new low-rank pairs on `lora.targets` of every visit (healing); merged into the weights at the end
         ///< where the plan is plain and `merge` is set, kept as adapters otherwise
+};
+
+/// What happens at a step whose loss or gradient is no number, or whose loss is a spike.
+enum class BadStep {
+  note,  ///< said on standard error, trained on (not for what is no number)
+  skip,  ///< no update: as if the data had not been there
+  stop   ///< the run ends with an error and a checkpoint from before the step
+};
+
+struct GuardOptions {
+  BadStep on_nan = BadStep::stop, on_spike = BadStep::note;
+  /// A loss so many standard deviations above the mean of the steps before is a spike; 0: none is.
+  double spike_deviations = 10;
+};
+
+/// For Trainable::lora.
+struct LoraOptions {
+  std::vector<Linear> targets = {Linear::gate, Linear::up, Linear::down};
+  std::int64_t rank = 64;
+  double alpha = 64;  ///< scale alpha / rank, folded into B when written
+  bool merge = true;
+};
+
+struct LossOptions {
+  double cross_entropy = 1;  ///< weight of cross-entropy with the text
+  double divergence = 0;     ///< weight of forward KL(teacher || student); needs a teacher
+  double temperature = 1;    ///< of the divergence
+};
+
+/// AdamW and its schedule.
+struct OptimiserOptions {
+  double learning_rate = 3e-4, min_learning_rate = 0;
+  double warmup = 0.027;  ///< fraction of the steps, linear from 0; then cosine to min_learning_rate
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0;
+  double clip = 1;  ///< of the gradient's global norm; 0: none
 };
 
 struct TrainOptions {
   Trainable trainable = Trainable::all;
-  std::vector<Linear> lora_targets = {Linear::gate, Linear::up, Linear::down};
-  std::int64_t lora_rank = 64;
-  double lora_alpha = 64;  ///< scale alpha / rank, folded into B when written
-  bool merge = true;
-
-  double ce_weight = 1;      ///< weight of cross-entropy with the text
-  double distil_weight = 0;  ///< weight of forward KL(teacher || student); needs a teacher
-  double temperature = 1;
+  LoraOptions lora;
+  LossOptions loss;
+  OptimiserOptions optimiser;
 
   std::int64_t tokens = 100'000;         ///< the whole run
   std::int64_t tokens_per_step = 2'048;  ///< rounded to whole sequences
   std::int64_t context = 512;
   std::int64_t micro_batch = 4;  ///< sequences a forward pass; gradients accumulate up to tokens_per_step
-  double learning_rate = 3e-4, min_learning_rate = 0;
-  double warmup = 0.027;  ///< fraction of the steps, linear from 0; then cosine to min_learning_rate
-  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0;
-  double clip = 1;   ///< of the gradient's global norm; 0: none
   bool bf16 = true;  ///< compute type of products; float32 master weights and optimiser either way
   std::uint64_t seed = 0;
   Token bos = -1;  ///< put before every sequence, for models that want one before any text (Gemma); -1: none
+  bool within_documents = false;  ///< attention does not see what lies before a document (corpus/packing.h)
 
+  GuardOptions guard;
+  std::int64_t evaluate_every = 0;    ///< steps; 0: never
   std::int64_t checkpoint_every = 0;  ///< steps; 0: only when interrupted
   /// The run takes at most about so many minutes: from the first step on the number of steps is estimated
   /// from their speed, so that the schedule (warm-up, cosine) ends with the time. From the fourth step on it
@@ -55,7 +84,24 @@ struct TrainOptions {
 struct TrainStep {
   std::int64_t step = 0, tokens = 0;
   double loss = 0, ce = 0, kl = 0, learning_rate = 0, gradient_norm = 0, seconds = 0;
+  bool skipped = false;  ///< no update was made (GuardOptions)
 };
+
+/// What is trained, with what, on what.
+struct TrainInputs {
+  const Checkpoint& student;
+  const Checkpoint* teacher = nullptr;
+  std::vector<MixedSource> text;
+  /// Evaluated on every options.evaluate_every steps and at the end; the model with the lowest loss is kept
+  /// in the run's folder.
+  TokenStore held_out = {};
+  /// What else is noted of the model at an evaluation, such as samples; may be empty.
+  std::function<Json(const Checkpoint&)> sample = {};
+};
+
+/// Throws Error or UsageError for models and options that do not fit together; `text` is not looked at, so
+/// that this can be done before it is read. train and estimate_training do it, too.
+void check_inputs(const TrainInputs& inputs, const TrainOptions& options);
 
 struct TrainResult {
   Checkpoint model;
@@ -63,16 +109,28 @@ struct TrainResult {
   bool interrupted = false;  ///< stopped by SIGINT; a checkpoint to resume from was written
 };
 
-/// Trains `student` on documents of ids (packed, each followed by `separator`, cut into sequences of
-/// `context`, shuffled by the seed; epochs repeat with another order; train/packing.h). Losses are means over
-/// the tokens predicted in a step. `work` is the run's folder: metrics.jsonl (a line a step) and checkpoints/
-/// (the last two) live there. With `resume` the run goes on exactly where its last whole checkpoint stopped
-/// (same losses to the last bit as if never stopped, with the same number of threads), or starts if there is
-/// none; without, it starts anew. Throws Error (NaN loss, a checkpoint of another run, ids outside the
-/// vocabulary, ...).
-TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
-                  const std::vector<std::vector<Token>>& documents, Token separator,
-                  const TrainOptions& options, const std::filesystem::path& work, bool resume);
+/// Trains the student on sequences of the text (corpus/packing.h). Losses are means over the tokens learned
+/// in a step. `work` is the run's folder (train/run_folder.h). With `resume` the run goes on exactly where
+/// its last whole checkpoint stopped (same losses to the last bit as if never stopped, with the same number
+/// of threads), or starts if there is none; without, it starts anew. Throws Error (a loss that is no number,
+/// a checkpoint of another run, ids outside the vocabulary, a full disk: what was there before stays, ...).
+TrainResult train(const TrainInputs& inputs, const TrainOptions& options, const std::filesystem::path& work,
+                  bool resume);
+
+/// What a run needs, for a look before it starts.
+struct TrainEstimate {
+  std::int64_t parameters = 0, trained = 0;
+  std::int64_t steps = 0, tokens = 0;
+  std::int64_t weight_bytes = 0;     ///< of the model: what it computes with, and float32 masters
+  std::int64_t optimiser_bytes = 0;  ///< gradients and both moments
+  std::int64_t teacher_bytes = 0;
+  std::int64_t peak_bytes = 0;        ///< of this process over a micro-batch, all of the above included
+  std::int64_t checkpoint_bytes = 0;  ///< of one on the disk; two are kept
+  double step_seconds = 0;
+};
+
+/// Runs two micro-batches, without a trace on the disk, and scales the second one's time to a step.
+TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& options);
 
 /// Logits [tokens, vocab] by the trainer's own forward pass in float32: for parity tests with the runtime.
 std::vector<float> train_logits(const Checkpoint& checkpoint, const std::vector<Token>& ids);

@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
+#include <vector>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -41,7 +43,7 @@ TEST(File, ADeviceIsWrittenNotReplaced) {
   std::filesystem::remove(path);
 }
 
-TEST_F(FileTest, PagesGivenBackAreReadAgain) {
+TEST(File, PagesGivenBackAreReadAgain) {
   const auto path = scratch() / "pages";
   write_file(path, std::string(50'000, 'x'));
   const MappedFile file(path);

@@ -50,8 +50,15 @@ TrainOptions small(std::int64_t steps) {
   options.micro_batch = 2;
   options.tokens_per_step = 64;
   options.tokens = 64 * steps;
-  options.learning_rate = 3e-3;
+  options.optimiser.learning_rate = 3e-3;
   return options;
+}
+
+TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
+                  const std::vector<std::vector<Token>>& documents, Token separator,
+                  const TrainOptions& options, const fs::path& work, bool resume) {
+  const TokenStore store = store_documents(documents, separator, "documents");
+  return train({.student = student, .teacher = teacher, .text = {{.store = store}}}, options, work, resume);
 }
 
 std::vector<double> losses(const TrainResult& result) {
@@ -89,6 +96,7 @@ TEST(Train, OverfitsATinyText) {
 TEST(Train, BfloatTrainsAsFloatDoes) {
   const test::Scratch a, b;
   TrainOptions options = small(20);
+  options.seed = 1;  // the order decides how far rounding carries: to 0.008 or 0.027 over ten seeds
   const auto rounded = losses(train(tiny(), nullptr, text(), 1, options, a.path(), false));
   options.bf16 = false;
   const auto exact = losses(train(tiny(), nullptr, text(), 1, options, b.path(), false));
@@ -100,8 +108,8 @@ TEST(Train, DistillationBringsTheStudentToItsTeacher) {
   Checkpoint student = tiny();
   student.plan.visits.pop_back();
   TrainOptions options = small(60);
-  options.ce_weight = 0;
-  options.distil_weight = 1;
+  options.loss.cross_entropy = 0;
+  options.loss.divergence = 1;
   const Checkpoint teacher = tiny();
   const TrainResult result = train(student, &teacher, text(), 1, options, scratch.path(), false);
   EXPECT_GT(result.steps.front().kl, 0);
@@ -129,10 +137,10 @@ TEST_P(Resume, GoesOnToTheLastBit) {
   const test::Scratch whole, stopped;
   TrainOptions options = small(9);
   options.trainable = GetParam();
-  options.lora_rank = 4;
-  options.merge = false;
-  options.distil_weight = 0.5;
-  options.weight_decay = 0.1;
+  options.lora.rank = 4;
+  options.lora.merge = false;
+  options.loss.divergence = 0.5;
+  options.optimiser.weight_decay = 0.1;
   const Checkpoint model = tiny();
   const TrainResult reference = train(model, &model, text(), 1, options, whole.path(), false);
 
@@ -163,14 +171,14 @@ TEST(Train, ACheckpointOfAnotherRunIsRefused) {
   TrainOptions options = small(4);
   options.checkpoint_every = 2;
   train(tiny(), nullptr, text(), 1, options, scratch.path(), false);
-  options.learning_rate = 1e-3;
+  options.optimiser.learning_rate = 1e-3;
   try {
     train(tiny(), nullptr, text(), 1, options, scratch.path(), true);
     FAIL() << "resumed with another learning rate";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("options.learning_rate (was 0.003, is 0.001)"));
   }
-  options.learning_rate = 3e-3;
+  options.optimiser.learning_rate = 3e-3;
   EXPECT_THROW(train(tiny(), nullptr, {{1, 2, 3}}, 1, options, scratch.path(), true), Error);
 }
 
@@ -179,8 +187,8 @@ TEST(Train, DamagedCheckpointsAreErrorsOrPassedOver) {
   TrainOptions options = small(4);
   options.checkpoint_every = 2;
   options.trainable = Trainable::lora;
-  options.lora_targets = {Linear::q};
-  options.lora_rank = 1;
+  options.lora.targets = {Linear::q};
+  options.lora.rank = 1;
   const Checkpoint model = tiny();
   const TrainResult reference = train(model, nullptr, text(), 1, options, scratch.path(), false);
   const fs::path newest = newest_checkpoint(scratch.path());
@@ -210,12 +218,12 @@ TEST(Train, LoraMergedIsLoraKept) {
   TrainOptions options = small(6);
   options.bf16 = false;
   options.trainable = Trainable::lora;
-  options.lora_rank = 4;
-  options.lora_alpha = 8;  // twice
-  options.learning_rate = 1e-2;
+  options.lora.rank = 4;
+  options.lora.alpha = 8;  // twice
+  options.optimiser.learning_rate = 1e-2;
   const Checkpoint model = tiny();
   const Checkpoint merged = train(model, nullptr, text(), 1, options, a.path(), false).model;
-  options.merge = false;
+  options.lora.merge = false;
   const Checkpoint kept = train(model, nullptr, text(), 1, options, b.path(), false).model;
   EXPECT_TRUE(merged.plan.is_plain());
   EXPECT_EQ(kept.plan.adapters(), model.plan.depth());
@@ -235,7 +243,7 @@ TEST(Train, OnlyTheAdaptersMove) {
   const test::Scratch first, second;
   TrainOptions options = small(2);
   options.trainable = Trainable::lora;
-  options.merge = false;
+  options.lora.merge = false;
   const Checkpoint adapted = train(tiny(), nullptr, text(), 1, options, first.path(), false).model;
   options.trainable = Trainable::adapters;
   const Checkpoint trained = train(adapted, nullptr, text(), 1, options, second.path(), false).model;
@@ -251,10 +259,10 @@ TEST(Train, SaysWhatDoesNotFit) {
   const TrainOptions options = small(2);
   EXPECT_THROW(train(tiny(), nullptr, {{1, 2, 3000}}, 1, options, scratch.path(), false), Error);
   TrainOptions wrong = options;
-  wrong.distil_weight = 1;
+  wrong.loss.divergence = 1;
   EXPECT_THROW(train(tiny(), nullptr, text(), 1, wrong, scratch.path(), false), UsageError);
   wrong = options;
-  wrong.min_learning_rate = 1;
+  wrong.optimiser.min_learning_rate = 1;
   EXPECT_THROW(train(tiny(), nullptr, text(), 1, wrong, scratch.path(), false), UsageError);
 }
 
@@ -275,9 +283,9 @@ TEST(Train, ANotANumberIsAnErrorThatNamesTheStep) {
 
 TEST(Schedule, WarmsUpAndFollowsTheCosine) {
   TrainOptions options;
-  options.learning_rate = 1;
-  options.min_learning_rate = 0.1;
-  options.warmup = 0.1;
+  options.optimiser.learning_rate = 1;
+  options.optimiser.min_learning_rate = 0.1;
+  options.optimiser.warmup = 0.1;
   EXPECT_DOUBLE_EQ(learning_rate(options, 0, 100), 0.1);
   EXPECT_DOUBLE_EQ(learning_rate(options, 9, 100), 1);
   EXPECT_DOUBLE_EQ(learning_rate(options, 10, 100), 1);

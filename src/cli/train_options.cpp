@@ -1,0 +1,136 @@
+#include "cli/train_options.h"
+
+#include <map>
+
+namespace fathom {
+namespace {
+
+const std::map<std::string, Trainable> trainables = {
+    {"all", Trainable::all}, {"adapters", Trainable::adapters}, {"lora", Trainable::lora}};
+const std::map<std::string, Linear> linears = {
+    {"q", Linear::q},       {"k", Linear::k},   {"v", Linear::v},      {"o", Linear::o},
+    {"gate", Linear::gate}, {"up", Linear::up}, {"down", Linear::down}};
+const std::map<std::string, BadStep> nan_actions = {{"skip", BadStep::skip}, {"stop", BadStep::stop}};
+const std::map<std::string, BadStep> spike_actions = {
+    {"note", BadStep::note}, {"skip", BadStep::skip}, {"stop", BadStep::stop}};
+
+void add_data(CLI::App& app, TrainVerb& verb) {
+  app.add_option(
+         "--text", verb.text,
+         "Text, JSON lines (of texts or of conversations), either .zst; directories, patterns. Without it, "
+         "samples of the teacher (kept in OUT.run)")
+      ->type_name("FILE...");
+  app.add_option("--mix", verb.mix,
+                 "A weight for each --text: its share of the tokens [all text once an epoch]")
+      ->delimiter(',');
+  app.add_option("--field", verb.field, "Of JSON lines [text, or else messages]");
+  app.add_flag("--within-documents", verb.training.within_documents,
+               "Attention does not see the documents before, within a sequence");
+  app.add_option("--samples", verb.samples, "Tokens to sample without --text")->capture_default_str();
+  app.add_option("--eval-text", verb.held_out,
+                 "Held-out text: measured, and the best model kept in OUT.run/best")
+      ->type_name("FILE...");
+  app.add_option("--eval-tokens", verb.held_out_tokens, "How much of it is read")
+      ->check(at_least(1))
+      ->capture_default_str();
+  app.add_option("--eval-every", verb.training.evaluate_every, "Steps; 0: at the end")->capture_default_str();
+  app.add_option("--prompt", verb.prompts, "Continued at each evaluation")->type_name("TEXT...");
+  app.add_option("--prompt-tokens", verb.prompt_tokens, "How far")->check(at_least(1))->capture_default_str();
+}
+
+void add_model(CLI::App& app, TrainVerb& verb) {
+  app.add_option("--teacher", verb.teacher, "Model to distil from, or 'self'")->type_name("MODEL");
+  app.add_option("--distil", verb.distil, "Weight of KL(teacher || model) [1 with a teacher]");
+  app.add_option("--ce", verb.ce, "Weight of cross-entropy [1 without a teacher, else 0]");
+  app.add_option("--temperature", verb.training.loss.temperature, "Of the distillation")
+      ->capture_default_str();
+  app.add_option("--train", verb.trainable, "Which weights change")
+      ->check(CLI::IsMember(trainables))
+      ->capture_default_str();
+  app.add_option("--lora-rank", verb.training.lora.rank, "Of LoRA; clipped to each matrix")
+      ->capture_default_str();
+  app.add_option("--lora-alpha", verb.training.lora.alpha, "LoRA is scaled by alpha / rank")
+      ->capture_default_str();
+  app.add_option("--lora-targets", verb.targets, "Matrices that get LoRA")
+      ->delimiter(',')
+      ->check(CLI::IsMember(linears))
+      ->capture_default_str();
+  app.add_flag("--keep-adapters", verb.keep_adapters, "Do not merge LoRA into the matrices");
+}
+
+void add_steps(CLI::App& app, TrainVerb& verb) {
+  TrainOptions& training = verb.training;
+  app.add_option("--tokens", verb.tokens, "Length of the run [100000; with --minutes: no limit]");
+  app.add_option("--minutes", training.max_minutes, "End by then: the schedule is fitted to the speed");
+  app.add_option("--batch-tokens", training.tokens_per_step, "Tokens a step")->capture_default_str();
+  app.add_option("--context", training.context, "Tokens a sequence")->capture_default_str();
+  app.add_option("--micro-batch", training.micro_batch, "Sequences at a time")->capture_default_str();
+  app.add_option("--lr", training.optimiser.learning_rate, "Learning rate (AdamW, cosine)")
+      ->capture_default_str();
+  app.add_option("--min-lr", training.optimiser.min_learning_rate, "Where the cosine ends")
+      ->capture_default_str();
+  app.add_option("--warmup", training.optimiser.warmup, "Share of the steps")->capture_default_str();
+  app.add_option("--clip", training.optimiser.clip, "Gradient norm; 0: none")->capture_default_str();
+  app.add_option("--weight-decay", training.optimiser.weight_decay, "On matrices")->capture_default_str();
+  app.add_flag("--no-bf16", verb.no_bf16, "Compute in float32");
+  app.add_option("--on-nan", verb.on_nan, "When a loss or gradient is no number: skip the step, or stop")
+      ->check(CLI::IsMember(nan_actions))
+      ->capture_default_str();
+  app.add_option("--on-spike", verb.on_spike,
+                 "When the loss jumps up: note it and go on, skip the step, or stop")
+      ->check(CLI::IsMember(spike_actions))
+      ->capture_default_str();
+  app.add_option("--spike", training.guard.spike_deviations,
+                 "Standard deviations above the mean that are a jump; 0: none is")
+      ->capture_default_str();
+  app.add_option("--checkpoint-every", training.checkpoint_every, "Steps; 0: when interrupted")
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_train_options(CLI::App& app, TrainVerb& verb) {
+  // Neither is `required` to the library: a file may name them.
+  app.add_option("MODEL", verb.model, "Model directory or GGUF file");
+  app.add_option("--out", verb.out, "Directory of the trained model; OUT.run holds metrics, checkpoints")
+      ->type_name("DIR");
+  add_data(app, verb);
+  add_model(app, verb);
+  add_steps(app, verb);
+  app.add_option("--config", verb.config, "Options from a TOML file; the command line goes before it")
+      ->type_name("FILE")
+      ->configurable(false);
+  app.add_flag("--print-config", verb.print_config, "Print such a file with all options, and end")
+      ->configurable(false);
+  app.add_flag("--dry-run", verb.dry_run, "Check everything and estimate memory and time")
+      ->configurable(false);
+  app.add_option("--resume", verb.resume, "Go on with the run in this folder (OUT.run)")
+      ->type_name("DIR")
+      ->configurable(false);
+  app.add_flag("--overwrite", verb.overwrite, "Replace what --out and OUT.run hold")->configurable(false);
+  add_common(app, verb.common, true);
+  for (const char* once : {"--json", "--quiet"}) app.get_option(once)->configurable(false);
+}
+
+TrainOptions training_options(const TrainVerb& verb, const Tokenizer& tokenizer) {
+  TrainOptions options = verb.training;
+  options.trainable = trainables.at(verb.trainable);
+  options.lora.targets.clear();
+  for (const std::string& target : verb.targets) options.lora.targets.push_back(linears.at(target));
+  options.lora.merge = !verb.keep_adapters;
+  options.bf16 = !verb.no_bf16;
+  options.guard.on_nan = nan_actions.at(verb.on_nan);
+  options.guard.on_spike = spike_actions.at(verb.on_spike);
+  options.seed = verb.common.seed;
+  options.bos = tokenizer.bos().value_or(-1);
+  // The teacher's distribution says more about a token than the token does (and all that its own samples can
+  // say).
+  options.loss.divergence = verb.distil.value_or(verb.teacher.empty() ? 0 : 1);
+  options.loss.cross_entropy = verb.ce.value_or(verb.teacher.empty() ? 1 : 0);
+  // A limit of time alone is one of time alone.
+  const bool timed = options.max_minutes > 0;
+  options.tokens = verb.tokens.value_or(timed ? std::int64_t{1} << 40 : options.tokens);
+  return options;
+}
+
+}  // namespace fathom

@@ -1,0 +1,45 @@
+// What `fathom train` takes, on the command line or in a file.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/verbs.h"
+#include "model/tokenizer.h"
+#include "train/train.h"
+
+namespace fathom {
+
+struct TrainVerb {
+  CommonOptions common;
+  std::string model, out, teacher;
+
+  std::vector<std::string> text;
+  std::vector<double> mix;  ///< a weight for each of `text`
+  std::string field;
+  std::int64_t samples = 100'000;
+
+  std::string trainable = "all";
+  std::vector<std::string> targets = {"gate", "up", "down"};
+  bool keep_adapters = false;
+  std::optional<std::int64_t> tokens;
+  std::optional<double> ce, distil;
+  bool no_bf16 = false;
+  std::string on_nan = "stop", on_spike = "note";
+
+  std::vector<std::string> held_out, prompts;
+  std::int64_t held_out_tokens = 16'384, prompt_tokens = 48;
+
+  std::string config, resume;
+  bool print_config = false, dry_run = false, overwrite = false;
+  TrainOptions training;
+};
+
+void add_train_options(CLI::App& app, TrainVerb& verb);
+
+TrainOptions training_options(const TrainVerb& verb, const Tokenizer& tokenizer);
+
+}  // namespace fathom

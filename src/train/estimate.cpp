@@ -1,0 +1,53 @@
+// What a run would need: counted where that can be, measured where it cannot.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "train/session.h"
+#include "train/train.h"
+
+namespace fathom {
+namespace {
+
+std::int64_t peak_memory() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace
+
+TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& options) {
+  using Clock = std::chrono::steady_clock;
+  Session session(inputs, options);
+  TrainEstimate result{.steps = session.steps(), .tokens = session.steps() * session.runner.tokens()};
+  for (const auto& [name, parameter] : session.model.parameters()) {
+    const std::int64_t count = parameter.compute.numel();
+    result.parameters += count;
+    result.weight_bytes += static_cast<std::int64_t>(parameter.compute.nbytes());
+    if (!parameter.trainable()) continue;
+    result.trained += count;
+    const auto bytes = static_cast<std::int64_t>(parameter.gradient.nbytes());  // float32, as are the others
+    const bool own_master = parameter.master.data_ptr() != parameter.compute.data_ptr();
+    result.weight_bytes += own_master ? bytes : 0;
+    result.optimiser_bytes += 3 * bytes;
+    result.checkpoint_bytes += 3 * bytes;  // master and moments
+  }
+  if (session.teacher) result.teacher_bytes = session.teacher->weight_bytes();
+
+  session.runner.run_part(options.micro_batch);  // the first is slower: all memory is new
+  const auto begin = Clock::now();
+  session.runner.run_part(options.micro_batch);
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  const std::int64_t sequences = session.runner.tokens() / options.context;
+  const double part = static_cast<double>(std::min(options.micro_batch, sequences));
+  const auto before_update = Clock::now();
+  session.optimiser.step(0, session.optimiser.gradient_norm());
+  result.step_seconds = seconds * static_cast<double>(sequences) / part +
+                        std::chrono::duration<double>(Clock::now() - before_update).count();
+  result.peak_bytes = peak_memory();
+  return result;
+}
+
+}  // namespace fathom

@@ -1,0 +1,48 @@
+// All that a training step works with, put together from what a run is given.
+#pragma once
+
+#include <optional>
+
+#include "corpus/packing.h"
+#include "train/adamw.h"
+#include "train/model.h"
+#include "train/step_runner.h"
+#include "train/teacher.h"
+#include "train/train.h"
+
+namespace fathom {
+
+/// Activations are megabytes each, freed and taken again with every layer. By default the C library hands
+/// such memory back to the system each time, and every page of it is zeroed and faulted in anew: a tenth of a
+/// step. While this object lives it keeps what was freed.
+class KeptMemory {
+ public:
+  KeptMemory();
+  ~KeptMemory();
+  KeptMemory(const KeptMemory&) = delete;
+  KeptMemory& operator=(const KeptMemory&) = delete;
+};
+
+struct Session {
+  /// Throws Error or UsageError for what does not fit together. Both must outlive it.
+  Session(const TrainInputs& inputs, const TrainOptions& train_options);
+
+  /// The model as it is now, as the run would leave it.
+  Checkpoint trained() const;
+  /// Steps for the tokens asked for.
+  std::int64_t steps() const { return (options.tokens + runner.tokens() - 1) / runner.tokens(); }
+
+  const TrainOptions& options;
+  KeptMemory kept_memory;
+  Checkpoint start;  ///< the student, with new adapters for LoRA
+  Packing packing;
+  TrainModel model;
+  AdamW optimiser;
+  std::optional<Teacher> teacher;
+  StepRunner runner;
+};
+
+/// How the text is packed for these options.
+PackingOptions packing_options(const Checkpoint& student, const TrainOptions& options);
+
+}  // namespace fathom

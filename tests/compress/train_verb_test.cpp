@@ -1,0 +1,239 @@
+// `fathom train`, as a user runs it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <sstream>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "training.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Folder;
+using test::interrupted_code;
+using test::json_of;
+using test::model;
+using test::run_program;
+using test::train_arguments;
+using testing::HasSubstr;
+
+TEST(TrainVerb, WritesAModelAndItsMetrics) {
+  const Folder folder;
+  const Json json = json_of(run_program(train_arguments(folder, "out", 6) + " --json -"));
+  EXPECT_EQ(json["steps"], 6);
+  EXPECT_EQ(json["tokens"], 384);
+  EXPECT_EQ(run_program("generate " + (folder / "out").string() + " --prompt a --max-tokens 2").code, 0);
+  const std::string metrics = read_file(folder / "out.run" / "metrics.jsonl");
+  EXPECT_EQ(std::count(metrics.begin(), metrics.end(), '\n'), 6);
+  EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt", "out", "out.run"));
+  const test::Run again = run_program(train_arguments(folder, "out", 6));
+  EXPECT_EQ(again.code, 1);
+  EXPECT_THAT(again.err, HasSubstr((folder / "out").string()));
+}
+
+TEST(TrainVerb, ASlashAtTheEndOfOutChangesNothing) {
+  const Folder folder;
+  EXPECT_EQ(run_program(train_arguments(folder, "out/", 2)).code, 0);
+  EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt", "out", "out.run"));
+}
+
+TEST(TrainVerb, GoesOnAfterAnInterruptAsIfThereHadBeenNone) {
+  const Folder folder;
+  const auto metrics = folder / "stopped.run" / "metrics.jsonl";
+  const auto lines = [&](const fs::path& path) {
+    std::vector<std::string> losses;
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) {
+      const Json json = Json::parse(line, nullptr, false);
+      if (!json.is_discarded()) losses.push_back(json["loss"].dump());
+    }
+    return losses;
+  };
+  constexpr int steps = 120;  // a second or more
+  const std::string arguments = train_arguments(folder, "stopped", steps);
+  EXPECT_EQ(interrupted_code(arguments, [&] { return lines(metrics).size() >= 3; }), 130);
+  const std::size_t done = lines(metrics).size();
+  ASSERT_LT(done, static_cast<std::size_t>(steps)) << "the interrupt came too late to show anything";
+  EXPECT_FALSE(fs::exists(folder / "stopped"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder / "stopped.run" / "checkpoints"), {}), 1);
+  const test::Run anew = run_program(arguments);
+  EXPECT_EQ(anew.code, 1);
+  EXPECT_THAT(anew.err, HasSubstr("--resume"));
+
+  ASSERT_EQ(run_program("train --resume " + (folder / "stopped.run").string()).code, 0);
+  ASSERT_EQ(run_program(train_arguments(folder, "whole", steps)).code, 0);
+  EXPECT_EQ(lines(metrics), lines(folder / "whole.run" / "metrics.jsonl"));
+  EXPECT_EQ(read_file(folder / "stopped" / "model.safetensors"),
+            read_file(folder / "whole" / "model.safetensors"));
+  EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt", "stopped", "stopped.run", "whole", "whole.run"));
+}
+
+/// Kills the program with no warning each time that `due` says so, and resumes, until it ends by itself.
+void kill_and_resume(const std::string& arguments, const fs::path& run,
+                     const std::vector<std::size_t>& steps) {
+  std::string next = arguments;
+  const auto done = [&] {
+    const auto metrics = run / "metrics.jsonl";
+    const std::string lines = fs::exists(metrics) ? read_file(metrics) : "";
+    return static_cast<std::size_t>(std::ranges::count(lines, '\n'));
+  };
+  for (const std::size_t step : steps) {
+    EXPECT_EQ(test::signalled_code(next, SIGKILL, [&] { return done() >= step; }), -1)
+        << "ended before the kill";
+    if (fs::exists(run / "run.toml")) next = "train --resume " + run.string();
+  }
+  EXPECT_EQ(run_program(next).code, 0);
+}
+
+TEST(TrainVerb, KilledAgainAndAgainItEndsAsIfNothingHadHappened) {  // tests/kill_train.py does more of it
+  const Folder folder;
+  std::ofstream(folder / "b.jsonl")
+      << "{\"text\": \"one document\"}\n{\"text\": \"another, longer document\"}\n";
+  const auto arguments = [&](const std::string& out) {
+    return train_arguments(folder, out, 120) + " --text " + (folder / "b.jsonl").string() +
+           " --mix 2,1 --checkpoint-every 5 --eval-every 10 --eval-text " + folder.text();
+  };
+  kill_and_resume(arguments("killed"), folder / "killed.run", {0, 12, 13, 50});
+  ASSERT_EQ(run_program(arguments("whole")).code, 0);
+  for (const char* file : {"model.safetensors", "config.json"}) {
+    EXPECT_EQ(read_file(folder / "killed" / file), read_file(folder / "whole" / file)) << file;
+  }
+  EXPECT_EQ(read_file(folder / "killed.run" / "best" / "model.safetensors"),
+            read_file(folder / "whole.run" / "best" / "model.safetensors"));
+
+  const test::Run again = run_program("train --resume " + (folder / "killed.run").string());
+  EXPECT_EQ(again.code, 0);
+  EXPECT_THAT(again.err, HasSubstr("has ended"));
+}
+
+TEST(TrainVerb, AFullDiskLeavesTheLastGoodCheckpoint) {
+  const Folder folder;
+  // No file may grow beyond 50 KB: a checkpoint is larger, a page of metrics is not.
+  const std::string arguments = train_arguments(folder, "out", 12) + " --checkpoint-every 4";
+  const std::string limited =
+      "sh -c \"trap '' XFSZ; ulimit -f 100; exec " FATHOM_PROGRAM " " + arguments + "\"";
+  const test::Run full = test::run_shell(limited);
+  EXPECT_EQ(full.code, 1);
+  EXPECT_THAT(full.err, HasSubstr("cannot write"));
+  EXPECT_TRUE(fs::is_empty(folder / "out.run" / "checkpoints"));
+  EXPECT_EQ(run_program("train --resume " + (folder / "out.run").string()).code, 0);
+  EXPECT_EQ(run_program(train_arguments(folder, "whole", 12)).code, 0);
+  EXPECT_EQ(read_file(folder / "out" / "model.safetensors"),
+            read_file(folder / "whole" / "model.safetensors"));
+}
+
+TEST(TrainVerb, AFileSaysWhatTheCommandLineWould) {
+  const Folder folder;
+  const auto config = folder / "run.toml";
+  std::ofstream(config) << "# a run\nmodel = '" << model << "'\ntext = ['" << folder.text() << "']\nout = '"
+                        << (folder / "a").string()
+                        << "'\nthreads = 1\ncontext = 32\nbatch-tokens = 64\ntokens = 320\nlr = 1e-3\n"
+                           "no-bf16 = true\nlora-targets = ['q', 'v']\ntrain = 'lora'\n";
+  ASSERT_EQ(run_program("train --config " + config.string()).code, 0);
+  ASSERT_EQ(
+      run_program(train_arguments(folder, "b", 5) + " --lr 1e-3 --no-bf16 --lora-targets q,v --train lora")
+          .code,
+      0);
+  EXPECT_EQ(read_file(folder / "a" / "model.safetensors"), read_file(folder / "b" / "model.safetensors"));
+
+  // What is printed says the same, and the command line goes before the file.
+  const test::Run printed = run_program("train --config " + config.string() + " --lr 2e-3 --print-config");
+  ASSERT_EQ(printed.code, 0) << printed.err;
+  EXPECT_THAT(printed.out, HasSubstr("\nlr = 0.002\n"));
+  EXPECT_THAT(printed.out, HasSubstr("\n# clip = 1\n"));
+  std::ofstream(folder / "again.toml") << printed.out;
+  EXPECT_EQ(run_program("train --print-config --config " + (folder / "again.toml").string()).out,
+            printed.out);
+}
+
+TEST(TrainVerb, AFileThatIsWrongIsToldByItsLine) {
+  const Folder folder;
+  const auto message = [&](const std::string& content) {
+    std::ofstream(folder / "run.toml") << content;
+    const test::Run run = run_program("train --config " + (folder / "run.toml").string());
+    EXPECT_EQ(run.code, 2) << content;
+    EXPECT_EQ(std::ranges::count(run.err, '\n'), 1) << run.err;
+    return run.err;
+  };
+  EXPECT_THAT(message("model = 'x'\nleraning-rate = 1\n"),
+              HasSubstr("run.toml line 2: unknown key 'leraning-rate'"));
+  EXPECT_THAT(message("contxt = 512\n"), HasSubstr("did you mean 'context'?"));
+  EXPECT_THAT(message("batch_tokens = 512\n"), HasSubstr("did you mean 'batch-tokens'?"));
+  EXPECT_THAT(message("lr = 'fast'\n"), HasSubstr("line 1: key 'lr'"));
+  EXPECT_THAT(message("lr = {a = 1}\n"), HasSubstr("key 'lr': expected a string, a number"));
+  EXPECT_THAT(message("lr = = 1\n"), HasSubstr("run.toml line 1"));
+  EXPECT_THAT(message("train = 'some'\n"), HasSubstr("key 'train'"));
+  EXPECT_THAT(message("resume = 'x'\n"), HasSubstr("unknown key 'resume'"));
+  EXPECT_THAT(message("lr = 1e-3\n"), HasSubstr("MODEL is missing"));
+}
+
+TEST(TrainVerb, ADryRunLeavesNothing) {
+  const Folder folder;
+  const Json json = json_of(run_program(train_arguments(folder, "out", 6) + " --dry-run --json -"));
+  EXPECT_EQ(json["steps"], 6);
+  EXPECT_GT(json["step_seconds"], 0);
+  EXPECT_GT(json["peak_bytes"], json["weight_bytes"]);
+  const test::Run nowhere = run_program("train " + model + " --context 32 --batch-tokens 64 --dry-run");
+  EXPECT_EQ(nowhere.code, 0) << nowhere.err;
+  EXPECT_THAT(nowhere.out, HasSubstr("memory"));
+  EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt"));
+}
+
+TEST(TrainVerb, HeldOutTextAndSamplesAreNoted) {
+  const Folder folder;
+  ASSERT_EQ(run_program(train_arguments(folder, "out", 6) + " --eval-every 3 --eval-text " + folder.text() +
+                        " --prompt 'Sentence number' --prompt-tokens 4")
+                .code,
+            0);
+  std::istringstream lines(read_file(folder / "out.run" / "evaluations.jsonl"));
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const Json json = parse_json(line, "evaluations.jsonl");
+    EXPECT_EQ(json["samples"][0]["prompt"], "Sentence number");
+    EXPECT_NEAR(json["perplexity"].get<double>(), std::exp(json["loss"].get<double>()), 1e-6);
+  }
+  EXPECT_EQ(count, 2);
+  EXPECT_EQ(
+      run_program("generate " + (folder / "out.run" / "best").string() + " --prompt a --max-tokens 2").code,
+      0);
+}
+
+TEST(TrainVerb, SaysInOneLineWhatIsWrongWithTheData) {
+  const Folder folder;
+  const auto message = [&](const std::string& name, std::string_view content, const std::string& more = "") {
+    write_file(folder / name, content);
+    const test::Run run = run_program("train " + model + " --context 64 --out " + (folder / "out").string() +
+                                      " --text " + (folder / name).string() + " " + more + " --quiet");
+    EXPECT_EQ(run.code, 1) << name;
+    EXPECT_EQ(std::ranges::count(run.err, '\n'), 1) << run.err;
+    EXPECT_FALSE(fs::exists(folder / "out"));
+    return run.err;
+  };
+  EXPECT_THAT(message("empty.txt", ""), HasSubstr("empty.txt: empty"));
+  EXPECT_THAT(message("a.jsonl", "{\"text\": \"x\"}\n{\"text\": "),
+              HasSubstr("a.jsonl: line 2: not valid JSON"));
+  EXPECT_THAT(message("b.txt", "\xc3\x28"), HasSubstr("b.txt: byte 0 is not valid UTF-8"));
+  EXPECT_THAT(message("c.txt", "x", "--teacher " FATHOM_TEST_DATA "/models/gemma"),
+              HasSubstr("vocabulary of"));
+  EXPECT_THAT(message("d.txt", "x", (folder / "none*.txt").string()), HasSubstr("no file matches"));
+
+  fs::copy(model, folder / "bare");
+  fs::remove(folder / "bare" / "generation_config.json");
+  for (const auto& [name, key] :
+       {std::pair("tokenizer_config.json", "eos_token"), {"config.json", "eos_token_id"}}) {
+    Json json = read_json(folder / "bare" / name);
+    json.erase(key);
+    write_file(folder / "bare" / name, json.dump());
+  }
+  const test::Run bare = run_program("train " + (folder / "bare").string() + " --context 64 --out " +
+                                     (folder / "out").string() + " --text " + folder.text());
+  EXPECT_EQ(bare.code, 1);
+  EXPECT_THAT(bare.err, HasSubstr("names no end-of-text token"));
+}
+
+}  // namespace
+}  // namespace fathom
