@@ -78,7 +78,7 @@ class Pool {
     for (int i = 0; i < threads(); ++i) {
       const int part = (own + i) % threads();
       if (!parts_[static_cast<std::size_t>(part)].free.exchange(false, std::memory_order_acq_rel)) continue;
-      body_(context_, part, threads());
+      body_.load(std::memory_order_relaxed)(context_, part, threads());
       if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_one();
     }
   }
