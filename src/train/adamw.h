@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "formats/safetensors.h"
-#include "train/ops.h"
+#include "train/linear.h"
 #include "train/train.h"
 
 namespace fathom {
@@ -45,7 +45,7 @@ class AdamW {
 
   template <typename Visit>
   void each_tensor(const Visit& visit) const;
-  void refresh();
+  void count_update();
 
   TrainOptions options_;
   Group groups_[2];  ///< with decay, without
