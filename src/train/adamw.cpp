@@ -15,10 +15,10 @@ AdamW::AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOption
   groups_[0].weight_decay = options.weight_decay;
   for (auto& [name, parameter] : parameters) {
     if (!parameter.trainable()) continue;
-    Group& group = groups_[parameter.master.dim() >= 2 ? 0 : 1];
+    Group& group = groups_[parameter.values.dim() >= 2 ? 0 : 1];
     group.names.push_back(name);
     group.parameters.push_back(&parameter);
-    group.masters.push_back(parameter.master.detach());
+    group.masters.push_back(parameter.values.detach());
     group.gradients.push_back(parameter.gradient);
     group.averages.push_back(at::zeros_like(parameter.gradient));
     group.squares.push_back(at::zeros_like(parameter.gradient));
@@ -58,7 +58,7 @@ void AdamW::step(double learning_rate, double norm) {
                       /*amsgrad=*/false, /*maximize=*/false, divisor);
   }
   discard();
-  refresh();
+  count_update();
 }
 
 void AdamW::discard() {
@@ -67,11 +67,9 @@ void AdamW::discard() {
   }
 }
 
-void AdamW::refresh() {
+void AdamW::count_update() {
   for (Group& group : groups_) {
-    for (Parameter* parameter : group.parameters) {
-      if (parameter->compute.scalar_type() != at::kFloat) parameter->compute.copy_(parameter->master);
-    }
+    for (Parameter* parameter : group.parameters) ++parameter->updates;
   }
 }
 
@@ -116,7 +114,7 @@ void AdamW::restore(const TensorMap& state, std::int64_t steps, const std::strin
     for (at::Tensor& count : group.steps) count.fill_(static_cast<double>(steps));
   }
   discard();
-  refresh();
+  count_update();
 }
 
 }  // namespace fathom

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "formats/safetensors.h"
-#include "train/ops.h"
+#include "train/linear.h"
 #include "train/train.h"
 
 namespace fathom {
@@ -47,7 +47,7 @@ class AdamW {
 
   template <typename Visit>
   void each_tensor(const Visit& visit) const;
-  void refresh();
+  void count_update();
 
   OptimiserOptions options_;
   Group groups_[2];  ///< with decay, without

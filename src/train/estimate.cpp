@@ -23,14 +23,14 @@ TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& o
   Session session(inputs, options);
   TrainEstimate result{.steps = session.steps(), .tokens = session.steps() * session.runner.tokens()};
   for (const auto& [name, parameter] : session.model.parameters()) {
-    const std::int64_t count = parameter.compute.numel();
+    const std::int64_t count = parameter.values.numel();
     result.parameters += count;
-    result.weight_bytes += static_cast<std::int64_t>(parameter.compute.nbytes());
+    // Matrices are packed twice in bfloat16, for the way ahead and the way back.
+    const std::int64_t packed = options.bf16 && parameter.values.dim() > 1 ? 4 * count : 0;
+    result.weight_bytes += static_cast<std::int64_t>(parameter.values.nbytes()) + packed;
     if (!parameter.trainable()) continue;
     result.trained += count;
     const auto bytes = static_cast<std::int64_t>(parameter.gradient.nbytes());  // float32, as are the others
-    const bool own_master = parameter.master.data_ptr() != parameter.compute.data_ptr();
-    result.weight_bytes += own_master ? bytes : 0;
     result.optimiser_bytes += 3 * bytes;
     result.checkpoint_bytes += 3 * bytes;  // master and moments
   }

@@ -8,18 +8,45 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
-#include "train/ops.h"
+#include "kernels/packed_matrix.h"
+#include "train/linear.h"
+#include "train/row_kernels.h"
 
 namespace fathom {
 
 /// Writes the teacher's logits of rows [first, first + rows) of the micro-batch: [rows, vocab].
 using TeacherLogits = std::function<void(std::int64_t first, std::int64_t rows, float* logits)>;
 
+/// The head's weight [vocab, width], packed once a step.
+class Head {
+ public:
+  Head() = default;
+  explicit Head(const Parameter* weight) : weight_(weight) {}
+
+  const Parameter& weight() const { return *weight_; }
+
+  /// logits[rows, vocab] = x Wᵀ, rows `stride` apart, in x's type.
+  void logits(const at::Tensor& x, const at::Tensor& logits);
+  /// dx = d W, and the weight's gradient += dᵀ x, from the logits' gradient d.
+  void backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx);
+
+ private:
+  void pack();
+
+  const Parameter* weight_ = nullptr;
+  std::int64_t packed_updates_ = -1;
+  PackedMatrix ahead_, inputs_;
+  /// Its transpose, for some entries of the vocabulary each: rows of the logits' gradient are too long for a
+  /// cache.
+  std::vector<PackedMatrix> back_;
+};
+
 /// Sums of both losses over the rows of `hidden` [rows, width] (after the final norm). Writes the gradient of
 /// weights.scale * (cross_entropy CE + divergence T² KL), summed over rows, into `hidden_gradient` (like
 /// hidden) and adds the head's to its total if it is trained. `teacher` may be empty if its weight is 0.
-LossSums head_loss(const at::Tensor& hidden, const Parameter& head, std::span<const std::int32_t> labels,
+LossSums head_loss(const at::Tensor& hidden, Head& head, std::span<const std::int32_t> labels,
                    const LossWeights& weights, const TeacherLogits& teacher, at::Tensor& hidden_gradient);
 
 }  // namespace fathom

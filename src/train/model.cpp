@@ -18,27 +18,13 @@ Tensor from_torch(const at::Tensor& tensor, DType type) {
   return make_tensor(type, values.sizes().vec(), span);
 }
 
-at::Tensor activate(Activation activation, const at::Tensor& x) {
-  switch (activation) {
-    case Activation::silu:
-      return at::silu(x);
-    case Activation::gelu:
-      return at::gelu(x);
-    case Activation::gelu_tanh:
-      return at::gelu(x, "tanh");
-    case Activation::relu:
-      break;
-  }
-  return at::relu(x);
-}
-
 }  // namespace
 
 TrainModel::TrainModel(const Checkpoint& checkpoint, const Options& options)
     : config_(checkpoint.config), options_(options), compute_(options.bf16 ? at::kBFloat16 : at::kFloat) {
   embedding_ = parameter(checkpoint, "model.embed_tokens.weight");
   final_norm_ = parameter(checkpoint, "model.norm.weight");
-  head_ = config_.tied_embeddings ? embedding_ : parameter(checkpoint, "lm_head.weight");
+  head_ = Head(config_.tied_embeddings ? embedding_ : parameter(checkpoint, "lm_head.weight"));
   for (const Visit& visit : checkpoint.plan.visits) blocks_.push_back(block(checkpoint, visit));
 }
 
@@ -48,35 +34,60 @@ const Parameter* TrainModel::parameter(const Checkpoint& checkpoint, const std::
   if (!is_new) return &result;
   const bool trainable = options_.trainable == Trainable::all || name.starts_with("model.adapters.");
   const at::Tensor values = to_torch(checkpoint.tensor(name));
-  // Norms and biases (one dimension) are read in float32 and cast where they are used, if at all.
-  result.compute = values.dim() == 1 ? values : values.to(compute_);
   if (trainable) {
-    result.master = values;
+    result.values = values;
     result.gradient = at::zeros_like(values);
-    result.compute.set_requires_grad(true);
+    result.values.set_requires_grad(true);
+  } else {
+    result.values = values.dim() == 1 ? values : values.to(compute_);
   }
   return &result;
+}
+
+const LinearGroup* TrainModel::group(const std::string& name, std::vector<const Parameter*> weights,
+                                     std::vector<const Parameter*> biases) {
+  return &groups_.try_emplace(name, std::move(weights), std::move(biases)).first->second;
+}
+
+const LinearGroup* TrainModel::layer_group(const Checkpoint& checkpoint, std::int64_t layer,
+                                           const std::vector<Linear>& linears) {
+  std::vector<const Parameter*> weights, biases;
+  for (const Linear linear : linears) {
+    const std::string name = layer_name(layer, linear_name(linear));
+    weights.push_back(parameter(checkpoint, name + ".weight"));
+    biases.push_back(has_bias(config_, linear) ? parameter(checkpoint, name + ".bias") : nullptr);
+  }
+  return group(layer_name(layer, linear_name(linears.front())), std::move(weights), std::move(biases));
+}
+
+TrainModel::LowRank TrainModel::low_rank(const Checkpoint& checkpoint, std::int64_t adapter, Linear linear) {
+  const std::string name = linear_name(linear);
+  if (adapter < 0 || checkpoint.adapter_tensor(adapter, name + ".lora_A.weight") == nullptr) return {};
+  const auto one = [&](const std::string& weight, const Parameter* bias) {
+    const std::string full = adapter_name(adapter, weight);
+    return group(full, {parameter(checkpoint, full)}, {bias});
+  };
+  const std::string bias = name + ".lora_B.bias";
+  const bool biased = checkpoint.adapter_tensor(adapter, bias) != nullptr;
+  return {
+      one(name + ".lora_A.weight", nullptr),
+      one(name + ".lora_B.weight", biased ? parameter(checkpoint, adapter_name(adapter, bias)) : nullptr)};
 }
 
 TrainModel::Block TrainModel::block(const Checkpoint& checkpoint, const Visit& visit) {
   Block result;
   result.type = visit.type;
-  const auto optional_adapter = [&](const std::string& name) -> const Parameter* {
-    if (visit.adapter < 0 || checkpoint.adapter_tensor(visit.adapter, name) == nullptr) return nullptr;
-    return parameter(checkpoint, adapter_name(visit.adapter, name));
-  };
+  result.qkv = layer_group(checkpoint, visit.layer, {Linear::q, Linear::k, Linear::v});
+  result.o = layer_group(checkpoint, visit.layer, {Linear::o});
+  result.gate_up = layer_group(checkpoint, visit.layer, {Linear::gate, Linear::up});
+  result.down = layer_group(checkpoint, visit.layer, {Linear::down});
   for (const Linear linear : all_linears) {
-    const std::string name = linear_name(linear);
-    Map& map = result.maps[static_cast<int>(linear)];
-    map.weight = parameter(checkpoint, layer_name(visit.layer, name + ".weight"));
-    if (has_bias(config_, linear)) map.bias = parameter(checkpoint, layer_name(visit.layer, name + ".bias"));
-    map.pair = {optional_adapter(name + ".lora_A.weight"), optional_adapter(name + ".lora_B.weight"),
-                optional_adapter(name + ".lora_B.bias")};
+    result.pairs[static_cast<int>(linear)] = low_rank(checkpoint, visit.adapter, linear);
   }
   const auto norm = [&](const char* name) {
-    const Parameter* own = optional_adapter(std::string(name) + ".weight");
-    return own != nullptr ? own
-                          : parameter(checkpoint, layer_name(visit.layer, std::string(name) + ".weight"));
+    const std::string weight = std::string(name) + ".weight";
+    const bool own = visit.adapter >= 0 && checkpoint.adapter_tensor(visit.adapter, weight) != nullptr;
+    return parameter(checkpoint, own ? adapter_name(visit.adapter, weight) : layer_name(visit.layer, weight));
   };
   result.input_norm = norm("input_layernorm");
   if (config_.qk_norm) {
@@ -93,49 +104,67 @@ TrainModel::Block TrainModel::block(const Checkpoint& checkpoint, const Visit& v
   return result;
 }
 
-at::Tensor TrainModel::apply(const Block& block, Linear which, const at::Tensor& x) const {
-  const Map& map = block.maps[static_cast<int>(which)];
-  at::Tensor y = linear(x, *map.weight, map.bias);
-  if (map.pair.a != nullptr) {
-    at::Tensor low = linear(x, *map.pair.a, nullptr);
-    if (options_.adapter_scale != 1) low = low * options_.adapter_scale;
-    y = y + linear(low, *map.pair.b, map.pair.bias);
+/// What the visit's pair adds to the layer's outputs; undefined if it has none.
+at::Tensor TrainModel::low_rank(const Block& block, Linear which, const at::Tensor& x) const {
+  const LowRank& pair = block.pairs[static_cast<int>(which)];
+  if (pair.a == nullptr) return {};
+  at::Tensor low = linear(x, *pair.a);
+  if (options_.adapter_scale != 1) low = low * options_.adapter_scale;
+  return linear(low, *pair.b);
+}
+
+at::Tensor TrainModel::apply(const Block& block, const LinearGroup& group, const std::vector<Linear>& linears,
+                             const at::Tensor& x) const {
+  at::Tensor y = linear(x, group);
+  std::int64_t first = 0;
+  for (const Linear linear : linears) {
+    const std::int64_t width = out_features(config_, linear);
+    const at::Tensor more = low_rank(block, linear, x);
+    if (more.defined()) y = y + at::constant_pad_nd(more, {first, y.size(1) - first - width});
+    first += width;
   }
   return y;
+}
+
+/// h + the layer's update, which is normed before where the model has such norms.
+at::Tensor TrainModel::add(const Block& block, const LinearGroup& group, Linear linear,
+                           const Parameter* post_norm, const at::Tensor& x, const at::Tensor& h) const {
+  if (post_norm != nullptr) return h + norm(*post_norm, apply(block, group, {linear}, x));
+  const at::Tensor more = low_rank(block, linear, x), sum = add_linear(h, x, group);
+  return more.defined() ? sum + more : sum;
 }
 
 at::Tensor TrainModel::norm(const Parameter& gain, const at::Tensor& x) const {
   return rms_norm(x, gain, config_.norm_plus_one, config_.norm_eps, compute_);
 }
 
-at::Tensor TrainModel::attention(const Block& block, const at::Tensor& h, std::int64_t batch) const {
+at::Tensor TrainModel::norm_heads(const Block& block, const at::Tensor& qkv) const {
+  if (block.q_norm == nullptr) return qkv;
+  const std::int64_t q_width = config_.heads * config_.head_dim,
+                     kv_width = config_.kv_heads * config_.head_dim;
+  const auto parts = qkv.split_with_sizes({q_width, kv_width, kv_width}, 1);
+  return at::cat(
+      {norm(*block.q_norm, parts[0].contiguous()), norm(*block.k_norm, parts[1].contiguous()), parts[2]}, 1);
+}
+
+at::Tensor TrainModel::attention(const Block& block, const at::Tensor& h) const {
   const at::Tensor x = norm(*block.input_norm, h);
-  at::Tensor q = apply(block, Linear::q, x), k = apply(block, Linear::k, x), v = apply(block, Linear::v, x);
-  if (block.q_norm != nullptr) {
-    q = norm(*block.q_norm, q);
-    k = norm(*block.k_norm, k);
-  }
+  at::Tensor qkv = norm_heads(block, apply(block, *block.qkv, {Linear::q, Linear::k, Linear::v}, x));
   const Angles& angles = angles_[block.type];
-  q = rotary(q, angles.cosines, angles.sines, config_.heads);
-  k = rotary(k, angles.cosines, angles.sines, config_.kv_heads);
-  const AttentionType& type = config_.attention_types[block.type];
-  const auto split = [&](const at::Tensor& y, std::int64_t heads) {
-    return y.view({batch, positions_, heads, config_.head_dim});
-  };
-  const at::Tensor mixed =
-      attend(split(q, config_.heads), split(k, config_.kv_heads), split(v, config_.kv_heads),
-             config_.attention_scale, type.window, config_.attention_softcap);
-  const at::Tensor update =
-      apply(block, Linear::o, mixed.reshape({batch * positions_, config_.heads * config_.head_dim}));
-  return block.attention_norm != nullptr ? norm(*block.attention_norm, update) : update;
+  qkv = rotary(qkv, angles.cosines, angles.sines, config_.heads + config_.kv_heads);
+  const AttentionForm form{.heads = config_.heads,
+                           .kv_heads = config_.kv_heads,
+                           .positions = positions_,
+                           .scale = config_.attention_scale,
+                           .window = config_.attention_types[block.type].window,
+                           .softcap = config_.attention_softcap};
+  return add(block, *block.o, Linear::o, block.attention_norm, attend(qkv, form), h);
 }
 
 at::Tensor TrainModel::feed_forward(const Block& block, const at::Tensor& h) const {
   const at::Tensor x = norm(*block.ffn_norm, h);
-  const at::Tensor gated =
-      activate(config_.activation, apply(block, Linear::gate, x)) * apply(block, Linear::up, x);
-  const at::Tensor update = apply(block, Linear::down, gated);
-  return block.ffn_out_norm != nullptr ? norm(*block.ffn_out_norm, update) : update;
+  const at::Tensor gate_up = apply(block, *block.gate_up, {Linear::gate, Linear::up}, x);
+  return add(block, *block.down, Linear::down, block.ffn_out_norm, gate(gate_up, config_.activation), h);
 }
 
 void TrainModel::make_angles(std::int64_t positions) {
@@ -155,8 +184,8 @@ at::Tensor TrainModel::forward(const at::Tensor& ids) {
   make_angles(ids.size(1));
   at::Tensor h = embed(ids.reshape(-1), *embedding_, config_.embedding_scale);
   for (const Block& block : blocks_) {
-    h = h + attention(block, h, ids.size(0));
-    h = h + feed_forward(block, h);
+    h = attention(block, h);
+    h = feed_forward(block, h);
   }
   return norm(*final_norm_, h);
 }
@@ -167,7 +196,8 @@ Checkpoint TrainModel::trained(const Checkpoint& original) const {
     if (!parameter.trainable()) continue;
     Tensor& target = result.tensors.at(name);
     const double scale = name.ends_with("lora_B.weight") ? options_.adapter_scale : 1;
-    target = from_torch(parameter.master * scale, target.dtype == DType::f32 ? DType::f32 : DType::bf16);
+    target =
+        from_torch(parameter.values.detach() * scale, target.dtype == DType::f32 ? DType::f32 : DType::bf16);
   }
   return result;
 }

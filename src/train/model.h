@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "model/checkpoint.h"
+#include "train/head_loss.h"
+#include "train/linear.h"
 #include "train/ops.h"
 #include "train/train.h"
 
@@ -28,7 +30,7 @@ class TrainModel {
   at::Tensor forward(const at::Tensor& ids);
 
   const ModelConfig& config() const { return config_; }
-  const Parameter& head() const { return *head_; }
+  Head& head() { return head_; }
   /// By canonical name.
   std::map<std::string, Parameter>& parameters() { return parameters_; }
 
@@ -37,15 +39,13 @@ class TrainModel {
   Checkpoint trained(const Checkpoint& original) const;
 
  private:
+  /// y += B (A x)
   struct LowRank {
-    const Parameter *a = nullptr, *b = nullptr, *bias = nullptr;
-  };
-  struct Map {
-    const Parameter *weight = nullptr, *bias = nullptr;
-    LowRank pair;
+    const LinearGroup *a = nullptr, *b = nullptr;
   };
   struct Block {
-    Map maps[std::size(all_linears)];
+    const LinearGroup *qkv = nullptr, *o = nullptr, *gate_up = nullptr, *down = nullptr;
+    LowRank pairs[std::size(all_linears)];
     const Parameter *input_norm = nullptr, *q_norm = nullptr, *k_norm = nullptr;
     const Parameter* attention_norm = nullptr;  ///< after attention (sandwich)
     const Parameter *ffn_norm = nullptr, *ffn_out_norm = nullptr;
@@ -56,10 +56,21 @@ class TrainModel {
   };
 
   const Parameter* parameter(const Checkpoint& checkpoint, const std::string& name);
+  /// The group of these layers, made at its first use: a layer that is visited again is packed once.
+  const LinearGroup* group(const std::string& name, std::vector<const Parameter*> weights,
+                           std::vector<const Parameter*> biases);
+  const LinearGroup* layer_group(const Checkpoint& checkpoint, std::int64_t layer,
+                                 const std::vector<Linear>& linears);
+  LowRank low_rank(const Checkpoint& checkpoint, std::int64_t adapter, Linear linear);
   Block block(const Checkpoint& checkpoint, const Visit& visit);
-  at::Tensor apply(const Block& block, Linear linear, const at::Tensor& x) const;
+  at::Tensor low_rank(const Block& block, Linear linear, const at::Tensor& x) const;
+  at::Tensor apply(const Block& block, const LinearGroup& group, const std::vector<Linear>& linears,
+                   const at::Tensor& x) const;
+  at::Tensor add(const Block& block, const LinearGroup& group, Linear linear, const Parameter* post_norm,
+                 const at::Tensor& x, const at::Tensor& h) const;
   at::Tensor norm(const Parameter& gain, const at::Tensor& x) const;
-  at::Tensor attention(const Block& block, const at::Tensor& h, std::int64_t batch) const;
+  at::Tensor norm_heads(const Block& block, const at::Tensor& qkv) const;
+  at::Tensor attention(const Block& block, const at::Tensor& h) const;
   at::Tensor feed_forward(const Block& block, const at::Tensor& h) const;
   void make_angles(std::int64_t positions);
 
@@ -67,7 +78,9 @@ class TrainModel {
   Options options_;
   at::ScalarType compute_;
   std::map<std::string, Parameter> parameters_;
-  const Parameter *embedding_ = nullptr, *final_norm_ = nullptr, *head_ = nullptr;
+  std::map<std::string, LinearGroup> groups_;
+  const Parameter *embedding_ = nullptr, *final_norm_ = nullptr;
+  Head head_;
   std::vector<Block> blocks_;
   std::vector<Angles> angles_;  ///< by attention type, for `positions_` positions
   std::int64_t positions_ = 0;

@@ -1,164 +1,105 @@
 #include "train/ops.h"
 
-#include <torch/csrc/autograd/custom_function.h>
-
 #include <limits>
 #include <optional>
+#include <vector>
+
+#include "train/gate.h"
+#include "train/way_back.h"
 
 namespace fathom {
 namespace {
 
-using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
+using Tensors = std::vector<at::Tensor>;
 
-// Parameters are passed to the functions twice: as the tensor that is computed with, which requires a
-// gradient so that autograd knows the way, and whole, for the total to add to. Autograd itself gets no
-// gradient for either.
-
-void add_to(const Tensor& total, const Tensor& gradient) {
-  const Tensor values = gradient.contiguous();
-  accumulate(values.numel(), rows_of(values), total.data_ptr<float>());
+at::Tensor turned(const at::Tensor& x, const at::Tensor& cosines, const at::Tensor& sines, int64_t heads,
+                  float direction) {
+  at::Tensor y = at::empty_like(x);
+  rotate(x.size(0), x.size(1), heads, cosines.size(0), 2 * cosines.size(1), cosines.data_ptr<float>(),
+         sines.data_ptr<float>(), direction, rows_of(x), rows_of(y));
+  return y;
 }
 
-struct LinearFunction : Function<LinearFunction> {
-  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& matrix,
-                        const Parameter& weight, const Parameter* bias) {
-    context->save_for_backward({x, matrix});
-    context->saved_data["weight"] = weight.gradient;
-    context->saved_data["bias"] = bias != nullptr ? bias->gradient : Tensor();
-    return bias != nullptr ? at::linear(x, matrix, bias->compute.to(matrix.scalar_type()))
-                           : at::linear(x, matrix);
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& output) {
-    const auto saved = context->get_saved_variables();
-    const Tensor dy = output[0].contiguous();
-    const Tensor weight_gradient = context->saved_data["weight"].toTensor();
-    const Tensor bias_gradient = context->saved_data["bias"].toTensor();
-    if (weight_gradient.defined()) add_to(weight_gradient, dy.t().mm(saved[0]));
-    if (bias_gradient.defined()) add_to(bias_gradient, dy.to(at::kFloat).sum(0));
-    return {context->needs_input_grad(0) ? dy.mm(saved[1]) : Tensor(), {}, {}, {}};
-  }
-};
-
-struct NormFunction : Function<NormFunction> {
-  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight,
-                        const Parameter& parameter, bool plus_one, double eps, at::ScalarType out) {
-    const Tensor gain = (plus_one ? weight + 1 : weight).contiguous();
-    const int64_t width = gain.numel(), rows = x.numel() / width;
-    Tensor y = at::empty(x.sizes(), x.options().dtype(out));
-    Tensor inverse_rms = at::empty({rows}, x.options().dtype(at::kFloat));
-    rms_norm(rows, width, rows_of(x), gain.data_ptr<float>(), static_cast<float>(eps), rows_of(y),
-             inverse_rms.data_ptr<float>());
-    context->save_for_backward({x, gain, inverse_rms});
-    context->saved_data["gradient"] = parameter.gradient;
-    return y;
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& output) {
-    const auto saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &gain = saved[1];
-    const Tensor dy = output[0].contiguous();
-    const Tensor gradient = context->saved_data["gradient"].toTensor();
-    Tensor dx = at::empty_like(x);
-    const int64_t width = gain.numel();
-    rms_norm_backward(x.numel() / width, width, rows_of(dy), rows_of(x), gain.data_ptr<float>(),
-                      saved[2].data_ptr<float>(), rows_of(dx),
-                      gradient.defined() ? gradient.data_ptr<float>() : nullptr);
-    return {dx, {}, {}, {}, {}, {}};
-  }
-};
-
-struct EmbedFunction : Function<EmbedFunction> {
-  static Tensor forward(AutogradContext* context, const Tensor& ids, const Tensor& /*the way for autograd*/,
-                        const Parameter& matrix, double scale) {
-    context->save_for_backward({ids});
-    context->saved_data["gradient"] = matrix.gradient;
-    context->saved_data["scale"] = scale;
-    return matrix.values().index_select(0, ids).to(at::kFloat).mul_(scale);
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& output) {
-    const Tensor gradient = context->saved_data["gradient"].toTensor();
-    if (gradient.defined()) {
-      gradient.index_add_(0, context->get_saved_variables()[0], output[0],
-                          context->saved_data["scale"].toDouble());
-    }
-    return {{}, {}, {}, {}};
-  }
-};
-
-struct RotaryFunction : Function<RotaryFunction> {
-  static Tensor turned(const Tensor& x, const Tensor& cosines, const Tensor& sines, int64_t heads,
-                       float direction) {
-    Tensor y = at::empty_like(x);
-    rotate(x.size(0), cosines.size(0), heads, x.size(1) / heads, cosines.data_ptr<float>(),
-           sines.data_ptr<float>(), direction, rows_of(x), rows_of(y));
-    return y;
-  }
-
-  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& cosines, const Tensor& sines,
-                        int64_t heads) {
-    context->save_for_backward({cosines, sines});
-    context->saved_data["heads"] = heads;
-    return turned(x, cosines, sines, heads, 1);
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& output) {
-    const auto saved = context->get_saved_variables();
-    return {turned(output[0].contiguous(), saved[0], saved[1], context->saved_data["heads"].toInt(), -1),
-            {},
-            {},
-            {}};
-  }
-};
-
 /// True where a query (row) may see a key (column).
-Tensor visible(int64_t positions, int64_t window) {
-  const Tensor ones = at::ones({positions, positions}, at::kBool);
-  const Tensor causal = ones.tril();
+at::Tensor visible(int64_t positions, int64_t window) {
+  const at::Tensor ones = at::ones({positions, positions}, at::kBool);
+  const at::Tensor causal = ones.tril();
   return window > 0 && window < positions ? causal.logical_and(ones.triu(1 - window)) : causal;
 }
 
 }  // namespace
 
-Values rows_of(const Tensor& tensor) { return {tensor.data_ptr(), tensor.scalar_type() == at::kBFloat16}; }
-
-Tensor linear(const Tensor& x, const Parameter& weight, const Parameter* bias) {
-  return LinearFunction::apply(x, weight.compute, weight, bias);
+Values rows_of(const at::Tensor& tensor) {
+  return {tensor.data_ptr(), tensor.scalar_type() == at::kBFloat16};
 }
 
-Tensor rms_norm(const Tensor& x, const Parameter& gain, bool plus_one, double eps, at::ScalarType out) {
-  return NormFunction::apply(x, gain.compute, gain, plus_one, eps, out);
+at::Tensor rms_norm(const at::Tensor& x, const Parameter& parameter, bool plus_one, double eps,
+                    at::ScalarType out) {
+  const at::Tensor gain = (plus_one ? parameter.values.detach() + 1 : parameter.values.detach()).contiguous();
+  const int64_t width = gain.numel(), rows = x.numel() / width;
+  const at::Tensor y = at::empty(x.sizes(), x.options().dtype(out));
+  const at::Tensor inverse_rms = at::empty({rows}, at::kFloat);
+  rms_norm(rows, width, rows_of(x), gain.data_ptr<float>(), static_cast<float>(eps), rows_of(y),
+           inverse_rms.data_ptr<float>());
+  return with_way_back(y, {x, parameter.values},
+                       [=, x = x.detach(), gradient = parameter.gradient](const at::Tensor& dy) -> Tensors {
+                         at::Tensor dx = at::empty_like(x);
+                         rms_norm_backward(rows, width, rows_of(dy), rows_of(x), gain.data_ptr<float>(),
+                                           inverse_rms.data_ptr<float>(), rows_of(dx),
+                                           gradient.defined() ? gradient.data_ptr<float>() : nullptr);
+                         return {dx};
+                       });
 }
 
-Tensor embed(const Tensor& ids, const Parameter& matrix, double scale) {
-  return EmbedFunction::apply(ids, matrix.compute, matrix, scale);
+at::Tensor embed(const at::Tensor& ids, const Parameter& matrix, double scale) {
+  const at::Tensor rows = matrix.values.detach().index_select(0, ids).to(at::kFloat).mul_(scale);
+  return with_way_back(rows, {matrix.values},
+                       [=, gradient = matrix.gradient](const at::Tensor& dy) mutable -> Tensors {
+                         if (gradient.defined()) gradient.index_add_(0, ids, dy, scale);
+                         return {};
+                       });
 }
 
-Tensor rotary(const Tensor& x, const Tensor& cosines, const Tensor& sines, int64_t heads) {
-  return RotaryFunction::apply(x, cosines, sines, heads);
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& cosines, const at::Tensor& sines, int64_t heads) {
+  return with_way_back(turned(x, cosines, sines, heads, 1), {x}, [=](const at::Tensor& dy) -> Tensors {
+    return {turned(dy, cosines, sines, heads, -1)};
+  });
 }
 
-Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, double scale, int64_t window,
-              double softcap) {
-  const int64_t positions = q.size(1);
-  const Tensor queries = q.transpose(1, 2), keys = k.transpose(1, 2), values = v.transpose(1, 2);
-  if (softcap == 0) {
-    const bool windowed = window > 0 && window < positions;
-    const std::optional<Tensor> mask = windowed ? std::optional(visible(positions, window)) : std::nullopt;
-    return at::scaled_dot_product_attention(queries, keys, values, mask, 0.0, !windowed, scale,
-                                            /*enable_gqa=*/true)
-        .transpose(1, 2);
+at::Tensor attend(const at::Tensor& qkv, const AttentionForm& form) {
+  const int64_t head_dim = qkv.size(1) / (form.heads + 2 * form.kv_heads), positions = form.positions;
+  const Tensors parts = qkv.view({-1, positions, form.heads + 2 * form.kv_heads, head_dim})
+                            .split_with_sizes({form.heads, form.kv_heads, form.kv_heads}, 2);
+  const at::Tensor queries = parts[0].transpose(1, 2), keys = parts[1].transpose(1, 2),
+                   values = parts[2].transpose(1, 2);
+  at::Tensor mixed;
+  if (form.softcap == 0) {
+    const bool windowed = form.window > 0 && form.window < positions;
+    const std::optional<at::Tensor> mask =
+        windowed ? std::optional(visible(positions, form.window)) : std::nullopt;
+    mixed = at::scaled_dot_product_attention(queries, keys, values, mask, 0.0, !windowed, form.scale,
+                                             /*enable_gqa=*/true);
+  } else {
+    const int64_t group = form.heads / form.kv_heads;
+    at::Tensor scores =
+        queries.matmul(keys.repeat_interleave(group, 1).transpose(2, 3)).to(at::kFloat) * form.scale;
+    scores = (scores / form.softcap).tanh() * form.softcap;
+    scores = scores.masked_fill(visible(positions, form.window).logical_not(),
+                                -std::numeric_limits<float>::infinity());
+    mixed = scores.softmax(-1).to(qkv.scalar_type()).matmul(values.repeat_interleave(group, 1));
   }
-  const int64_t group = q.size(2) / k.size(2);
-  Tensor scores = queries.matmul(keys.repeat_interleave(group, 1).transpose(2, 3)).to(at::kFloat) * scale;
-  scores = (scores / softcap).tanh() * softcap;
-  scores =
-      scores.masked_fill(visible(positions, window).logical_not(), -std::numeric_limits<float>::infinity());
-  return scores.softmax(-1).to(q.scalar_type()).matmul(values.repeat_interleave(group, 1)).transpose(1, 2);
+  return mixed.transpose(1, 2).reshape({qkv.size(0), form.heads * head_dim});
+}
+
+at::Tensor gate(const at::Tensor& gate_up, Activation activation) {
+  const int64_t rows = gate_up.size(0), width = gate_up.size(1) / 2;
+  const at::Tensor y = at::empty({rows, width}, gate_up.options());
+  gated(rows, width, activation, rows_of(gate_up), rows_of(y));
+  return with_way_back(y, {gate_up}, [=, gate_up = gate_up.detach()](const at::Tensor& dy) -> Tensors {
+    at::Tensor d_gate_up = at::empty_like(gate_up);
+    gated_backward(rows, width, activation, rows_of(gate_up), rows_of(dy), rows_of(d_gate_up));
+    return {d_gate_up};
+  });
 }
 
 }  // namespace fathom

@@ -20,7 +20,7 @@ at::Tensor one_sequence(const std::vector<Token>& ids) {
 std::vector<float> train_logits(const Checkpoint& checkpoint, const std::vector<Token>& ids) {
   const at::NoGradGuard no_grad;
   TrainModel model(checkpoint, {});
-  at::Tensor logits = at::linear(model.forward(one_sequence(ids)), model.head().compute);
+  at::Tensor logits = at::linear(model.forward(one_sequence(ids)), model.head().weight().values);
   const double cap = checkpoint.config.logit_softcap;
   if (cap != 0) logits = (logits / cap).tanh() * cap;
   return {logits.data_ptr<float>(), logits.data_ptr<float>() + logits.numel()};

@@ -77,19 +77,6 @@ void store_row(const float* HWY_RESTRICT from, std::int64_t row, std::int64_t wi
   }
 }
 
-void accumulate_part(std::int64_t first, std::int64_t last, Values values, float* sum) {
-  const Floats d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const auto* halves = static_cast<const std::uint16_t*>(values.data);
-  const auto* floats = static_cast<const float*>(values.data);
-  std::int64_t i = first;
-  for (; i + lanes <= last; i += lanes) {
-    const auto value = values.bf16 ? widen(d, halves + i) : hn::LoadU(d, floats + i);
-    hn::StoreU(hn::Add(hn::LoadU(d, sum + i), value), d, sum + i);
-  }
-  for (; i < last; ++i) sum[i] += values.bf16 ? from_bf16(halves[i]) : floats[i];
-}
-
 void rms_norm_part(std::int64_t first, std::int64_t last, std::int64_t width, Values x, const float* gain,
                    float eps, Values y, float* inverse_rms) {
   const Floats d;
@@ -145,13 +132,13 @@ void rms_norm_backward_part(std::int64_t first, std::int64_t last, std::int64_t 
   }
 }
 
-void rotate_part(std::int64_t first, std::int64_t last, std::int64_t positions, std::int64_t heads,
-                 std::int64_t head_dim, const float* cosines, const float* sines, float direction, Values x,
-                 Values y) {
+void rotate_part(std::int64_t first, std::int64_t last, std::int64_t width, std::int64_t heads,
+                 std::int64_t positions, std::int64_t head_dim, const float* cosines, const float* sines,
+                 float direction, Values x, Values y) {
   const std::int64_t half = head_dim / 2;
-  std::vector<float> from(padded(heads * head_dim)), to(padded(heads * head_dim));
+  std::vector<float> from(padded(width)), to(padded(width));
   for (std::int64_t r = first; r < last; ++r) {
-    load_row(x, r, heads * head_dim, 0, from.data());
+    load_row(x, r, width, 0, from.data());
     const float* cosine = cosines + r % positions * half;
     const float* sine = sines + r % positions * half;
     for (std::int64_t head = 0; head < heads; ++head) {
@@ -162,7 +149,8 @@ void rotate_part(std::int64_t first, std::int64_t last, std::int64_t positions, 
         out[i + half] = in[i + half] * cosine[i] + direction * in[i] * sine[i];
       }
     }
-    store_row(to.data(), r, heads * head_dim, y);
+    std::copy(from.begin() + heads * head_dim, from.begin() + width, to.begin() + heads * head_dim);
+    store_row(to.data(), r, width, y);
   }
 }
 
@@ -206,8 +194,8 @@ float row_divergence(const float* student, const float* teacher, std::int64_t wi
 constexpr float nothing = -1e30F;
 
 LossSums vocabulary_loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab,
-                              const LossWeights& weights, Values logits, const float* teacher,
-                              const std::int32_t* labels) {
+                              const LossWeights& weights, Values all_logits, std::int64_t stride,
+                              const float* teacher, const std::int32_t* labels) {
   const Floats d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const bool distil = weights.divergence != 0;
@@ -215,7 +203,9 @@ LossSums vocabulary_loss_part(std::int64_t first, std::int64_t last, std::int64_
   const float factor = 1 / weights.temperature;
   LossSums sums;
   for (std::int64_t r = first; r < last; ++r) {
-    load_row(logits, r, vocab, nothing, student.data());
+    const Values logits = {static_cast<std::byte*>(all_logits.data) + r * stride * (all_logits.bf16 ? 2 : 4),
+                           all_logits.bf16};
+    load_row(logits, 0, vocab, nothing, student.data());
     if (weights.softcap != 0) {
       const auto cap = hn::Set(d, weights.softcap), inverse = hn::Set(d, 1 / weights.softcap);
       for (std::int64_t i = 0; i < padded(vocab); i += lanes) {
@@ -262,7 +252,7 @@ LossSums vocabulary_loss_part(std::int64_t first, std::int64_t last, std::int64_
       const float ratio = weights.softcap != 0 ? raw_label / weights.softcap : 0;
       student[labels[r]] -= hard * (1 - ratio * ratio);
     }
-    store_row(student.data(), r, vocab, logits);
+    store_row(student.data(), 0, vocab, logits);
   }
   return sums;
 }
@@ -274,7 +264,6 @@ HWY_AFTER_NAMESPACE();
 namespace fathom {
 namespace {
 
-HWY_EXPORT(accumulate_part);
 HWY_EXPORT(rms_norm_part);
 HWY_EXPORT(rms_norm_backward_part);
 HWY_EXPORT(rotate_part);
@@ -296,12 +285,6 @@ void in_parts(std::int64_t count, std::int64_t width, const Body& body) {
 }
 
 }  // namespace
-
-void accumulate(std::int64_t count, Values values, float* sum) {
-  in_parts(count, 1, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-    HWY_DYNAMIC_DISPATCH(accumulate_part)(first, last, values, sum);
-  });
-}
 
 void rms_norm(std::int64_t rows, std::int64_t width, Values x, const float* gain, float eps, Values y,
               float* inverse_rms) {
@@ -325,20 +308,21 @@ void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values 
   }
 }
 
-void rotate(std::int64_t rows, std::int64_t positions, std::int64_t heads, std::int64_t head_dim,
-            const float* cosines, const float* sines, float direction, Values x, Values y) {
-  in_parts(rows, heads * head_dim, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+void rotate(std::int64_t rows, std::int64_t width, std::int64_t heads, std::int64_t positions,
+            std::int64_t head_dim, const float* cosines, const float* sines, float direction, Values x,
+            Values y) {
+  in_parts(rows, width, [&](std::int64_t, std::int64_t first, std::int64_t last) {
     HWY_DYNAMIC_DISPATCH(rotate_part)
-    (first, last, positions, heads, head_dim, cosines, sines, direction, x, y);
+    (first, last, width, heads, positions, head_dim, cosines, sines, direction, x, y);
   });
 }
 
 LossSums vocabulary_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights, Values logits,
-                         const float* teacher, std::span<const std::int32_t> labels) {
+                         std::int64_t stride, const float* teacher, std::span<const std::int32_t> labels) {
   std::vector<LossSums> parts(thread_count());
   in_parts(rows, vocab, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
-    parts[part] = HWY_DYNAMIC_DISPATCH(vocabulary_loss_part)(first, last, vocab, weights, logits, teacher,
-                                                             labels.data());
+    parts[part] = HWY_DYNAMIC_DISPATCH(vocabulary_loss_part)(first, last, vocab, weights, logits, stride,
+                                                             teacher, labels.data());
   });
   LossSums total;
   for (const LossSums& part : parts) {

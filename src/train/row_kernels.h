@@ -16,9 +16,6 @@ struct Values {
   bool bf16 = false;
 };
 
-/// sum[i] += values[i]: a weight's gradient of one use added to the float32 total.
-void accumulate(std::int64_t count, Values values, float* sum);
-
 /// y = x * inverse_rms * gain with inverse_rms[row] = 1 / sqrt(mean(x²) + eps), which is kept for the way
 /// back.
 void rms_norm(std::int64_t rows, std::int64_t width, Values x, const float* gain, float eps, Values y,
@@ -29,10 +26,12 @@ void rms_norm(std::int64_t rows, std::int64_t width, Values x, const float* gain
 void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values x, const float* gain,
                        const float* inverse_rms, Values dx, float* gain_gradient);
 
-/// y = x with the pairs (i, i + head_dim/2) of each head turned by the angle whose cosine and sine stand at
-/// [position, i]; row r has position r % positions. `direction` is 1, or -1 for the way back (the transpose).
-void rotate(std::int64_t rows, std::int64_t positions, std::int64_t heads, std::int64_t head_dim,
-            const float* cosines, const float* sines, float direction, Values x, Values y);
+/// y = x with the pairs (i, i + head_dim/2) of the first `heads` heads of each row turned by the angle whose
+/// cosine and sine stand at [position, i]; row r has position r % positions. `direction` is 1, or -1 for the
+/// way back (the transpose).
+void rotate(std::int64_t rows, std::int64_t width, std::int64_t heads, std::int64_t positions,
+            std::int64_t head_dim, const float* cosines, const float* sines, float direction, Values x,
+            Values y);
 
 struct LossWeights {
   float cross_entropy = 1;
@@ -49,7 +48,8 @@ struct LossSums {
 
 /// The losses of logits[rows, vocab] before the soft cap, which are overwritten by their gradient. `teacher`
 /// [rows, vocab] may be nullptr if its weight is 0; a label below 0 is left out of the cross-entropy.
+/// `stride` elements lie between the beginnings of two rows of logits.
 LossSums vocabulary_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights, Values logits,
-                         const float* teacher, std::span<const std::int32_t> labels);
+                         std::int64_t stride, const float* teacher, std::span<const std::int32_t> labels);
 
 }  // namespace fathom

@@ -1,0 +1,69 @@
+#include "kernels/multiply.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/threads.h"
+#include "kernels/aligned.h"
+#include "kernels/isa.h"
+#include "kernels/simd.h"
+
+namespace fathom {
+namespace {
+
+// The kernels go through all rows for two panels at a time. A block of rows that stays in the L2 cache (1 MB
+// of its 2) is read from memory once; the weights come by once a block, which 256 rows make cheap: 256
+// operations for each byte, and a core has 10 GB/s and 2,000 GFLOP/s.
+constexpr std::int64_t block_bytes = 1 << 20, granule = 32;
+
+std::int64_t rows_of_block(const PackedMatrix& weight, std::int64_t rows) {
+  const std::int64_t fitting = block_bytes / (weight.padded_in * 2);
+  const std::int64_t share = (rows + thread_count() - 1) / thread_count();
+  return std::max(granule, (std::min(fitting, share) + granule - 1) / granule * granule);
+}
+
+// The block's rows as the kernel wants them: floats, or filled up with zeros to whole tiles.
+Activations formed(const PackedMatrix& weight, RowForm form, std::int64_t rows, HalfRows x) {
+  thread_local AlignedBuffer buffer;
+  const bool halves = form == RowForm::bf16;
+  const std::int64_t stride = weight.padded_in * (halves ? 2 : 4);
+  const std::int64_t padded_rows = (rows + granule - 1) / granule * granule;
+  buffer.reserve(static_cast<std::size_t>(padded_rows * stride));
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::uint16_t* from = x.data + r * x.stride;
+    std::byte* row = buffer.as<std::byte>() + r * stride;
+    if (halves)
+      std::copy_n(from, weight.in, reinterpret_cast<std::uint16_t*>(row));
+    else
+      simd::widen_bf16(static_cast<std::size_t>(weight.in), from, reinterpret_cast<float*>(row));
+    std::fill(row + weight.in * (halves ? 2 : 4), row + stride, std::byte{0});
+  }
+  return {buffer.as<std::byte>(), stride, nullptr, nullptr};
+}
+
+}  // namespace
+
+void multiply(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfRows x,
+              const Destination& to) {
+  const ProductKernel kernel = product_kernel(Compute::bf16, isa());
+  const std::int64_t step = rows_of_block(weight, rows), blocks = (rows + step - 1) / step;
+  const std::int64_t element = to.type == Compute::f32 ? 4 : 2;
+  std::atomic<std::int64_t> next = 0;
+  const auto run = [&](int, int) {
+    for (std::int64_t block = next++; block < blocks; block = next++) {
+      const std::int64_t first = block * step, count = std::min(step, rows - first);
+      const HalfRows own = {x.data + first * x.stride, x.stride};
+      const bool direct =
+          kernel.form == RowForm::bf16 && weight.padded_in == weight.in && count % kernel.row_granule == 0;
+      const Activations activations =
+          direct ? Activations{reinterpret_cast<const std::byte*>(own.data), own.stride * 2, nullptr, nullptr}
+                 : formed(weight, kernel.form, count, own);
+      Destination here = to;
+      here.y += first * to.stride * element;
+      kernel.run(weight, activations, {0, count}, panels, here, nullptr);
+    }
+  };
+  blocks == 1 ? run(0, 1) : on_each_thread(run);
+}
+
+}  // namespace fathom

@@ -1,0 +1,26 @@
+// Products of bf16 matrices in memory with packed ones, for training: thousands of rows, a weight's gradient,
+// a head's. What the runtime's `linear` (backend.h) is for rows of a prompt and packed layers.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/packed_matrix.h"
+#include "kernels/product.h"
+
+namespace fathom {
+
+/// Rows of bf16, `stride` elements from one to the next.
+struct HalfRows {
+  const std::uint16_t* data = nullptr;
+  std::int64_t stride = 0;
+};
+
+/// Writes (or adds, as `to` says) x[rows, in] Wᵀ for the outputs of `panels`, on all threads. An output is
+/// the same to the last bit whatever the number of threads.
+void multiply(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfRows x, const Destination& to);
+
+inline void multiply(const PackedMatrix& weight, std::int64_t rows, HalfRows x, const Destination& to) {
+  multiply(weight, {0, weight.panels()}, rows, x, to);
+}
+
+}  // namespace fathom

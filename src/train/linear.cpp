@@ -1,0 +1,166 @@
+#include "train/linear.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <numeric>
+#include <utility>
+
+#include "kernels/aligned.h"
+#include "kernels/multiply.h"
+#include "kernels/repack.h"
+#include "train/way_back.h"
+
+namespace fathom {
+namespace {
+
+Compute type_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 ? Compute::bf16 : Compute::f32;
+}
+
+DenseMatrix dense(const at::Tensor& matrix) {
+  return {type_of(matrix), matrix.data_ptr(), matrix.size(0), matrix.size(1), matrix.size(1)};
+}
+
+HalfRows half_rows(const at::Tensor& rows) {
+  return {static_cast<const std::uint16_t*>(rows.data_ptr()), rows.size(1)};
+}
+
+Destination destination(const at::Tensor& rows, bool accumulate) {
+  return {.y = static_cast<std::byte*>(rows.data_ptr()),
+          .type = type_of(rows),
+          .stride = rows.size(1),
+          .accumulate = accumulate};
+}
+
+}  // namespace
+
+LinearGroup::LinearGroup(std::vector<const Parameter*> weights, std::vector<const Parameter*> biases)
+    : weights_(std::move(weights)), biases_(std::move(biases)) {
+  for (const Parameter* weight : weights_) out_ += weight->values.size(0);
+}
+
+std::vector<at::Tensor> LinearGroup::values() const {
+  std::vector<at::Tensor> result;
+  for (const auto& parameters : {weights_, biases_}) {
+    for (const Parameter* parameter : parameters) {
+      if (parameter != nullptr) result.push_back(parameter->values);
+    }
+  }
+  return result;
+}
+
+at::Tensor LinearGroup::forward(const at::Tensor& x, const at::Tensor& sum) const {
+  const at::NoGradGuard no_grad;
+  const bool adds = sum.defined();
+  at::Tensor y = adds ? sum.clone() : at::empty({x.size(0), out_}, x.options());
+  std::vector<DenseMatrix> parts;
+  std::int64_t first = 0;
+  const bool halves = x.scalar_type() == at::kBFloat16;
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    const at::Tensor& weight = weights_[i]->values;
+    if (halves) {
+      parts.push_back(dense(weight));
+    } else {
+      at::Tensor own = y.narrow(1, first, weight.size(0));
+      if (!adds) own.zero_();
+      own.addmm_(x, weight.t());
+    }
+    first += weight.size(0);
+  }
+  if (halves) {
+    if (const std::int64_t updates = weights_.front()->updates; ahead_.updates != updates) {
+      pack_rows(parts, ahead_.matrix);
+      ahead_.updates = updates;
+    }
+    multiply(ahead_.matrix, x.size(0), half_rows(x), destination(y, adds));
+  }
+  first = 0;
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    const std::int64_t count = weights_[i]->values.size(0);
+    if (biases_[i] != nullptr) y.narrow(1, first, count).add_(biases_[i]->values);
+    first += count;
+  }
+  return y;
+}
+
+at::Tensor LinearGroup::backward(const at::Tensor& x, const at::Tensor& gradient, bool wants_dx) const {
+  const at::Tensor dy = gradient.to(x.scalar_type());
+  add_gradients(x, dy);
+  if (!wants_dx) return {};
+  if (x.scalar_type() != at::kBFloat16) {
+    at::Tensor dx = at::zeros_like(x);
+    std::int64_t first = 0;
+    for (const Parameter* weight : weights_) {
+      const std::int64_t count = weight->values.size(0);
+      dx.addmm_(dy.narrow(1, first, count), weight->values);
+      first += count;
+    }
+    return dx;
+  }
+  if (const std::int64_t updates = weights_.front()->updates; back_.updates != updates) {
+    std::vector<DenseMatrix> parts;
+    for (const Parameter* weight : weights_) parts.push_back(dense(weight->values));
+    pack_columns(parts, back_.matrix);
+    back_.updates = updates;
+  }
+  at::Tensor dx = at::empty_like(x);
+  multiply(back_.matrix, x.size(0), half_rows(dy), destination(dx, false));
+  return dx;
+}
+
+void LinearGroup::add_gradients(const at::Tensor& x, const at::Tensor& dy) const {
+  thread_local PackedMatrix inputs;
+  bool packed = false;
+  std::int64_t first = 0;
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    const std::int64_t count = weights_[i]->values.size(0);
+    const at::Tensor own = dy.narrow(1, first, count);
+    at::Tensor total = weights_[i]->gradient;
+    if (total.defined() && x.scalar_type() == at::kBFloat16) {
+      const DenseMatrix rows = dense(x);
+      if (!packed) pack_columns({&rows, 1}, inputs);
+      packed = true;
+      add_weight_gradient(inputs, half_rows(dy).data + first, dy.size(1), count, total.data_ptr<float>());
+    } else if (total.defined()) {
+      total.addmm_(own.t(), x);
+    }
+    if (biases_[i] != nullptr && biases_[i]->trainable()) {
+      at::Tensor(biases_[i]->gradient).add_(own.to(at::kFloat).sum(0));
+    }
+    first += count;
+  }
+}
+
+at::Tensor linear(const at::Tensor& x, const LinearGroup& group) {
+  std::vector<at::Tensor> inputs = group.values();
+  inputs.insert(inputs.begin(), x);
+  return with_way_back(
+      group.forward(x, {}), inputs,
+      [x = x.detach(), &group, wanted = x.requires_grad()](const at::Tensor& dy) -> std::vector<at::Tensor> {
+        return {group.backward(x, dy, wanted)};
+      });
+}
+
+at::Tensor add_linear(const at::Tensor& h, const at::Tensor& x, const LinearGroup& group) {
+  std::vector<at::Tensor> inputs = group.values();
+  inputs.insert(inputs.begin(), {h, x});
+  return with_way_back(
+      group.forward(x, h), inputs,
+      [x = x.detach(), &group, wanted = x.requires_grad()](const at::Tensor& dy) -> std::vector<at::Tensor> {
+        return {dy, group.backward(x, dy, wanted)};
+      });
+}
+
+void add_weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
+                         std::int64_t out, float* gradient) {
+  thread_local AlignedBuffer turned;
+  // Whole tiles, and an odd number of lines: rows whose distance is a multiple of 4 KB would share one set of
+  // the L1 cache.
+  const std::int64_t length = ((x.in + 31) / 32 | 1) * 32;
+  turned.reserve(static_cast<std::size_t>(out * length * 2));
+  transpose({Compute::bf16, dy, x.in, out, stride}, turned.as<std::uint16_t>(), length);
+  multiply(x, out, {turned.as<std::uint16_t>(), length},
+           {.y = reinterpret_cast<std::byte*>(gradient), .stride = x.out, .accumulate = true});
+}
+
+}  // namespace fathom
