@@ -41,29 +41,37 @@ Activations formed(const PackedMatrix& weight, RowForm form, std::int64_t rows, 
   return {buffer.as<std::byte>(), stride, nullptr, nullptr};
 }
 
+void multiply_block(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfRows x,
+                    const Destination& to) {
+  const ProductKernel kernel = product_kernel(Compute::bf16, isa());
+  const bool direct =
+      kernel.form == RowForm::bf16 && weight.padded_in == weight.in && rows % kernel.row_granule == 0;
+  const Activations activations =
+      direct ? Activations{reinterpret_cast<const std::byte*>(x.data), x.stride * 2, nullptr, nullptr}
+             : formed(weight, kernel.form, rows, x);
+  kernel.run(weight, activations, {0, rows}, panels, to, nullptr);
+}
+
 }  // namespace
+
+void multiply_here(const PackedMatrix& weight, std::int64_t rows, HalfRows x, const Destination& to) {
+  multiply_block(weight, {0, weight.panels()}, rows, x, to);
+}
 
 void multiply(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfRows x,
               const Destination& to) {
-  const ProductKernel kernel = product_kernel(Compute::bf16, isa());
   const std::int64_t step = rows_of_block(weight, rows), blocks = (rows + step - 1) / step;
   const std::int64_t element = to.type == Compute::f32 ? 4 : 2;
   std::atomic<std::int64_t> next = 0;
-  const auto run = [&](int, int) {
+  on_each_thread([&](int, int) {
     for (std::int64_t block = next++; block < blocks; block = next++) {
-      const std::int64_t first = block * step, count = std::min(step, rows - first);
-      const HalfRows own = {x.data + first * x.stride, x.stride};
-      const bool direct =
-          kernel.form == RowForm::bf16 && weight.padded_in == weight.in && count % kernel.row_granule == 0;
-      const Activations activations =
-          direct ? Activations{reinterpret_cast<const std::byte*>(own.data), own.stride * 2, nullptr, nullptr}
-                 : formed(weight, kernel.form, count, own);
+      const std::int64_t first = block * step;
       Destination here = to;
       here.y += first * to.stride * element;
-      kernel.run(weight, activations, {0, count}, panels, here, nullptr);
+      multiply_block(weight, panels, std::min(step, rows - first), {x.data + first * x.stride, x.stride},
+                     here);
     }
-  };
-  blocks == 1 ? run(0, 1) : on_each_thread(run);
+  });
 }
 
 }  // namespace fathom

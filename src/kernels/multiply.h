@@ -23,4 +23,7 @@ inline void multiply(const PackedMatrix& weight, std::int64_t rows, HalfRows x, 
   multiply(weight, {0, weight.panels()}, rows, x, to);
 }
 
+/// The same on the calling thread alone, for matrices that stay in its cache; y[rows, out].
+void multiply_here(const PackedMatrix& weight, std::int64_t rows, HalfRows x, const Destination& to);
+
 }  // namespace fathom

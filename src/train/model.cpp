@@ -154,6 +154,7 @@ at::Tensor TrainModel::attention(const Block& block, const at::Tensor& h) const 
   qkv = rotary(qkv, angles.cosines, angles.sines, config_.heads + config_.kv_heads);
   const AttentionForm form{.heads = config_.heads,
                            .kv_heads = config_.kv_heads,
+                           .head_dim = config_.head_dim,
                            .positions = positions_,
                            .scale = config_.attention_scale,
                            .window = config_.attention_types[block.type].window,

@@ -27,6 +27,50 @@ at::Tensor visible(int64_t positions, int64_t window) {
   return window > 0 && window < positions ? causal.logical_and(ones.triu(1 - window)) : causal;
 }
 
+const std::uint16_t* halves(const at::Tensor& tensor) {
+  return static_cast<const std::uint16_t*>(tensor.data_ptr());
+}
+std::uint16_t* halves_to(const at::Tensor& tensor) { return static_cast<std::uint16_t*>(tensor.data_ptr()); }
+
+at::Tensor attend_in_halves(const at::Tensor& qkv, const AttentionForm& form) {
+  const int64_t rows = qkv.size(0), sequences = rows / form.positions;
+  const at::Tensor mixed = at::empty({rows, form.heads * form.head_dim}, qkv.options());
+  const at::Tensor log_sums = at::empty({rows, form.heads}, at::kFloat);
+  attention(sequences, form, halves(qkv), halves_to(mixed), log_sums.data_ptr<float>());
+  return with_way_back(mixed, {qkv},
+                       [=, qkv = qkv.detach(), y = mixed.detach()](const at::Tensor& dy) -> Tensors {
+                         at::Tensor d_qkv = at::empty_like(qkv);
+                         attention_backward(sequences, form, halves(qkv), halves(y),
+                                            log_sums.data_ptr<float>(), halves(dy), halves_to(d_qkv));
+                         return {d_qkv};
+                       });
+}
+
+at::Tensor attend_by_torch(const at::Tensor& qkv, const AttentionForm& form) {
+  const int64_t positions = form.positions;
+  const Tensors parts = qkv.view({-1, positions, form.heads + 2 * form.kv_heads, form.head_dim})
+                            .split_with_sizes({form.heads, form.kv_heads, form.kv_heads}, 2);
+  const at::Tensor queries = parts[0].transpose(1, 2), keys = parts[1].transpose(1, 2),
+                   values = parts[2].transpose(1, 2);
+  at::Tensor mixed;
+  if (form.softcap == 0) {
+    const bool windowed = form.window > 0 && form.window < positions;
+    const std::optional<at::Tensor> mask =
+        windowed ? std::optional(visible(positions, form.window)) : std::nullopt;
+    mixed = at::scaled_dot_product_attention(queries, keys, values, mask, 0.0, !windowed, form.scale,
+                                             /*enable_gqa=*/true);
+  } else {
+    const int64_t group = form.heads / form.kv_heads;
+    at::Tensor scores =
+        queries.matmul(keys.repeat_interleave(group, 1).transpose(2, 3)).to(at::kFloat) * form.scale;
+    scores = (scores / form.softcap).tanh() * form.softcap;
+    scores = scores.masked_fill(visible(positions, form.window).logical_not(),
+                                -std::numeric_limits<float>::infinity());
+    mixed = scores.softmax(-1).to(qkv.scalar_type()).matmul(values.repeat_interleave(group, 1));
+  }
+  return mixed.transpose(1, 2).reshape({qkv.size(0), form.heads * form.head_dim});
+}
+
 }  // namespace
 
 Values rows_of(const at::Tensor& tensor) {
@@ -67,28 +111,8 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& cosines, const at::Tens
 }
 
 at::Tensor attend(const at::Tensor& qkv, const AttentionForm& form) {
-  const int64_t head_dim = qkv.size(1) / (form.heads + 2 * form.kv_heads), positions = form.positions;
-  const Tensors parts = qkv.view({-1, positions, form.heads + 2 * form.kv_heads, head_dim})
-                            .split_with_sizes({form.heads, form.kv_heads, form.kv_heads}, 2);
-  const at::Tensor queries = parts[0].transpose(1, 2), keys = parts[1].transpose(1, 2),
-                   values = parts[2].transpose(1, 2);
-  at::Tensor mixed;
-  if (form.softcap == 0) {
-    const bool windowed = form.window > 0 && form.window < positions;
-    const std::optional<at::Tensor> mask =
-        windowed ? std::optional(visible(positions, form.window)) : std::nullopt;
-    mixed = at::scaled_dot_product_attention(queries, keys, values, mask, 0.0, !windowed, form.scale,
-                                             /*enable_gqa=*/true);
-  } else {
-    const int64_t group = form.heads / form.kv_heads;
-    at::Tensor scores =
-        queries.matmul(keys.repeat_interleave(group, 1).transpose(2, 3)).to(at::kFloat) * form.scale;
-    scores = (scores / form.softcap).tanh() * form.softcap;
-    scores = scores.masked_fill(visible(positions, form.window).logical_not(),
-                                -std::numeric_limits<float>::infinity());
-    mixed = scores.softmax(-1).to(qkv.scalar_type()).matmul(values.repeat_interleave(group, 1));
-  }
-  return mixed.transpose(1, 2).reshape({qkv.size(0), form.heads * head_dim});
+  const bool halves_suffice = qkv.scalar_type() == at::kBFloat16 && form.softcap == 0;
+  return halves_suffice ? attend_in_halves(qkv, form) : attend_by_torch(qkv, form);
 }
 
 at::Tensor gate(const at::Tensor& gate_up, Activation activation) {

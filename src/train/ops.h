@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "model/config.h"
+#include "train/attention.h"
 #include "train/linear.h"
 #include "train/row_kernels.h"
 
@@ -24,14 +25,8 @@ at::Tensor embed(const at::Tensor& ids, const Parameter& matrix, double scale);
 /// Tables [positions, head_dim / 2]; row r has position r % positions.
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& cosines, const at::Tensor& sines, int64_t heads);
 
-struct AttentionForm {
-  std::int64_t heads = 0, kv_heads = 0, positions = 0;
-  double scale = 1;
-  std::int64_t window = 0;  ///< a token sees itself and the window - 1 before it; 0: all
-  double softcap = 0;       ///< c: scores s become c tanh(s / c); 0: none
-};
-/// Causal attention within each sequence of `positions` rows: qkv[rows, (heads + 2 kv_heads) * head_dim] to
-/// [rows, heads * head_dim].
+/// Causal attention within each sequence of `positions` rows: qkv[rows, qkv_width] to [rows, heads *
+/// head_dim]. By attention.h in bfloat16, by torch where that does not compute it.
 at::Tensor attend(const at::Tensor& qkv, const AttentionForm& form);
 
 /// gate_up [rows, 2 width], gates first, to activation(gate) * up [rows, width].
