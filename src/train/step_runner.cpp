@@ -133,7 +133,8 @@ LossSums StepRunner::run(const MicroBatch& batch, std::int64_t learned) {
 
 double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch) {
   const at::NoGradGuard no_grad;
-  const Parameter weight{.values = model.head().weight().values.detach()};  // one that gathers no gradient
+  Parameter weight;  // one that gathers no gradient
+  weight.values = model.head().weight().values.detach();
   Head head(&weight);
   const LossWeights weights{.softcap = static_cast<float>(model.config().logit_softcap)};
   double loss = 0;
