@@ -191,7 +191,8 @@ TEST(Run, AnEstimateCountsAndMeasures) {
   EXPECT_EQ(found.steps, 10);
   EXPECT_EQ(found.optimiser_bytes, 12 * values);
   EXPECT_EQ(found.checkpoint_bytes, 12 * values);
-  EXPECT_NEAR(static_cast<double>(found.weight_bytes), 6.0 * static_cast<double>(values), 0.1 * 6 * values);
+  // float32 values, and matrices in bfloat16 for the way ahead and for the way back.
+  EXPECT_NEAR(static_cast<double>(found.weight_bytes), 8.0 * static_cast<double>(values), 0.02 * 8 * values);
   EXPECT_GT(found.peak_bytes, found.weight_bytes);
   EXPECT_GT(found.step_seconds, 0);
 }
