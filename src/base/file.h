@@ -27,8 +27,8 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-/// Gives the memory of bytes that lie in mapped files back to the system until they are read again; others stay as
-/// they are. What has been packed into another form is then not in memory twice.
+/// Gives the memory of bytes that lie in mapped files back to the system until they are read again; others
+/// stay as they are. What has been packed into another form is then not in memory twice.
 void release_pages(std::span<const std::byte> bytes);
 
 /// The whole file as a string. Throws Error when it cannot be read or is larger than `limit` bytes.
