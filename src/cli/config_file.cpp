@@ -47,7 +47,7 @@ std::size_t distance(std::string_view a, std::string_view b) {
     least = far;
     nearest = name;
   }
-  fail_usage("{}: unknown key '{}'{}; --print-config lists the keys that there are", where, key,
+  fail_usage("{}: unknown key '{}'{} (--print-config lists the keys that there are)", where, key,
              nearest.empty() ? "" : fmt::format(", did you mean '{}'?", nearest));
 }
 
