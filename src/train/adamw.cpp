@@ -6,81 +6,73 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "train/optimiser_kernels.h"
 
 namespace fathom {
+
+namespace {
+
+std::span<float> values_of(const at::Tensor& tensor) {
+  return {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())};
+}
+
+}  // namespace
 
 AdamW::AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options)
     : options_(options) {
   const at::NoGradGuard no_grad;
-  groups_[0].weight_decay = options.weight_decay;
   for (auto& [name, parameter] : parameters) {
     if (!parameter.trainable()) continue;
-    Group& group = groups_[parameter.values.dim() >= 2 ? 0 : 1];
-    group.names.push_back(name);
-    group.parameters.push_back(&parameter);
-    group.masters.push_back(parameter.values.detach());
-    group.gradients.push_back(parameter.gradient);
-    group.averages.push_back(at::zeros_like(parameter.gradient));
-    group.squares.push_back(at::zeros_like(parameter.gradient));
-    group.steps.push_back(at::zeros({}, at::kFloat));
+    entries_.push_back({.name = name,
+                        .parameter = &parameter,
+                        .average = at::zeros_like(parameter.gradient),
+                        .square = at::zeros_like(parameter.gradient),
+                        .weight_decay = parameter.values.dim() >= 2 ? options.weight_decay : 0});
   }
 }
 
 std::int64_t AdamW::trainable() const {
   std::int64_t count = 0;
-  for (const Group& group : groups_) {
-    for (const at::Tensor& master : group.masters) count += master.numel();
-  }
+  for (const Entry& entry : entries_) count += entry.average.numel();
   return count;
 }
 
 double AdamW::gradient_norm() const {
   double squares = 0;
-  for (const Group& group : groups_) {
-    for (const at::Tensor& gradient : group.gradients) {
-      const double norm = gradient.norm().item<double>();
-      squares += norm * norm;
-    }
-  }
+  for (const Entry& entry : entries_) squares += sum_of_squares(values_of(entry.parameter->gradient));
   return std::sqrt(squares);
 }
 
 void AdamW::step(double learning_rate, double norm) {
-  const at::NoGradGuard no_grad;
-  std::optional<at::Tensor>
-      divisor;  // torch divides the gradients by its loss scale: the clipping goes there
-  if (options_.clip > 0 && norm > options_.clip) divisor = at::full({}, norm / options_.clip, at::kFloat);
-  for (Group& group : groups_) {
-    if (group.masters.empty()) continue;
-    for (at::Tensor& count : group.steps) count += 1;
-    at::_fused_adamw_(group.masters, group.gradients, group.averages, group.squares, {}, group.steps,
-                      learning_rate, options_.beta1, options_.beta2, group.weight_decay, options_.epsilon,
-                      /*amsgrad=*/false, /*maximize=*/false, divisor);
+  ++steps_;
+  const auto count = static_cast<double>(steps_);
+  const bool clips = options_.clip > 0 && norm > options_.clip;
+  for (const Entry& entry : entries_) {
+    const AdamWStep step{.learning_rate = static_cast<float>(learning_rate),
+                         .beta1 = static_cast<float>(options_.beta1),
+                         .beta2 = static_cast<float>(options_.beta2),
+                         .epsilon = static_cast<float>(options_.epsilon),
+                         .weight_decay = static_cast<float>(entry.weight_decay),
+                         .correction1 = static_cast<float>(1 - std::pow(options_.beta1, count)),
+                         .correction2 = static_cast<float>(1 - std::pow(options_.beta2, count)),
+                         .gradient_scale = clips ? static_cast<float>(options_.clip / norm) : 1};
+    Parameter& parameter = *entry.parameter;
+    adamw_update(step, values_of(parameter.values), values_of(parameter.gradient), values_of(entry.average),
+                 values_of(entry.square));
+    ++parameter.updates;
   }
-  discard();
-  count_update();
 }
 
 void AdamW::discard() {
-  for (Group& group : groups_) {
-    for (at::Tensor& gradient : group.gradients) gradient.zero_();
-  }
-}
-
-void AdamW::count_update() {
-  for (Group& group : groups_) {
-    for (Parameter* parameter : group.parameters) ++parameter->updates;
-  }
+  for (const Entry& entry : entries_) entry.parameter->gradient.zero_();
 }
 
 template <typename Visit>
 void AdamW::each_tensor(const Visit& visit) const {
-  for (const Group& group : groups_) {
-    for (std::size_t i = 0; i < group.names.size(); ++i) {
-      visit("weight/" + group.names[i], group.masters[i]);
-      visit("exp_avg/" + group.names[i], group.averages[i]);
-      visit("exp_avg_sq/" + group.names[i], group.squares[i]);
-    }
+  for (const Entry& entry : entries_) {
+    visit("weight/" + entry.name, entry.parameter->values);
+    visit("exp_avg/" + entry.name, entry.average);
+    visit("exp_avg_sq/" + entry.name, entry.square);
   }
 }
 
@@ -110,11 +102,9 @@ void AdamW::restore(const TensorMap& state, std::int64_t steps, const std::strin
     const Tensor& saved = state.find(name)->second;
     std::memcpy(values.data_ptr<float>(), saved.data.data(), saved.data.size());
   });
-  for (Group& group : groups_) {
-    for (at::Tensor& count : group.steps) count.fill_(static_cast<double>(steps));
-  }
+  steps_ = steps;
   discard();
-  count_update();
+  for (const Entry& entry : entries_) ++entry.parameter->updates;
 }
 
 }  // namespace fathom

@@ -1,5 +1,4 @@
-// AdamW (Loshchilov and Hutter 2019) over a model's trainable parameters: torch's fused step for the float32
-// masters, then the copies that are computed with.
+// AdamW (Loshchilov and Hutter 2019) over a model's trainable parameters.
 #pragma once
 
 #include <cstdint>
@@ -37,20 +36,19 @@ class AdamW {
   void restore(const TensorMap& state, std::int64_t steps, const std::string& file);
 
  private:
-  /// Parameters with the same weight decay, as torch's fused step takes them.
-  struct Group {
+  struct Entry {
+    std::string name;
+    Parameter* parameter = nullptr;
+    at::Tensor average, square;
     double weight_decay = 0;
-    std::vector<std::string> names;
-    std::vector<Parameter*> parameters;
-    std::vector<at::Tensor> masters, gradients, averages, squares, steps;
   };
 
   template <typename Visit>
   void each_tensor(const Visit& visit) const;
-  void count_update();
 
   OptimiserOptions options_;
-  Group groups_[2];  ///< with decay, without
+  std::vector<Entry> entries_;
+  std::int64_t steps_ = 0;
 };
 
 }  // namespace fathom

@@ -44,6 +44,14 @@ void Head::pack() {
   }
 }
 
+at::Tensor Head::logits_memory(std::int64_t rows, const at::Tensor& x) {
+  const std::int64_t vocab = weight_->values.size(0);
+  // An odd number of lines from row to row: rows of a tile must not share one set of the L1 cache.
+  const std::int64_t stride = ((vocab + 31) / 32 | 1) * 32;
+  logits_.reserve(static_cast<std::size_t>(rows * stride) * x.element_size());
+  return at::from_blob(logits_.as<std::byte>(), {rows, vocab}, {stride, 1}, x.options());
+}
+
 void Head::logits(const at::Tensor& x, const at::Tensor& logits) {
   if (x.scalar_type() != at::kBFloat16) {
     at::Tensor(logits).copy_(at::linear(x, weight_->values.to(x.scalar_type())));
@@ -87,18 +95,16 @@ LossSums head_loss(const at::Tensor& hidden, Head& head, std::span<const std::in
   const std::int64_t chunk = std::clamp<std::int64_t>(chunk_logits / vocab, 1, rows);
   const bool distil = weights.divergence != 0;
   hidden_gradient = at::empty_like(hidden);
-  // An odd number of lines from row to row: rows of a tile must not share one set of the L1 cache.
-  const std::int64_t stride = ((vocab + 31) / 32 | 1) * 32;
-  const at::Tensor all_logits = at::empty({chunk, stride}, hidden.options());
+  const at::Tensor all_logits = head.logits_memory(chunk, hidden);
   std::vector<float> target(distil ? chunk * vocab : 0);
   LossSums sums;
   for (std::int64_t first = 0; first < rows; first += chunk) {
     const std::int64_t count = std::min(chunk, rows - first);
     const at::Tensor inputs = hidden.narrow(0, first, count);
-    const at::Tensor logits = all_logits.narrow(0, 0, count).narrow(1, 0, vocab);
+    const at::Tensor logits = all_logits.narrow(0, 0, count);
     head.logits(inputs, logits);
     if (distil) teacher(first, count, target.data());
-    const LossSums part = vocabulary_loss(count, vocab, weights, rows_of(logits), stride,
+    const LossSums part = vocabulary_loss(count, vocab, weights, rows_of(logits), logits.stride(0),
                                           distil ? target.data() : nullptr, labels.subspan(first, count));
     sums.cross_entropy += part.cross_entropy;
     sums.divergence += part.divergence;

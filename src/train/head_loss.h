@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/aligned.h"
 #include "kernels/packed_matrix.h"
 #include "train/linear.h"
 #include "train/row_kernels.h"
@@ -27,6 +28,10 @@ class Head {
 
   const Parameter& weight() const { return *weight_; }
 
+  /// Memory for logits [rows, vocab] of x's type, rows apart as products like them. The same at each call:
+  /// 50 MB that the system would have to zero and map each time.
+  at::Tensor logits_memory(std::int64_t rows, const at::Tensor& x);
+
   /// logits[rows, vocab] = x Wᵀ, rows `stride` apart, in x's type.
   void logits(const at::Tensor& x, const at::Tensor& logits);
   /// dx = d W, and the weight's gradient += dᵀ x, from the logits' gradient d.
@@ -37,6 +42,7 @@ class Head {
 
   const Parameter* weight_ = nullptr;
   std::int64_t packed_updates_ = -1;
+  AlignedBuffer logits_;
   PackedMatrix ahead_, inputs_;
   /// Its transpose, for some entries of the vocabulary each: rows of the logits' gradient are too long for a
   /// cache.
