@@ -190,16 +190,21 @@ class PlainWriter {
   PlainWriter() = default;
   HWY_INLINE PlainWriter(const PackedMatrix& weight, const Destination& to, const Block& block,
                          std::int64_t panel)
-      : row_scales_(integers ? block.row_scales + block.row : nullptr),
-        stride_(to.stride),
-        accumulate_(to.accumulate) {
+      : row_scales_(integers ? block.row_scales + block.row : nullptr), stride_(to.stride) {
     y_ = reinterpret_cast<typename T::Element*>(to.y) + block.row * stride_ + panel * panel_outputs -
          to.first_output;
+    if (to.accumulate) {
+      added_ = y_;
+    } else if constexpr (!T::rounded) {
+      if (to.addend != nullptr) added_ = to.addend + (y_ - reinterpret_cast<const float*>(to.y));
+    }
     first_ = PanelReader<integers>(weight, block, panel);
     outputs_ = outputs_of_panel(weight.out, panel * panel_outputs);
     if (panel + 1 == block.first + block.panels) return;
     second_ = PanelReader<integers>(weight, block, panel + 1);
     more_outputs_ = outputs_of_panel(weight.out, (panel + 1) * panel_outputs);
+    const std::size_t address = reinterpret_cast<std::size_t>(y_), apart = stride_ * sizeof(*y_);
+    streams_ = to.past_caches && more_outputs_ == panel_outputs && (address | apart) % 64 == 0;
   }
 
   HWY_INLINE void write(std::int64_t r) const {
@@ -214,8 +219,8 @@ class PlainWriter {
                       typename T::Element* y) const {
     each_of_panel(outputs, [&](std::size_t i, std::size_t n) {
       Vector v = reader.value(r, scale, i);
-      if (accumulate_) v = hn::Add(v, load(y + i, n));
-      T::put(v, y + i, n);
+      if (added_ != nullptr) v = hn::Add(v, load(added_ + (y - y_) + i, n));
+      streams_ ? T::stream(v, y + i) : T::put(v, y + i, n);
     });
   }
 
@@ -224,7 +229,8 @@ class PlainWriter {
   const float* row_scales_ = nullptr;
   typename T::Element* y_ = nullptr;
   std::int64_t stride_ = 0;
-  bool accumulate_ = false;
+  const typename T::Element* added_ = nullptr;
+  bool streams_ = false;
 };
 
 // Calls run with the writer for this product.

@@ -1,11 +1,14 @@
 #include "kernels/multiply.h"
 
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <atomic>
 
 #include "base/threads.h"
 #include "kernels/aligned.h"
 #include "kernels/isa.h"
+#include "kernels/repack.h"
 #include "kernels/simd.h"
 
 namespace fathom {
@@ -16,10 +19,24 @@ namespace {
 // operations for each byte, and a core has 10 GB/s and 2,000 GFLOP/s.
 constexpr std::int64_t block_bytes = 1 << 20, granule = 32;
 
+// As many rows as stay in the cache, in blocks of one size, as many for each thread.
 std::int64_t rows_of_block(const PackedMatrix& weight, std::int64_t rows) {
-  const std::int64_t fitting = block_bytes / (weight.padded_in * 2);
+  const std::int64_t fitting = std::max(granule, block_bytes / (weight.padded_in * 2));
   const std::int64_t share = (rows + thread_count() - 1) / thread_count();
-  return std::max(granule, (std::min(fitting, share) + granule - 1) / granule * granule);
+  const std::int64_t blocks = (share + fitting - 1) / fitting;
+  return ((share + blocks - 1) / blocks + granule - 1) / granule * granule;
+}
+
+// Rows whose distance is a multiple of 4 KB would share one set of the L1 cache: an odd number of lines.
+std::int64_t odd_lines(std::int64_t elements) { return ((elements + 31) / 32 | 1) * 32; }
+
+// Rows for columns.
+HalfRows turned_rows(std::int64_t rows, std::int64_t in, HalfRows columns) {
+  thread_local AlignedBuffer buffer;
+  const std::int64_t stride = odd_lines(in);
+  buffer.reserve(static_cast<std::size_t>((rows + granule) * stride * 2));
+  transpose({Compute::bf16, columns.data, in, rows, columns.stride}, buffer.as<std::uint16_t>(), stride);
+  return {buffer.as<std::uint16_t>(), stride};
 }
 
 // The block's rows as the kernel wants them: floats, or filled up with zeros to whole tiles.
@@ -44,8 +61,10 @@ Activations formed(const PackedMatrix& weight, RowForm form, std::int64_t rows, 
 void multiply_block(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfRows x,
                     const Destination& to) {
   const ProductKernel kernel = product_kernel(Compute::bf16, isa());
-  const bool direct =
-      kernel.form == RowForm::bf16 && weight.padded_in == weight.in && rows % kernel.row_granule == 0;
+  // What is turned has room for whole blocks of rows behind it.
+  const bool whole = x.turned || rows % kernel.row_granule == 0;
+  if (x.turned) x = turned_rows(rows, weight.in, x);
+  const bool direct = kernel.form == RowForm::bf16 && weight.padded_in == weight.in && whole;
   const Activations activations =
       direct ? Activations{reinterpret_cast<const std::byte*>(x.data), x.stride * 2, nullptr, nullptr}
              : formed(weight, kernel.form, rows, x);
@@ -68,9 +87,10 @@ void multiply(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfR
       const std::int64_t first = block * step;
       Destination here = to;
       here.y += first * to.stride * element;
-      multiply_block(weight, panels, std::min(step, rows - first), {x.data + first * x.stride, x.stride},
-                     here);
+      if (to.addend != nullptr) here.addend += first * to.stride;
+      multiply_block(weight, panels, std::min(step, rows - first), x.from(first), here);
     }
+    if (to.past_caches) hwy::FlushStream();
   });
 }
 

@@ -9,10 +9,13 @@
 
 namespace fathom {
 
-/// Rows of bf16, `stride` elements from one to the next.
+/// Rows of bf16, `stride` elements from one to the next; or columns, so far from one element to the next.
 struct HalfRows {
   const std::uint16_t* data = nullptr;
   std::int64_t stride = 0;
+  bool turned = false;  ///< columns: they are turned a block at a time, in the cache
+
+  HalfRows from(std::int64_t row) const { return {data + row * (turned ? 1 : stride), stride, turned}; }
 };
 
 /// Writes (or adds, as `to` says) x[rows, in] Wᵀ for the outputs of `panels`, on all threads. An output is

@@ -41,7 +41,7 @@ inline std::int64_t tiled_offset(std::int64_t stride, std::int64_t row, std::int
   return row / 16 * stride + byte / 64 * 1024 + row % 16 * 64 + byte % 64;
 }
 
-/// Where results go. Not gated: y = or += result, bias included. Gated: y[rows, out / 2].
+/// Where results go. Not gated: y = or += result, bias included, or result + addend. Gated: y[rows, out / 2].
 struct Destination {
   std::byte* y = nullptr;
   Compute type = Compute::f32;    ///< or bf16: rounded
@@ -49,7 +49,11 @@ struct Destination {
   std::int64_t first_output = 0;  ///< which output y begins with
   bool accumulate = false;
   GateActivation activation = GateActivation::silu;
-  const float* addend = nullptr;  ///< gated: [rows, out] or nullptr
+  /// nullptr, or gated: [rows, out]; not gated: what float32 results are added to, rows as far apart as y's.
+  const float* addend = nullptr;
+  /// Not gated: lines are written without being read first, and leave the caches: for results that are larger
+  /// than these (see multiply.cpp).
+  bool past_caches = false;
 };
 
 struct Range {

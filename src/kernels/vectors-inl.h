@@ -66,17 +66,23 @@ HWY_INLINE hn::Vec<D32> bf16_bits(Vector v) {
 
 // To bf16, rounded to nearest even. `Native`: by the instruction that every processor with AMX has; it takes
 // numbers below 2^-126 for 0. The nine others take longer than a gated activation.
+template <bool Native>
+HWY_INLINE hn::Vec<D16> to_halves(Vector v) {
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (Native) {
+    hn::Vec<D16> halves;
+    // Highway's AVX3 does not know it, and so its functions cannot call the intrinsic.
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(halves.raw) : "v"(v.raw));
+    return halves;
+  }
+#endif
+  return hn::TruncateTo(D16(), hn::ShiftRight<16>(bf16_bits(v)));
+}
+
 template <bool Native = false>
 HWY_INLINE void store(Vector v, std::uint16_t* to, std::size_t lanes) {
   const D16 d16;
-  hn::Vec<D16> halves;
-#if HWY_TARGET == HWY_AVX3
-  if constexpr (Native)
-    // Highway's AVX3 does not know it, and so its functions cannot call the intrinsic.
-    __asm__("vcvtneps2bf16 %1, %0" : "=v"(halves.raw) : "v"(v.raw));
-  else
-#endif
-    halves = hn::TruncateTo(d16, hn::ShiftRight<16>(bf16_bits(v)));
+  const hn::Vec<D16> halves = to_halves<Native>(v);
   if (HWY_LIKELY(lanes == hn::Lanes(d16)))
     hn::StoreU(halves, d16, to);
   else
@@ -88,12 +94,15 @@ struct Float {
   using Element = float;
   static constexpr bool rounded = false;
   static HWY_INLINE void put(Vector v, float* to, std::size_t lanes) { store(v, to, lanes); }
+  /// Past the caches; `to` is aligned to the vector, and neighbours follow until a line is full.
+  static HWY_INLINE void stream(Vector v, float* to) { hn::Stream(v, D(), to); }
 };
 template <bool Native>
 struct Bf16 {
   using Element = std::uint16_t;
   static constexpr bool rounded = true;
   static HWY_INLINE void put(Vector v, std::uint16_t* to, std::size_t lanes) { store<Native>(v, to, lanes); }
+  static HWY_INLINE void stream(Vector v, std::uint16_t* to) { hn::Stream(to_halves<Native>(v), D16(), to); }
 };
 
 // e^v for v from -87 to 88: 2^n times e^f, |f| at most ln(2) / 2, by the Taylor polynomial of degree 7, whose

@@ -60,7 +60,7 @@ void Head::logits(const at::Tensor& x, const at::Tensor& logits) {
   pack();
   multiply(
       ahead_, x.size(0), half_rows(x, 0),
-      {.y = static_cast<std::byte*>(logits.data_ptr()), .type = Compute::bf16, .stride = logits.stride(0)});
+      {.y = static_cast<std::byte*>(logits.data_ptr()), .type = Compute::bf16, .stride = logits.stride(0), .past_caches = true});
 }
 
 void Head::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx) {

@@ -5,9 +5,7 @@
 #include <numeric>
 #include <utility>
 
-#include "kernels/aligned.h"
 #include "kernels/multiply.h"
-#include "kernels/repack.h"
 #include "train/way_back.h"
 
 namespace fathom {
@@ -25,11 +23,14 @@ HalfRows half_rows(const at::Tensor& rows) {
   return {static_cast<const std::uint16_t*>(rows.data_ptr()), rows.size(1)};
 }
 
-Destination destination(const at::Tensor& rows, bool accumulate) {
+// Results of a micro-batch are larger than the caches; written as usual each line would be read first, from
+// rows that are far apart, and the products would take twice as long.
+Destination destination(const at::Tensor& rows, const at::Tensor& addend) {
   return {.y = static_cast<std::byte*>(rows.data_ptr()),
           .type = type_of(rows),
           .stride = rows.size(1),
-          .accumulate = accumulate};
+          .addend = addend.defined() ? addend.data_ptr<float>() : nullptr,
+          .past_caches = true};
 }
 
 }  // namespace
@@ -49,30 +50,29 @@ std::vector<at::Tensor> LinearGroup::values() const {
   return result;
 }
 
+std::vector<DenseMatrix> LinearGroup::dense_weights() const {
+  std::vector<DenseMatrix> result;
+  for (const Parameter* weight : weights_) result.push_back(dense(weight->values));
+  return result;
+}
+
 at::Tensor LinearGroup::forward(const at::Tensor& x, const at::Tensor& sum) const {
   const at::NoGradGuard no_grad;
-  const bool adds = sum.defined();
-  at::Tensor y = adds ? sum.clone() : at::empty({x.size(0), out_}, x.options());
-  std::vector<DenseMatrix> parts;
+  at::Tensor y = at::empty({x.size(0), out_}, sum.defined() ? sum.options() : x.options());
   std::int64_t first = 0;
-  const bool halves = x.scalar_type() == at::kBFloat16;
-  for (std::size_t i = 0; i < weights_.size(); ++i) {
-    const at::Tensor& weight = weights_[i]->values;
-    if (halves) {
-      parts.push_back(dense(weight));
-    } else {
-      at::Tensor own = y.narrow(1, first, weight.size(0));
-      if (!adds) own.zero_();
-      own.addmm_(x, weight.t());
-    }
-    first += weight.size(0);
-  }
-  if (halves) {
+  if (x.scalar_type() == at::kBFloat16) {
     if (const std::int64_t updates = weights_.front()->updates; ahead_.updates != updates) {
-      pack_rows(parts, ahead_.matrix);
+      pack_rows(dense_weights(), ahead_.matrix);
       ahead_.updates = updates;
     }
-    multiply(ahead_.matrix, x.size(0), half_rows(x), destination(y, adds));
+    multiply(ahead_.matrix, x.size(0), half_rows(x), destination(y, sum));
+  } else {
+    sum.defined() ? y.copy_(sum) : y.zero_();
+    for (const Parameter* weight : weights_) {
+      const std::int64_t count = weight->values.size(0);
+      y.narrow(1, first, count).addmm_(x, weight->values.t());
+      first += count;
+    }
   }
   first = 0;
   for (std::size_t i = 0; i < weights_.size(); ++i) {
@@ -98,13 +98,11 @@ at::Tensor LinearGroup::backward(const at::Tensor& x, const at::Tensor& gradient
     return dx;
   }
   if (const std::int64_t updates = weights_.front()->updates; back_.updates != updates) {
-    std::vector<DenseMatrix> parts;
-    for (const Parameter* weight : weights_) parts.push_back(dense(weight->values));
-    pack_columns(parts, back_.matrix);
+    pack_columns(dense_weights(), back_.matrix);
     back_.updates = updates;
   }
   at::Tensor dx = at::empty_like(x);
-  multiply(back_.matrix, x.size(0), half_rows(dy), destination(dx, false));
+  multiply(back_.matrix, x.size(0), half_rows(dy), destination(dx, {}));
   return dx;
 }
 
@@ -153,13 +151,7 @@ at::Tensor add_linear(const at::Tensor& h, const at::Tensor& x, const LinearGrou
 
 void add_weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
                          std::int64_t out, float* gradient) {
-  thread_local AlignedBuffer turned;
-  // Whole tiles, and an odd number of lines: rows whose distance is a multiple of 4 KB would share one set of
-  // the L1 cache.
-  const std::int64_t length = ((x.in + 31) / 32 | 1) * 32;
-  turned.reserve(static_cast<std::size_t>(out * length * 2));
-  transpose({Compute::bf16, dy, x.in, out, stride}, turned.as<std::uint16_t>(), length);
-  multiply(x, out, {turned.as<std::uint16_t>(), length},
+  multiply(x, out, {dy, stride, /*turned=*/true},
            {.y = reinterpret_cast<std::byte*>(gradient), .stride = x.out, .accumulate = true});
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/packed_matrix.h"
+#include "kernels/repack.h"
 
 namespace fathom {
 
@@ -41,6 +42,7 @@ class LinearGroup {
   std::vector<at::Tensor> values() const;
 
  private:
+  std::vector<DenseMatrix> dense_weights() const;
   void add_gradients(const at::Tensor& x, const at::Tensor& dy) const;
 
   std::vector<const Parameter*> weights_, biases_;
@@ -60,7 +62,6 @@ at::Tensor linear(const at::Tensor& x, const LinearGroup& group);
 at::Tensor add_linear(const at::Tensor& h, const at::Tensor& x, const LinearGroup& group);
 
 /// dW[out, in] += dyᵀ x for bfloat16 dy[rows, out], rows `stride` apart, and x, which is packed by columns.
-/// Weights come in blocks of outputs, so that dy is turned in the cache.
 void add_weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
                          std::int64_t out, float* gradient);
 
