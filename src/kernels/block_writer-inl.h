@@ -42,13 +42,7 @@ HWY_INLINE Vector sigmoid(Vector v) {
   const D d;
 #if HWY_TARGET == HWY_AVX3
   if constexpr (Rounded) {
-    // 2^t is 2^floor(t) times a polynomial of the rest with the smallest relative error, 7.5e-5.
-    const __m512 t = hn::Mul(v, hn::Set(d, -1.44269504F)).raw;
-    const __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    Vector p = hn::Set(d, 7.8024523e-2F);
-    for (const float coefficient : {2.2606716e-1F, 6.9583354e-1F, 9.9992522e-1F})
-      p = hn::MulAdd(p, Vector{f}, hn::Set(d, coefficient));
-    const Vector power{_mm512_scalef_ps(p.raw, t)};
+    const Vector power = coarse_exp2(hn::Mul(v, hn::Set(d, -1.44269504F)));
     return hn::ApproximateReciprocal(hn::Add(hn::Set(d, 1.0F), power));
   }
 #endif

@@ -89,6 +89,20 @@ HWY_INLINE void store(Vector v, std::uint16_t* to, std::size_t lanes) {
     hn::BlendedStore(halves, hn::FirstN(d16, lanes), d16, to);
 }
 
+// The same past the caches where `to` is aligned to the vector, for what is next read after more than they
+// hold: a normal store first reads the line from memory. Neighbours must follow until a line is full, and
+// hwy::FlushStream at the end.
+template <class T>
+HWY_INLINE void stream(Vector v, T* to, std::size_t lanes) {
+  const std::size_t bytes = hn::Lanes(D()) * sizeof(T);
+  if (HWY_UNLIKELY(lanes != hn::Lanes(D()) || reinterpret_cast<std::size_t>(to) % bytes != 0))
+    return store(v, to, lanes);
+  if constexpr (sizeof(T) == 4)
+    hn::Stream(v, D(), to);
+  else
+    hn::Stream(to_halves<false>(v), D16(), to);
+}
+
 // Types of results; Native where the machine has AMX.
 struct Float {
   using Element = float;
@@ -118,6 +132,27 @@ HWY_INLINE Vector exponential(Vector v) {
   for (const float coefficient : {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F})
     p = hn::MulAdd(p, f, hn::Set(d, coefficient));
   return hn::BitCast(d, hn::Add(hn::BitCast(d32, p), hn::ShiftLeft<23>(hn::ConvertTo(d32, n))));
+}
+
+// 2^t to within 7.5e-5 of itself, for what is rounded to bf16, by up to 2e-3: 2^floor(t) times a polynomial
+// of the rest. Below 2^-126 it is 0, or that.
+HWY_INLINE Vector coarse_exp2(Vector t) {
+  const D d;
+#if HWY_TARGET == HWY_AVX3
+  const Vector f{_mm512_reduce_ps(t.raw, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+#else
+  t = hn::Max(t, hn::Set(d, -126.0F));
+  const Vector n = hn::Floor(t), f = hn::Sub(t, n);
+#endif
+  Vector p = hn::Set(d, 7.8024523e-2F);
+  for (const float coefficient : {2.2606716e-1F, 6.9583354e-1F, 9.9992522e-1F})
+    p = hn::MulAdd(p, f, hn::Set(d, coefficient));
+#if HWY_TARGET == HWY_AVX3
+  return Vector{_mm512_scalef_ps(p.raw, t.raw)};
+#else
+  const hn::RebindToSigned<D> d32;
+  return hn::BitCast(d, hn::Add(hn::BitCast(d32, p), hn::ShiftLeft<23>(hn::ConvertTo(d32, n))));
+#endif
 }
 
 }  // namespace

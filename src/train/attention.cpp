@@ -17,6 +17,17 @@
 // After foreach_target, as Highway wants it.
 #include "kernels/vectors-inl.h"
 
+#ifndef FATHOM_TRAIN_ATTENTION_ROW_SUM
+#define FATHOM_TRAIN_ATTENTION_ROW_SUM
+namespace fathom::simd {
+/// Of a row of exponentials e^(score - largest).
+struct RowSum {
+  float share = 0;    ///< 1 / their sum
+  float log_sum = 0;  ///< log(sum(e^score))
+};
+}  // namespace fathom::simd
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd::HWY_NAMESPACE {
 namespace {
@@ -26,12 +37,23 @@ namespace {
 constexpr std::int64_t whole = 16;
 constexpr float lowest = -1e30F;
 
-HWY_INLINE Vector power(Vector v) { return exponential(hn::Max(v, hn::Set(D(), -87.0F))); }
+constexpr float log2_e = 1.44269504F;
+
+// Numbers to bf16, rounded to nearest even, without what keeps a NaN of all ones from becoming 0; the usual
+// ones stay NaN.
+HWY_INLINE void store_number(Vector v, std::uint16_t* to) {
+  const D32 d32;
+  const auto bits = hn::BitCast(d32, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fff)));
+  hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(rounded)), D16(), to);
+}
 
 }  // namespace
 
-// scores[seen] times `scale` to probabilities, 0 in the rest of `row`. Returns log(sum(e^score)).
-float softmax_row(Range row, Range seen, float scale, float* scores, std::uint16_t* probabilities) {
+// e^(scale scores[seen] - the largest of these), 0 in the rest of `row`: probabilities but for the common
+// factor 1 / sum.
+RowSum exponentials(Range row, Range seen, float scale, float* scores, std::uint16_t* values) {
   const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const std::int64_t first = seen.first / whole * whole, last = (seen.last + whole - 1) / whole * whole;
@@ -40,21 +62,17 @@ float softmax_row(Range row, Range seen, float scale, float* scores, std::uint16
   Vector most = hn::Set(d, lowest);
   for (std::int64_t i = first; i < last; i += lanes) most = hn::Max(most, hn::LoadU(d, scores + i));
   const float largest = hn::GetLane(hn::MaxOfLanes(d, most)) * scale;
-  const Vector factor = hn::Set(d, scale), top = hn::Set(d, largest);
+  const Vector factor = hn::Set(d, scale * log2_e), top = hn::Set(d, largest * log2_e);
   Vector sum = hn::Zero(d);
   for (std::int64_t i = first; i < last; i += lanes) {
-    const Vector e = power(hn::MulSub(hn::LoadU(d, scores + i), factor, top));
-    hn::StoreU(e, d, scores + i);
+    const Vector e = coarse_exp2(hn::MulSub(hn::LoadU(d, scores + i), factor, top));
+    store_number(e, values + i);
     sum = hn::Add(sum, e);
   }
+  std::fill(values + row.first, values + seen.first, std::uint16_t{0});
+  std::fill(values + seen.last, values + row.last, std::uint16_t{0});
   const float total = hn::GetLane(hn::SumOfLanes(d, sum));
-  const Vector share = hn::Set(d, 1 / total);
-  for (std::int64_t i = first; i < last; i += lanes) {
-    store(hn::Mul(hn::LoadU(d, scores + i), share), probabilities + i, static_cast<std::size_t>(lanes));
-  }
-  std::fill(probabilities + row.first, probabilities + seen.first, std::uint16_t{0});
-  std::fill(probabilities + seen.last, probabilities + row.last, std::uint16_t{0});
-  return largest + std::log(total);
+  return {1 / total, largest + std::log(total)};
 }
 
 // p = e^(scale s - log_sum), ds = scale p (dp - delta) for what is seen of `count` keys, a multiple of 16; 0
@@ -62,12 +80,13 @@ float softmax_row(Range row, Range seen, float scale, float* scores, std::uint16
 void score_gradients_row(std::int64_t count, Range seen, float scale, float log_sum, float delta,
                          const float* s, const float* dp, std::uint16_t* p, std::uint16_t* ds) {
   const D d;
-  const std::size_t lanes = hn::Lanes(d);
-  const Vector factor = hn::Set(d, scale), base = hn::Set(d, log_sum), mean = hn::Set(d, delta);
-  for (std::int64_t i = seen.first / whole * whole; i < seen.last; i += static_cast<std::int64_t>(lanes)) {
-    const Vector e = power(hn::MulSub(hn::LoadU(d, s + i), factor, base));
-    store(e, p + i, lanes);
-    store(hn::Mul(hn::Mul(e, factor), hn::Sub(hn::LoadU(d, dp + i), mean)), ds + i, lanes);
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const Vector factor = hn::Set(d, scale), mean = hn::Set(d, delta), power = hn::Set(d, scale * log2_e),
+               base = hn::Set(d, log_sum * log2_e);
+  for (std::int64_t i = seen.first / whole * whole; i < seen.last; i += lanes) {
+    const Vector e = coarse_exp2(hn::MulSub(hn::LoadU(d, s + i), power, base));
+    store_number(e, p + i);
+    store_number(hn::Mul(hn::Mul(e, factor), hn::Sub(hn::LoadU(d, dp + i), mean)), ds + i);
   }
   for (std::uint16_t* to : {p, ds}) {
     std::fill(to, to + seen.first, std::uint16_t{0});
@@ -88,7 +107,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace fathom {
 namespace simd {
-HWY_EXPORT(softmax_row);
+HWY_EXPORT(exponentials);
 HWY_EXPORT(score_gradients_row);
 HWY_EXPORT(dot_halves);
 }  // namespace simd
@@ -205,16 +224,21 @@ void attention(std::int64_t sequences, const AttentionForm& form, const std::uin
           multiply_here(work.key_rows[j], count, {qkv + unit.query(i, head), width},
                         floats_at(work.scores.data() + j * block, stride, false));
         }
+        float shares[block];
         for (std::int64_t r = 0; r < count; ++r) {
           const std::int64_t query = unit.first_of(i) + r;
-          log_sums[(unit.row(i) + r) * form.heads + head] = HWY_DYNAMIC_DISPATCH(softmax_row)(
+          const RowSum sum = HWY_DYNAMIC_DISPATCH(exponentials)(
               {begin * block, (i + 1) * block}, {unit.first_key(query), query + 1}, scale,
               work.scores.data() + r * stride, work.probabilities.data() + r * stride);
+          log_sums[(unit.row(i) + r) * form.heads + head] = sum.log_sum;
+          shares[r] = sum.share;
         }
         for (std::int64_t j = begin; j <= i; ++j) {
           multiply_here(work.value_columns[j], count, {work.probabilities.data() + j * block, stride},
                         floats_at(work.sum.data(), dim, j > begin));
         }
+        for (std::int64_t r = 0; r < count; ++r)
+          for (std::int64_t c = 0; c < dim; ++c) work.sum[r * dim + c] *= shares[r];
         round_rows(count, dim, work.sum.data(), mixed + unit.mixed(i, head), unit.mixed_width());
       }
     }

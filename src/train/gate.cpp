@@ -7,6 +7,8 @@
 #define HWY_TARGET_INCLUDE "train/gate.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it.
+#include <hwy/cache_control.h>
+
 #include "kernels/block_writer-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -17,9 +19,10 @@ namespace {
 struct Pair {
   Vector value, slope;
 };
+template <bool Rounded>
 struct SiluPair {
   HWY_INLINE Pair operator()(Vector v) const {
-    const Vector s = sigmoid<false>(v), one = hn::Set(D(), 1.0F);
+    const Vector s = sigmoid<Rounded>(v), one = hn::Set(D(), 1.0F);
     return {hn::Mul(v, s), hn::Mul(s, hn::MulAdd(v, hn::Sub(one, s), one))};
   }
 };
@@ -35,12 +38,13 @@ struct GeluPair {
   }
 };
 // x s(w) with w = 2 sqrt(2 / pi) (x + 0.044715 x³); its slope is s + x s (1 - s) w'.
+template <bool Rounded>
 struct GeluTanhPair {
   HWY_INLINE Pair operator()(Vector v) const {
     const D d;
     const Vector one = hn::Set(d, 1.0F), twice = hn::Set(d, 1.5957691F), square = hn::Mul(v, v);
     const Vector w = hn::Mul(hn::Mul(twice, v), hn::MulAdd(hn::Set(d, 0.044715F), square, one));
-    const Vector s = sigmoid<false>(w);
+    const Vector s = sigmoid<Rounded>(w);
     const Vector turn = hn::Mul(twice, hn::MulAdd(hn::Set(d, 0.134145F), square, one));
     return {hn::Mul(v, s), hn::Mul(s, hn::MulAdd(hn::Mul(v, hn::Sub(one, s)), turn, one))};
   }
@@ -56,7 +60,7 @@ struct ReluPair {
 template <class Activate, class T>
 void forward_of(std::int64_t width, const T* gate_up, T* y) {
   each_vector(static_cast<std::size_t>(width), [&](std::size_t i, std::size_t n) {
-    store(hn::Mul(Activate()(load(gate_up + i, n)).value, load(gate_up + width + i, n)), y + i, n);
+    stream(hn::Mul(Activate()(load(gate_up + i, n)).value, load(gate_up + width + i, n)), y + i, n);
   });
 }
 
@@ -65,8 +69,8 @@ void backward_of(std::int64_t width, const T* gate_up, const T* dy, T* d_gate_up
   each_vector(static_cast<std::size_t>(width), [&](std::size_t i, std::size_t n) {
     const Pair gate = Activate()(load(gate_up + i, n));
     const Vector up = load(gate_up + width + i, n), slope = load(dy + i, n);
-    store(hn::Mul(hn::Mul(slope, up), gate.slope), d_gate_up + i, n);
-    store(hn::Mul(slope, gate.value), d_gate_up + width + i, n);
+    stream(hn::Mul(hn::Mul(slope, up), gate.slope), d_gate_up + i, n);
+    stream(hn::Mul(slope, gate.value), d_gate_up + width + i, n);
   });
 }
 
@@ -91,11 +95,11 @@ void activation_of(Range rows, std::int64_t width, Activation activation, Values
                    Values to) {
   switch (activation) {
     case Activation::silu:
-      return rows_of<SiluPair, T>(rows, width, gate_up, dy, to);
+      return rows_of<SiluPair<sizeof(T) == 2>, T>(rows, width, gate_up, dy, to);
     case Activation::gelu:
       return rows_of<GeluPair, T>(rows, width, gate_up, dy, to);
     case Activation::gelu_tanh:
-      return rows_of<GeluTanhPair, T>(rows, width, gate_up, dy, to);
+      return rows_of<GeluTanhPair<sizeof(T) == 2>, T>(rows, width, gate_up, dy, to);
     case Activation::relu:
       return rows_of<ReluPair, T>(rows, width, gate_up, dy, to);
   }
@@ -108,6 +112,7 @@ void gated_rows(Range rows, std::int64_t width, Activation activation, Values ga
                 Values to) {
   gate_up.bf16 ? activation_of<std::uint16_t>(rows, width, activation, gate_up, dy, to)
                : activation_of<float>(rows, width, activation, gate_up, dy, to);
+  hwy::FlushStream();
 }
 
 }  // namespace fathom::simd::HWY_NAMESPACE

@@ -58,9 +58,11 @@ void Head::logits(const at::Tensor& x, const at::Tensor& logits) {
     return;
   }
   pack();
-  multiply(
-      ahead_, x.size(0), half_rows(x, 0),
-      {.y = static_cast<std::byte*>(logits.data_ptr()), .type = Compute::bf16, .stride = logits.stride(0), .past_caches = true});
+  multiply(ahead_, x.size(0), half_rows(x, 0),
+           {.y = static_cast<std::byte*>(logits.data_ptr()),
+            .type = Compute::bf16,
+            .stride = logits.stride(0),
+            .past_caches = true});
 }
 
 void Head::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx) {

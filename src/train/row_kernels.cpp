@@ -11,6 +11,7 @@
 #define HWY_TARGET_INCLUDE "train/row_kernels.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target: the target's own namespace.
+#include <hwy/cache_control.h>
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
@@ -32,15 +33,25 @@ Vector widen(Floats d, const std::uint16_t* from) {
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(words, hn::LoadU(halves, from))));
 }
 
-/// Rounds to nearest, ties to even.
-void store_rounded(Vector value, std::uint16_t* to) {
+/// Rounded to nearest, ties to even.
+hn::Vec<hn::Rebind<std::uint16_t, Floats>> halves_of(Vector value) {
   const hn::Rebind<std::uint16_t, Floats> halves;
   const hn::RebindToUnsigned<Floats> words;
   const hn::RebindToSigned<Floats> integers;
   const auto bits = hn::BitCast(words, value);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(words, 1));
   const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(words, 0x7fff))));
-  hn::StoreU(hn::DemoteTo(halves, hn::BitCast(integers, rounded)), halves, to);
+  return hn::DemoteTo(halves, hn::BitCast(integers, rounded));
+}
+
+void put(Vector value, float* to) { hn::StoreU(value, Floats(), to); }
+void put(Vector value, std::uint16_t* to) {
+  hn::StoreU(halves_of(value), hn::Rebind<std::uint16_t, Floats>(), to);
+}
+/// Past the caches; `to` is aligned.
+void stream(Vector value, float* to) { hn::Stream(value, Floats(), to); }
+void stream(Vector value, std::uint16_t* to) {
+  hn::Stream(halves_of(value), hn::Rebind<std::uint16_t, Floats>(), to);
 }
 
 /// Row `row` as floats in `to`, followed by `filler` up to the padded width.
@@ -59,22 +70,29 @@ void load_row(Values from, std::int64_t row, std::int64_t width, float filler, f
   std::fill(to + width, to + padded(width), filler);
 }
 
-/// The first `width` floats of `from` (padded) as row `row`.
-void store_row(const float* HWY_RESTRICT from, std::int64_t row, std::int64_t width, Values to) {
+template <typename T>
+void store_values(const float* HWY_RESTRICT from, std::int64_t width, bool past_caches, T* to) {
   const Floats d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  if (to.bf16) {
-    auto* out = static_cast<std::uint16_t*>(to.data) + row * width;
-    std::int64_t i = 0;
-    for (; i + lanes <= width; i += lanes) store_rounded(hn::LoadU(d, from + i), out + i);
-    std::uint16_t last[padding];
-    if (i < width) {
-      store_rounded(hn::LoadU(d, from + i), last);
-      std::copy(last, last + (width - i), out + i);
-    }
-  } else {
-    std::copy(from, from + width, static_cast<float*>(to.data) + row * width);
+  const bool streams = past_caches && reinterpret_cast<std::size_t>(to) % (lanes * sizeof(T)) == 0;
+  std::int64_t i = 0;
+  for (; i + lanes <= width; i += lanes) {
+    const auto value = hn::LoadU(d, from + i);
+    streams ? stream(value, to + i) : put(value, to + i);
   }
+  if (i == width) return;
+  T last[padding];
+  put(hn::LoadU(d, from + i), last);
+  std::copy(last, last + (width - i), to + i);
+}
+
+/// The first `width` floats of `from` (padded) as row `row`. Past the caches it goes where rows are written
+/// that are not there yet, and more of them than the caches hold: a normal store reads each line first. Who
+/// does that calls hwy::FlushStream at the end.
+void store_row(const float* HWY_RESTRICT from, std::int64_t row, std::int64_t width, bool past_caches,
+               Values to) {
+  to.bf16 ? store_values(from, width, past_caches, static_cast<std::uint16_t*>(to.data) + row * width)
+          : store_values(from, width, past_caches, static_cast<float*>(to.data) + row * width);
 }
 
 void rms_norm_part(std::int64_t first, std::int64_t last, std::int64_t width, Values x, const float* gain,
@@ -96,8 +114,9 @@ void rms_norm_part(std::int64_t first, std::int64_t last, std::int64_t width, Va
     for (std::int64_t i = 0; i < padded(width); i += lanes) {
       hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, &row[i]), factor), hn::LoadU(d, &gains[i])), d, &row[i]);
     }
-    store_row(row.data(), r, width, y);
+    store_row(row.data(), r, width, true, y);
   }
+  hwy::FlushStream();
 }
 
 /// gain_gradient: this part's own sums [padded width], or nullptr.
@@ -128,8 +147,9 @@ void rms_norm_backward_part(std::int64_t first, std::int64_t last, std::int64_t 
       const auto value = hn::NegMulAdd(hn::LoadU(d, &input[i]), mean, hn::LoadU(d, &slope[i]));
       hn::StoreU(hn::Mul(value, inverse), d, &slope[i]);
     }
-    store_row(slope.data(), r, width, dx);
+    store_row(slope.data(), r, width, true, dx);
   }
+  hwy::FlushStream();
 }
 
 void rotate_part(std::int64_t first, std::int64_t last, std::int64_t width, std::int64_t heads,
@@ -150,8 +170,9 @@ void rotate_part(std::int64_t first, std::int64_t last, std::int64_t width, std:
       }
     }
     std::copy(from.begin() + heads * head_dim, from.begin() + width, to.begin() + heads * head_dim);
-    store_row(to.data(), r, width, y);
+    store_row(to.data(), r, width, true, y);
   }
+  hwy::FlushStream();
 }
 
 /// log(sum(exp(x * factor))) over a padded row whose filler is very negative.
@@ -252,7 +273,7 @@ LossSums vocabulary_loss_part(std::int64_t first, std::int64_t last, std::int64_
       const float ratio = weights.softcap != 0 ? raw_label / weights.softcap : 0;
       student[labels[r]] -= hard * (1 - ratio * ratio);
     }
-    store_row(student.data(), 0, vocab, logits);
+    store_row(student.data(), 0, vocab, false, logits);
   }
   return sums;
 }

@@ -127,7 +127,7 @@ TEST_P(WholeStep, IsThePlainTwinsForAHundredSteps) {
   Twin twin(checkpoint, false), rounded(checkpoint, true);
   TrainModel model(checkpoint, {.bf16 = precision.bf16});
   OptimiserOptions options;
-  options.learning_rate = 1e-3;
+  options.learning_rate = 5e-4;
   options.weight_decay = 0.1;
   AdamW optimiser(model.parameters(), options);
   at::manual_seed(4);
