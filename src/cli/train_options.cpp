@@ -10,6 +10,10 @@ const std::map<std::string, Trainable> trainables = {
 const std::map<std::string, Linear> linears = {
     {"q", Linear::q},       {"k", Linear::k},   {"v", Linear::v},      {"o", Linear::o},
     {"gate", Linear::gate}, {"up", Linear::up}, {"down", Linear::down}};
+const std::map<std::string, Divergence> divergences = {{"forward-kl", Divergence::forward_kl},
+                                                       {"reverse-kl", Divergence::reverse_kl},
+                                                       {"jensen-shannon", Divergence::jensen_shannon},
+                                                       {"total-variation", Divergence::total_variation}};
 const std::map<std::string, BadStep> nan_actions = {{"skip", BadStep::skip}, {"stop", BadStep::stop}};
 const std::map<std::string, BadStep> spike_actions = {
     {"note", BadStep::note}, {"skip", BadStep::skip}, {"stop", BadStep::stop}};
@@ -40,7 +44,13 @@ void add_data(CLI::App& app, TrainVerb& verb) {
 
 void add_model(CLI::App& app, TrainVerb& verb) {
   app.add_option("--teacher", verb.teacher, "Model to distil from, or 'self'")->type_name("MODEL");
-  app.add_option("--distil", verb.distil, "Weight of KL(teacher || model) [1 with a teacher]");
+  app.add_option("--distil", verb.distil, "Weight of the divergence from the teacher [1 with a teacher]");
+  app.add_option(
+         "--divergence", verb.divergence,
+         "forward-kl, KL(teacher || model): learn all that the teacher finds likely; reverse-kl: keep "
+         "to what it does; jensen-shannon: between them; total-variation: the least moved by outliers")
+      ->check(CLI::IsMember(divergences))
+      ->capture_default_str();
   app.add_option("--ce", verb.ce, "Weight of cross-entropy [1 without a teacher, else 0]");
   app.add_option("--temperature", verb.training.loss.temperature, "Of the distillation")
       ->capture_default_str();
@@ -115,6 +125,7 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
 TrainOptions training_options(const TrainVerb& verb, const Tokenizer& tokenizer) {
   TrainOptions options = verb.training;
   options.trainable = trainables.at(verb.trainable);
+  options.loss.kind = divergences.at(verb.divergence);
   options.lora.targets.clear();
   for (const std::string& target : verb.targets) options.lora.targets.push_back(linears.at(target));
   options.lora.merge = !verb.keep_adapters;

@@ -27,6 +27,7 @@ struct TrainVerb {
   bool keep_adapters = false;
   std::optional<std::int64_t> tokens;
   std::optional<double> ce, distil;
+  std::string divergence = "forward-kl";
   bool no_bf16 = false;
   std::string on_nan = "stop", on_spike = "note";
 

@@ -106,10 +106,8 @@ LossSums head_loss(const at::Tensor& hidden, Head& head, std::span<const std::in
     const at::Tensor logits = all_logits.narrow(0, 0, count);
     head.logits(inputs, logits);
     if (distil) teacher(first, count, target.data());
-    const LossSums part = vocabulary_loss(count, vocab, weights, rows_of(logits), logits.stride(0),
-                                          distil ? target.data() : nullptr, labels.subspan(first, count));
-    sums.cross_entropy += part.cross_entropy;
-    sums.divergence += part.divergence;
+    sums += vocabulary_loss(count, vocab, weights, rows_of(logits), logits.stride(0),
+                            distil ? target.data() : nullptr, labels.subspan(first, count));
     at::Tensor gradient = hidden_gradient.narrow(0, first, count);
     head.backward(inputs, logits, gradient);
   }

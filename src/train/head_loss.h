@@ -13,7 +13,7 @@
 #include "kernels/aligned.h"
 #include "kernels/packed_matrix.h"
 #include "train/linear.h"
-#include "train/row_kernels.h"
+#include "train/vocabulary_loss.h"
 
 namespace fathom {
 
@@ -50,7 +50,7 @@ class Head {
 };
 
 /// Sums of both losses over the rows of `hidden` [rows, width] (after the final norm). Writes the gradient of
-/// weights.scale * (cross_entropy CE + divergence T² KL), summed over rows, into `hidden_gradient` (like
+/// weights.scale * (cross_entropy CE + divergence D), summed over rows, into `hidden_gradient` (like
 /// hidden) and adds the head's to its total if it is trained. `teacher` may be empty if its weight is 0.
 LossSums head_loss(const at::Tensor& hidden, Head& head, std::span<const std::int32_t> labels,
                    const LossWeights& weights, const TeacherLogits& teacher, at::Tensor& hidden_gradient);

@@ -1,12 +1,11 @@
 // What a training step does between matrix products, one pass over the rows each: normalisation, rotation,
-// the losses over the vocabulary. PyTorch's own operations make three to ten passes for each of these and
-// spend more time on them than on the products. Highway, dispatched at run time; rows are split among the
-// threads in fixed shares, so that results are the same to the last bit from run to run with the same number
-// of threads.
+// the losses over the vocabulary (vocabulary_loss.h). PyTorch's own operations make three to ten passes for
+// each of these and spend more time on them than on the products. Highway, dispatched at run time; rows are
+// split among the threads in fixed shares, so that results are the same to the last bit from run to run with
+// the same number of threads.
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 namespace fathom {
 
@@ -32,24 +31,5 @@ void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values 
 void rotate(std::int64_t rows, std::int64_t width, std::int64_t heads, std::int64_t positions,
             std::int64_t head_dim, const float* cosines, const float* sines, float direction, Values x,
             Values y);
-
-struct LossWeights {
-  float cross_entropy = 1;
-  float divergence = 0;   ///< of temperature² KL(teacher || student), both softened by the temperature
-  float temperature = 1;  ///< (Hinton et al. 2015: T² keeps the gradient's size)
-  float softcap = 0;  ///< the model's: logit = c tanh(z / c); 0: none. The teacher's logits have had theirs.
-  float scale = 1;    ///< of the gradient: one over the tokens of the step
-};
-
-/// Sums over rows, unweighted (the divergence with its temperature²).
-struct LossSums {
-  double cross_entropy = 0, divergence = 0;
-};
-
-/// The losses of logits[rows, vocab] before the soft cap, which are overwritten by their gradient. `teacher`
-/// [rows, vocab] may be nullptr if its weight is 0; a label below 0 is left out of the cross-entropy.
-/// `stride` elements lie between the beginnings of two rows of logits.
-LossSums vocabulary_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights, Values logits,
-                         std::int64_t stride, const float* teacher, std::span<const std::int32_t> labels);
 
 }  // namespace fathom

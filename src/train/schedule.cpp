@@ -33,6 +33,20 @@ const char* name(BadStep action) {
   return "stop";
 }
 
+const char* name(Divergence kind) {
+  switch (kind) {
+    case Divergence::forward_kl:
+      return "forward-kl";
+    case Divergence::reverse_kl:
+      return "reverse-kl";
+    case Divergence::jensen_shannon:
+      return "jensen-shannon";
+    case Divergence::total_variation:
+      break;
+  }
+  return "total-variation";
+}
+
 // Until then every step's measurement may also lengthen the run; the first is slowed by memory that is
 // touched for the first time.
 constexpr std::int64_t steps_of_measuring = 3;
@@ -49,6 +63,7 @@ Json to_json(const TrainOptions& options) {
           {"merge", options.lora.merge},
           {"ce_weight", options.loss.cross_entropy},
           {"distil_weight", options.loss.divergence},
+          {"divergence", name(options.loss.kind)},
           {"temperature", options.loss.temperature},
           {"tokens", options.tokens},
           {"tokens_per_step", options.tokens_per_step},

@@ -120,6 +120,7 @@ LossSums StepRunner::run(const MicroBatch& batch, std::int64_t learned) {
   }
   const LossWeights weights{.cross_entropy = static_cast<float>(options_.loss.cross_entropy),
                             .divergence = static_cast<float>(options_.loss.divergence),
+                            .kind = options_.loss.kind,
                             .temperature = static_cast<float>(options_.loss.temperature),
                             .softcap = static_cast<float>(model_.config().logit_softcap),
                             .scale = 1 / static_cast<float>(learned)};

@@ -10,6 +10,7 @@
 
 #include "corpus/packing.h"
 #include "model/checkpoint.h"
+#include "train/vocabulary_loss.h"
 
 namespace fathom {
 
@@ -44,8 +45,9 @@ struct LoraOptions {
 
 struct LossOptions {
   double cross_entropy = 1;  ///< weight of cross-entropy with the text
-  double divergence = 0;     ///< weight of forward KL(teacher || student); needs a teacher
-  double temperature = 1;    ///< of the divergence
+  double divergence = 0;     ///< weight of the divergence from the teacher, which it needs
+  Divergence kind = Divergence::forward_kl;
+  double temperature = 1;  ///< of the divergence
 };
 
 /// AdamW and its schedule.

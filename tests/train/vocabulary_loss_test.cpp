@@ -1,0 +1,142 @@
+// Every divergence against torch's formulas and autograd, and against its own differences.
+#include "train/vocabulary_loss.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "train/ops.h"
+
+namespace fathom {
+namespace {
+
+constexpr std::int64_t rows = 7, vocab = 1'013;  // no multiple of any vector's length
+
+struct Case {
+  const char* name;
+  LossWeights weights;
+  double tolerance = 2e-5;
+  at::ScalarType type = at::kFloat;
+};
+
+struct Problem {
+  at::Tensor logits, teacher;
+  std::vector<std::int32_t> labels;
+};
+
+Problem problem(at::ScalarType type) {
+  at::manual_seed(5);
+  Problem result{.logits = (at::randn({rows, vocab}) * 3).to(type),
+                 .teacher = at::randn({rows, vocab}) * 3,
+                 .labels = {}};
+  // The second row's student is its teacher, the third's are so far apart that exp() gives 0.
+  result.teacher[1] = result.logits[1].to(at::kFloat);
+  result.teacher[2] *= 60;
+  for (std::int64_t i = 0; i < rows; ++i)
+    result.labels.push_back(static_cast<std::int32_t>(i * 7919 % vocab));
+  result.labels[5] = -1;
+  return result;
+}
+
+at::Tensor divergence(const at::Tensor& student, const at::Tensor& teacher, const LossWeights& weights) {
+  const double t = weights.temperature;
+  const at::Tensor log_q = (student / t).log_softmax(1), log_p = (teacher / t).log_softmax(1);
+  const at::Tensor q = log_q.exp(), p = log_p.exp();
+  switch (weights.kind) {
+    case Divergence::forward_kl:
+      return (p * (log_p - log_q)).sum() * t * t;
+    case Divergence::reverse_kl:
+      return (q * (log_q - log_p)).sum() * t * t;
+    case Divergence::jensen_shannon: {
+      const at::Tensor log_m = at::logaddexp(log_q, log_p) - std::log(2.0);
+      return (p * (log_p - log_m) + q * (log_q - log_m)).sum() / 2 * t * t;
+    }
+    case Divergence::total_variation:
+      break;
+  }
+  return (p - q).abs().sum() / 2 * t;
+}
+
+class VocabularyLoss : public testing::TestWithParam<Case> {};
+
+TEST_P(VocabularyLoss, ValuesAndGradientsAreTorchs) {
+  const auto& [name, weights, tolerance, type] = GetParam();
+  const Problem given = problem(type);
+  at::Tensor found = given.logits.clone();
+  const LossSums sums = vocabulary_loss(rows, vocab, weights, rows_of(found), vocab,
+                                        given.teacher.data_ptr<float>(), given.labels);
+
+  at::Tensor z = given.logits.to(at::kDouble).set_requires_grad(true);
+  const at::Tensor student = weights.softcap == 0 ? z : (z / weights.softcap).tanh() * weights.softcap;
+  const at::Tensor d = divergence(student, given.teacher.to(at::kDouble), weights);
+  const at::Tensor targets = at::tensor(at::ArrayRef<std::int32_t>(given.labels), at::kLong);
+  const at::Tensor ce = at::nll_loss(student.log_softmax(1), targets, {}, at::Reduction::Sum, -1);
+  ((d * weights.divergence + ce * weights.cross_entropy) * weights.scale).backward();
+
+  EXPECT_NEAR(sums.divergence / d.item<double>(), 1, 2e-5);
+  EXPECT_NEAR(sums.cross_entropy / ce.item<double>(), 1, 2e-5);
+  // Row by row: the third one's gradients are far larger than others'.
+  const at::Tensor difference = (found.to(at::kDouble) - z.grad()).abs().amax(1),
+                   size = z.grad().abs().amax(1);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    EXPECT_LT(difference[i].item<double>(), tolerance * std::max(size[i].item<double>(), 1e-2))
+        << "row " << i;
+  }
+}
+
+class VocabularyLossSlope : public VocabularyLoss {};
+
+TEST_P(VocabularyLossSlope, IsTheGradient) {
+  const auto& [name, weights, tolerance, type] = GetParam();
+  const Problem given = problem(type);
+  at::Tensor gradient = given.logits.clone();
+  vocabulary_loss(rows, vocab, weights, rows_of(gradient), vocab, given.teacher.data_ptr<float>(),
+                  given.labels);
+  const auto value = [&](std::int64_t row, std::int64_t entry, double step) {
+    at::Tensor moved = given.logits.narrow(0, row, 1).clone();
+    moved[0][entry] += step;
+    const std::span label = std::span(given.labels).subspan(static_cast<std::size_t>(row), 1);
+    const LossSums sums = vocabulary_loss(1, vocab, weights, rows_of(moved), vocab,
+                                          given.teacher.data_ptr<float>() + row * vocab, label);
+    return weights.scale *
+           (weights.cross_entropy * sums.cross_entropy + weights.divergence * sums.divergence);
+  };
+  for (const std::int64_t row : {0, 3, 5}) {
+    // Where the student and the teacher put most, and where neither puts much.
+    for (const std::int64_t entry : {given.logits[row].argmax().item<std::int64_t>(),
+                                     given.teacher[row].argmax().item<std::int64_t>(), std::int64_t{17}}) {
+      const double slope = (value(row, entry, 0.01) - value(row, entry, -0.01)) / 0.02;
+      EXPECT_NEAR(gradient[row][entry].item<double>(), slope, 2e-3 * weights.divergence)
+          << row << " " << entry;
+    }
+  }
+}
+
+constexpr Divergence all[] = {Divergence::forward_kl, Divergence::reverse_kl, Divergence::jensen_shannon,
+                              Divergence::total_variation};
+
+const char* const names[] = {"ForwardKl", "ReverseKl", "JensenShannon", "TotalVariation"};
+
+std::vector<Case> each(LossWeights weights, double tolerance = 2e-5, at::ScalarType type = at::kFloat) {
+  std::vector<Case> result;
+  for (const Divergence kind : all) {
+    weights.kind = kind;
+    result.push_back({names[static_cast<std::size_t>(kind)], weights, tolerance, type});
+  }
+  return result;
+}
+
+const auto name_of = [](const auto& instance) { return instance.param.name; };
+
+const LossWeights alone{.cross_entropy = 0, .divergence = 1};
+const LossWeights mixed{
+    .cross_entropy = 0.5F, .divergence = 2, .temperature = 2.5F, .softcap = 20, .scale = 0.1F};
+
+INSTANTIATE_TEST_SUITE_P(Alone, VocabularyLoss, testing::ValuesIn(each(alone)), name_of);
+INSTANTIATE_TEST_SUITE_P(Mixed, VocabularyLoss, testing::ValuesIn(each(mixed)), name_of);
+INSTANTIATE_TEST_SUITE_P(Bfloat16, VocabularyLoss,
+                         testing::ValuesIn(each({.divergence = 1}, 1e-2, at::kBFloat16)), name_of);
+INSTANTIATE_TEST_SUITE_P(Alone, VocabularyLossSlope, testing::ValuesIn(each(alone)), name_of);
+INSTANTIATE_TEST_SUITE_P(Mixed, VocabularyLossSlope, testing::ValuesIn(each(mixed)), name_of);
+
+}  // namespace
+}  // namespace fathom
