@@ -140,7 +140,7 @@ void run(CLI::App& app, TrainVerb& verb) {
         "eos_token in tokenizer_config.json",
         verb.model);
   }
-  const TrainOptions options = training_options(verb, tokenizer);
+  const TrainOptions options = training_options(verb, student, teacher ? &*teacher : nullptr, tokenizer);
   TrainInputs inputs{.student = student, .teacher = teacher ? &*teacher : nullptr, .text = {}};
   inputs.held_out = held_out_text(verb, student, tokenizer);
   check_inputs(inputs, options);

@@ -2,6 +2,9 @@
 
 #include <map>
 
+#include "base/error.h"
+#include "train/hidden_pairs.h"
+
 namespace fathom {
 namespace {
 
@@ -14,6 +17,12 @@ const std::map<std::string, Divergence> divergences = {{"forward-kl", Divergence
                                                        {"reverse-kl", Divergence::reverse_kl},
                                                        {"jensen-shannon", Divergence::jensen_shannon},
                                                        {"total-variation", Divergence::total_variation}};
+const std::map<std::string, ExitWeighting> exit_weightings = {{"aggressive", ExitWeighting::aggressive},
+                                                              {"weighted", ExitWeighting::weighted},
+                                                              {"layerskip", ExitWeighting::layerskip}};
+const std::map<std::string, ExitCurriculum> exit_curricula = {{"all", ExitCurriculum::all},
+                                                              {"rotational", ExitCurriculum::rotational},
+                                                              {"gradual", ExitCurriculum::gradual}};
 const std::map<std::string, BadStep> nan_actions = {{"skip", BadStep::skip}, {"stop", BadStep::stop}};
 const std::map<std::string, BadStep> spike_actions = {
     {"note", BadStep::note}, {"skip", BadStep::skip}, {"stop", BadStep::stop}};
@@ -68,6 +77,50 @@ void add_model(CLI::App& app, TrainVerb& verb) {
   app.add_flag("--keep-adapters", verb.keep_adapters, "Do not merge LoRA into the matrices");
 }
 
+void add_depth(CLI::App& app, TrainVerb& verb) {
+  TrainOptions& training = verb.training;
+  app.add_option(
+      "--exits", verb.exits,
+      "Teach the head to read the hidden state after other visits too, so that the model may stop "
+      "there: 'loops' (the end of each loop), 'all', 'plan' (where the model has exits), or visits "
+      "from 0 such as 7,15-17");
+  app.add_option("--exit-weights", verb.exit_weighting,
+                 "What an exit's loss counts. aggressive: --exit-alpha, beside 1 for the last visit, which "
+                 "loses least; weighted: i / sum i for the ith; layerskip: by depth, for --exits all")
+      ->check(CLI::IsMember(exit_weightings))
+      ->capture_default_str();
+  app.add_option("--exit-alpha", training.exits.alpha, "Of aggressive exits")->capture_default_str();
+  app.add_option("--exit-scale", training.exits.scale,
+                 "Of layerskip (e_scale): more of it, more accurate early exits and a worse last visit")
+      ->capture_default_str();
+  app.add_option("--exit-curriculum", verb.exit_curriculum,
+                 "all: every exit at each step; rotational: every --exit-rotation'th visit, in turn, which "
+                 "costs less; gradual: from the last down, all by half of the run")
+      ->check(CLI::IsMember(exit_curricula))
+      ->capture_default_str();
+  app.add_option("--exit-rotation", training.exits.rotation, "Of rotational: R")->capture_default_str();
+  app.add_option("--exit-ce", training.exits.cross_entropy,
+                 "Weight, within an exit's loss, of cross-entropy with the text")
+      ->capture_default_str();
+  app.add_option("--exit-distil", verb.exit_distil,
+                 "Of the --divergence from what the last visit says, which is not moved by it [1; layerskip: "
+                 "0]");
+  app.add_option("--layer-dropout", training.layer_dropout.rate,
+                 "How often a sequence leaves out the last visit; earlier ones less often, the first never")
+      ->capture_default_str();
+  app.add_option("--layer-dropout-schedule", verb.layer_dropout_schedule,
+                 "constant, for a model that was trained, or exponential: grows from 0, for one from scratch")
+      ->check(CLI::IsMember({"constant", "exponential"}))
+      ->capture_default_str();
+  app.add_option("--hidden", training.hidden.weight,
+                 "Weight of the mean square difference from the teacher's hidden states")
+      ->capture_default_str();
+  app.add_option("--hidden-at", verb.hidden_at,
+                 "After which visits, STUDENT:TEACHER such as 11:15; auto: at the seams that prune left, or "
+                 "everywhere in a model as deep as its teacher")
+      ->capture_default_str();
+}
+
 void add_steps(CLI::App& app, TrainVerb& verb) {
   TrainOptions& training = verb.training;
   app.add_option("--tokens", verb.tokens, "Length of the run [100000; with --minutes: no limit]");
@@ -106,6 +159,7 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
       ->type_name("DIR");
   add_data(app, verb);
   add_model(app, verb);
+  add_depth(app, verb);
   add_steps(app, verb);
   app.add_option("--config", verb.config, "Options from a TOML file; the command line goes before it")
       ->type_name("FILE")
@@ -122,10 +176,21 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
   for (const char* once : {"--json", "--quiet"}) app.get_option(once)->configurable(false);
 }
 
-TrainOptions training_options(const TrainVerb& verb, const Tokenizer& tokenizer) {
+TrainOptions training_options(const TrainVerb& verb, const Checkpoint& student, const Checkpoint* teacher,
+                              const Tokenizer& tokenizer) {
   TrainOptions options = verb.training;
   options.trainable = trainables.at(verb.trainable);
   options.loss.kind = divergences.at(verb.divergence);
+  if (!verb.exits.empty()) options.exits.visits = parse_exits(verb.exits, student.plan);
+  options.exits.weighting = exit_weightings.at(verb.exit_weighting);
+  options.exits.curriculum = exit_curricula.at(verb.exit_curriculum);
+  options.exits.divergence =
+      verb.exit_distil.value_or(options.exits.weighting == ExitWeighting::layerskip ? 0 : 1);
+  options.layer_dropout.grows = verb.layer_dropout_schedule == "exponential";
+  if (options.hidden.weight > 0) {
+    if (teacher == nullptr) fail_usage("--hidden needs the hidden states of a --teacher");
+    options.hidden.pairs = parse_hidden_pairs(verb.hidden_at, student, *teacher);
+  }
   options.lora.targets.clear();
   for (const std::string& target : verb.targets) options.lora.targets.push_back(linears.at(target));
   options.lora.merge = !verb.keep_adapters;

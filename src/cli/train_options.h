@@ -28,6 +28,9 @@ struct TrainVerb {
   std::optional<std::int64_t> tokens;
   std::optional<double> ce, distil;
   std::string divergence = "forward-kl";
+  std::string exits, exit_weighting = "aggressive", exit_curriculum = "all";
+  std::optional<double> exit_distil;
+  std::string layer_dropout_schedule = "constant", hidden_at = "auto";
   bool no_bf16 = false;
   std::string on_nan = "stop", on_spike = "note";
 
@@ -41,6 +44,8 @@ struct TrainVerb {
 
 void add_train_options(CLI::App& app, TrainVerb& verb);
 
-TrainOptions training_options(const TrainVerb& verb, const Tokenizer& tokenizer);
+/// `teacher` may be nullptr.
+TrainOptions training_options(const TrainVerb& verb, const Checkpoint& student, const Checkpoint* teacher,
+                              const Tokenizer& tokenizer);
 
 }  // namespace fathom

@@ -60,7 +60,7 @@ void Head::logits(const at::Tensor& x, const at::Tensor& logits) {
   pack();
   multiply(ahead_, x.size(0), half_rows(x, 0),
            {.y = static_cast<std::byte*>(logits.data_ptr()),
-            .type = Compute::bf16,
+            .type = logits.scalar_type() == at::kFloat ? Compute::f32 : Compute::bf16,
             .stride = logits.stride(0),
             .past_caches = true});
 }
@@ -88,6 +88,14 @@ void Head::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx) {
     }
   }
   dx.copy_(sum);
+}
+
+TeacherLogits head_logits(Head& head, const at::Tensor& hidden, float softcap) {
+  return [&head, hidden, softcap](std::int64_t first, std::int64_t rows, float* logits) {
+    const at::Tensor to = at::from_blob(logits, {rows, head.weight().values.size(0)}, at::kFloat);
+    head.logits(hidden.narrow(0, first, rows), to);
+    if (softcap != 0) at::Tensor(to).div_(softcap).tanh_().mul_(softcap);
+  };
 }
 
 LossSums head_loss(const at::Tensor& hidden, Head& head, std::span<const std::int32_t> labels,

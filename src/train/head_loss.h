@@ -32,7 +32,7 @@ class Head {
   /// 50 MB that the system would have to zero and map each time.
   at::Tensor logits_memory(std::int64_t rows, const at::Tensor& x);
 
-  /// logits[rows, vocab] = x Wᵀ, rows `stride` apart, in x's type.
+  /// logits[rows, vocab] = x Wᵀ, rows `stride` apart, in x's type or in float32.
   void logits(const at::Tensor& x, const at::Tensor& logits);
   /// dx = d W, and the weight's gradient += dᵀ x, from the logits' gradient d.
   void backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx);
@@ -48,6 +48,10 @@ class Head {
   /// cache.
   std::vector<PackedMatrix> back_;
 };
+
+/// The logits of `hidden` [rows, width] (after the final norm, without a graph) by the same head, as it is
+/// when they are asked for.
+TeacherLogits head_logits(Head& head, const at::Tensor& hidden, float softcap);
 
 /// Sums of both losses over the rows of `hidden` [rows, width] (after the final norm). Writes the gradient of
 /// weights.scale * (cross_entropy CE + divergence D), summed over rows, into `hidden_gradient` (like

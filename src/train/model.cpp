@@ -181,14 +181,24 @@ void TrainModel::make_angles(std::int64_t positions) {
   }
 }
 
-at::Tensor TrainModel::forward(const at::Tensor& ids) {
+std::vector<at::Tensor> TrainModel::streams(const at::Tensor& ids, std::span<const std::int64_t> visits,
+                                            const KeptSequences& kept) {
   make_angles(ids.size(1));
+  std::vector<at::Tensor> result;
   at::Tensor h = embed(ids.reshape(-1), *embedding_, config_.embedding_scale);
-  for (const Block& block : blocks_) {
-    h = attention(block, h);
-    h = feed_forward(block, h);
+  for (std::size_t visit = 0; visit < blocks_.size(); ++visit) {
+    const auto run = [&, &block = blocks_[visit]](const at::Tensor& x) {
+      return feed_forward(block, attention(block, x));
+    };
+    h = kept.empty() ? run(h) : on_kept(h, positions_, kept[visit], run);
+    if (std::ranges::find(visits, static_cast<std::int64_t>(visit)) != visits.end()) result.push_back(h);
   }
-  return norm(*final_norm_, h);
+  return result;
+}
+
+at::Tensor TrainModel::forward(const at::Tensor& ids) {
+  const std::int64_t last = depth() - 1;
+  return final_norm(streams(ids, {&last, 1}).front());
 }
 
 Checkpoint TrainModel::trained(const Checkpoint& original) const {

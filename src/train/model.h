@@ -5,11 +5,13 @@
 #include <ATen/ATen.h>
 
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "model/checkpoint.h"
 #include "train/head_loss.h"
+#include "train/layer_dropout.h"
 #include "train/linear.h"
 #include "train/ops.h"
 #include "train/train.h"
@@ -28,8 +30,15 @@ class TrainModel {
 
   /// ids [batch, positions] (int64) to the hidden states after the final norm, [batch * positions, hidden].
   at::Tensor forward(const at::Tensor& ids);
+  /// The residual streams after `visits` (ascending), [batch * positions, hidden] each, float32. A visit that
+  /// keeps some sequences of the batch only leaves the others' as they are.
+  std::vector<at::Tensor> streams(const at::Tensor& ids, std::span<const std::int64_t> visits,
+                                  const KeptSequences& kept = {});
+  /// What the head reads of a residual stream.
+  at::Tensor final_norm(const at::Tensor& stream) const { return norm(*final_norm_, stream); }
 
   const ModelConfig& config() const { return config_; }
+  std::int64_t depth() const { return std::ssize(blocks_); }
   Head& head() { return head_; }
   /// By canonical name.
   std::map<std::string, Parameter>& parameters() { return parameters_; }

@@ -30,6 +30,11 @@ Json to_json(const TrainStep& step) {
                {"learning_rate", step.learning_rate},
                {"gradient_norm", step.gradient_norm},
                {"seconds", step.seconds}};
+  if (step.hidden != 0) json["hidden"] = step.hidden;
+  for (const ExitLoss& exit : step.exits) {
+    json["exits"].push_back(
+        {{"visit", exit.visit}, {"weight", exit.weight}, {"ce", exit.ce}, {"kl", exit.kl}});
+  }
   if (step.skipped) json["skipped"] = true;
   // A number that is none is null in JSON, and null a number that is none when it is read.
   return json;
@@ -37,6 +42,18 @@ Json to_json(const TrainStep& step) {
 
 double number_or_nan(const JsonObject& json, const std::string& key) {
   return json.number_or(key, std::numeric_limits<double>::quiet_NaN());
+}
+
+std::vector<ExitLoss> exits_from_json(const JsonObject& json) {
+  std::vector<ExitLoss> exits;
+  if (!json.has("exits")) return exits;
+  for (const JsonObject& exit : json.objects("exits")) {
+    exits.push_back({.visit = exit.integer("visit", 0, 4095),
+                     .weight = exit.number("weight"),
+                     .ce = number_or_nan(exit, "ce"),
+                     .kl = number_or_nan(exit, "kl")});
+  }
+  return exits;
 }
 
 TrainStep step_from_json(const JsonObject& json) {
@@ -48,15 +65,23 @@ TrainStep step_from_json(const JsonObject& json) {
           .learning_rate = json.number("learning_rate"),
           .gradient_norm = number_or_nan(json, "gradient_norm"),
           .seconds = json.number("seconds"),
+          .hidden = json.raw().contains("hidden") ? number_or_nan(json, "hidden") : 0,
+          .exits = exits_from_json(json),
           .skipped = json.boolean_or("skipped", false)};
 }
 
 std::map<std::string, double> scalars(const TrainStep& step) {
-  return {{"train/loss", step.loss},
-          {"train/cross_entropy", step.ce},
-          {"train/divergence", step.kl},
-          {"train/learning_rate", step.learning_rate},
-          {"train/gradient_norm", step.gradient_norm}};
+  std::map<std::string, double> result = {{"train/loss", step.loss},
+                                          {"train/cross_entropy", step.ce},
+                                          {"train/divergence", step.kl},
+                                          {"train/learning_rate", step.learning_rate},
+                                          {"train/gradient_norm", step.gradient_norm}};
+  if (step.hidden != 0) result["train/hidden"] = step.hidden;
+  for (const ExitLoss& exit : step.exits) {
+    result[fmt::format("exits/cross_entropy_{}", exit.visit)] = exit.ce;
+    result[fmt::format("exits/divergence_{}", exit.visit)] = exit.kl;
+  }
+  return result;
 }
 
 std::map<std::string, double> scalars(const JsonObject& evaluation) {

@@ -47,6 +47,47 @@ const char* name(Divergence kind) {
   return "total-variation";
 }
 
+const char* name(ExitWeighting weighting) {
+  switch (weighting) {
+    case ExitWeighting::aggressive:
+      return "aggressive";
+    case ExitWeighting::weighted:
+      return "weighted";
+    case ExitWeighting::layerskip:
+      break;
+  }
+  return "layerskip";
+}
+
+const char* name(ExitCurriculum curriculum) {
+  switch (curriculum) {
+    case ExitCurriculum::all:
+      return "all";
+    case ExitCurriculum::rotational:
+      return "rotational";
+    case ExitCurriculum::gradual:
+      break;
+  }
+  return "gradual";
+}
+
+Json to_json(const ExitOptions& exits) {
+  return {{"visits", exits.visits},
+          {"weighting", name(exits.weighting)},
+          {"alpha", exits.alpha},
+          {"scale", exits.scale},
+          {"curriculum", name(exits.curriculum)},
+          {"rotation", exits.rotation},
+          {"ce_weight", exits.cross_entropy},
+          {"distil_weight", exits.divergence}};
+}
+
+Json to_json(const HiddenLossOptions& hidden) {
+  Json pairs = Json::array();
+  for (const HiddenPair& pair : hidden.pairs) pairs.push_back(Json::array({pair.student, pair.teacher}));
+  return {{"weight", hidden.weight}, {"pairs", std::move(pairs)}};
+}
+
 // Until then every step's measurement may also lengthen the run; the first is slowed by memory that is
 // touched for the first time.
 constexpr std::int64_t steps_of_measuring = 3;
@@ -65,6 +106,9 @@ Json to_json(const TrainOptions& options) {
           {"distil_weight", options.loss.divergence},
           {"divergence", name(options.loss.kind)},
           {"temperature", options.loss.temperature},
+          {"exits", to_json(options.exits)},
+          {"layer_dropout", {{"rate", options.layer_dropout.rate}, {"grows", options.layer_dropout.grows}}},
+          {"hidden", to_json(options.hidden)},
           {"tokens", options.tokens},
           {"tokens_per_step", options.tokens_per_step},
           {"context", options.context},
@@ -100,8 +144,22 @@ void check_options(const TrainOptions& options) {
   check("lora_alpha", options.lora.alpha, 1e-6, 1e6);
   check("ce_weight", options.loss.cross_entropy, 0, 1e6);
   check("distil_weight", options.loss.divergence, 0, 1e6);
-  check("ce_weight + distil_weight", options.loss.cross_entropy + options.loss.divergence, 1e-9, 2e6);
+  check("ce_weight + distil_weight + hidden.weight",
+        options.loss.cross_entropy + options.loss.divergence + options.hidden.weight, 1e-9, 3e6);
   check("temperature", options.loss.temperature, 0.01, 100);
+  check("exits.alpha", options.exits.alpha, 0, 1e6);
+  check("exits.scale", options.exits.scale, 0, 1e6);
+  check("exits.rotation", static_cast<double>(options.exits.rotation), 1, 4096);
+  check("exits.ce_weight", options.exits.cross_entropy, 0, 1e6);
+  check("exits.distil_weight", options.exits.divergence, 0, 1e6);
+  check("exits.ce_weight + exits.distil_weight", options.exits.cross_entropy + options.exits.divergence, 1e-9,
+        2e6);
+  check("layer_dropout.rate", options.layer_dropout.rate, 0, 1);
+  check("hidden.weight", options.hidden.weight, 0, 1e6);
+  if ((options.hidden.weight > 0) != !options.hidden.pairs.empty()) {
+    fail_usage("hidden states are learned by a weight above 0 and pairs of visits; got {} and {} pairs",
+               options.hidden.weight, options.hidden.pairs.size());
+  }
   check("tokens", static_cast<double>(options.tokens), 1, 1e15);
   check("tokens_per_step", static_cast<double>(options.tokens_per_step), 1, 1e9);
   check("context", static_cast<double>(options.context), 2, 1 << 20);

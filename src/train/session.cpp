@@ -13,15 +13,48 @@
 namespace fathom {
 namespace {
 
+/// That the visits named by the options are there.
+void check_depths(const Checkpoint& student, const Checkpoint* teacher, const TrainOptions& options) {
+  const auto check = [](const char* what, std::int64_t visit, std::int64_t end) {
+    if (visit < 0 || visit >= end) fail_usage("{} visit {}, expected 0 to {}", what, visit, end - 1);
+  };
+  const DepthPlan& plan = student.plan;
+  std::int64_t before = -1;
+  for (const std::int64_t visit : options.exits.visits) {
+    check("an exit after", visit, plan.depth() - 1);
+    if (visit <= before) fail_usage("exits must ascend: {} comes after {}", visit, before);
+    before = visit;
+  }
+  for (const HiddenPair& pair : options.hidden.pairs) {
+    if (teacher->config.hidden_size != student.config.hidden_size) {
+      fail("{}: hidden states of {} values cannot be compared with those of {} of the student {}",
+           teacher->source.string(), teacher->config.hidden_size, student.config.hidden_size,
+           student.source.string());
+    }
+    check("hidden states after the student's", pair.student, plan.depth());
+    check("hidden states after the teacher's", pair.teacher, teacher->plan.depth());
+  }
+}
+
+/// The student as it is when the run begins.
 Checkpoint checked_start(const TrainInputs& inputs, const TrainOptions& options) {
   check_inputs(inputs, options);
   at::set_num_threads(thread_count());
-  return options.trainable == Trainable::lora ? with_lora(inputs.student, options) : inputs.student;
+  Checkpoint start =
+      options.trainable == Trainable::lora ? with_lora(inputs.student, options) : inputs.student;
+  for (const std::int64_t visit : options.exits.visits) {
+    start.plan.visits[static_cast<std::size_t>(visit)].exit = true;
+  }
+  return start;
 }
 
 double adapter_scale(const TrainOptions& options) {
   const bool lora = options.trainable == Trainable::lora;
   return lora ? options.lora.alpha / static_cast<double>(options.lora.rank) : 1;
+}
+
+bool needs_teacher(const TrainOptions& options) {
+  return options.loss.divergence > 0 || options.hidden.weight > 0;
 }
 
 }  // namespace
@@ -30,11 +63,12 @@ void check_inputs(const TrainInputs& inputs, const TrainOptions& options) {
   const auto& [student, teacher, text, held_out, sample] = inputs;
   const std::string where = student.source.string();
   check_options(options);
-  if (options.loss.divergence > 0 && teacher == nullptr) fail_usage("distillation needs a teacher");
+  if (needs_teacher(options) && teacher == nullptr) fail_usage("distillation needs a teacher (--teacher)");
   if (teacher != nullptr && teacher->config.vocab_size != student.config.vocab_size) {
     fail("{}: the teacher has a vocabulary of {}, the student {} has {}: they must be the same",
          teacher->source.string(), teacher->config.vocab_size, where, student.config.vocab_size);
   }
+  check_depths(student, teacher, options);
   if (options.trainable == Trainable::adapters && student.plan.adapters() == 0) {
     fail("{}: the model has no adapters to train: train everything (--train all) or add some (--train lora)",
          where);
@@ -67,7 +101,7 @@ Session::Session(const TrainInputs& inputs, const TrainOptions& train_options)
             {.bf16 = options.bf16, .trainable = options.trainable, .adapter_scale = adapter_scale(options)}),
       optimiser(model.parameters(), options.optimiser),
       runner(model, packing, teacher, options) {
-  if (options.loss.divergence > 0) teacher.emplace(*inputs.teacher, options.context, options.bf16);
+  if (needs_teacher(options)) teacher.emplace(*inputs.teacher, options.context, options.bf16);
 }
 
 Checkpoint Session::trained() const {

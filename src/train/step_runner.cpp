@@ -1,11 +1,16 @@
 #include "train/step_runner.h"
 
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <set>
 
 #include "train/head_loss.h"
+#include "train/hidden_loss.h"
+#include "train/layer_dropout.h"
 
 namespace fathom {
 namespace {
@@ -16,42 +21,18 @@ at::Tensor ids_of(std::span<const Token> tokens, std::int64_t sequences) {
   return ids;
 }
 
-/// Hidden states [rows, width] of all sequences laid end to end. Where attention stays within documents each
-/// is run by itself.
-at::Tensor forward(TrainModel& model, const std::vector<Sequence>& sequences) {
-  const bool whole = std::ranges::all_of(sequences, [](const Sequence& s) { return s.starts.size() == 1; });
-  if (whole) {
-    std::vector<Token> tokens;
-    for (const Sequence& s : sequences) tokens.insert(tokens.end(), s.inputs.begin(), s.inputs.end());
-    return model.forward(ids_of(tokens, std::ssize(sequences)));
-  }
-  std::vector<at::Tensor> parts;
-  for (const Sequence& sequence : sequences) {
-    for (std::size_t i = 0; i < sequence.starts.size(); ++i) {
-      const auto [first, count] = document_rows(sequence, i);
-      const auto tokens = std::span(sequence.inputs)
-                              .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
-      parts.push_back(model.forward(ids_of(tokens, 1)));
-    }
-  }
-  return at::cat(parts);
-}
-
-at::Tensor select(const at::Tensor& hidden, const std::vector<std::int64_t>& rows) {
-  if (std::ssize(rows) == hidden.size(0)) return hidden;
-  return hidden.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(rows), at::kLong));
-}
-
 }  // namespace
 
 struct MicroBatch {
   std::vector<Sequence> sequences;
-  std::vector<std::int32_t> labels;  ///< of the learned rows
-  std::vector<std::int64_t> rows;    ///< which those are, of the sequences laid end to end
+  std::vector<std::int64_t> positions;  ///< theirs in the row of all sequences
+  std::vector<std::int32_t> labels;     ///< of the learned rows
+  std::vector<std::int64_t> rows;       ///< which those are, of the sequences laid end to end
 
   MicroBatch(Packing& packing, std::int64_t first, std::int64_t count) {
     std::int64_t row = 0;
     for (std::int64_t i = first; i < first + count; ++i) {
+      positions.push_back(i);
       sequences.push_back(packing.at(i));
       for (const Token label : sequences.back().labels) {
         if (label >= 0) {
@@ -64,6 +45,60 @@ struct MicroBatch {
   }
 };
 
+namespace {
+
+using Kept = std::function<KeptSequences(std::span<const std::int64_t> positions)>;
+
+/// The residual streams [rows, width] after each of the visits, of the rows that are learned. Where attention
+/// stays within documents each is run by itself.
+std::vector<at::Tensor> forward(TrainModel& model, const MicroBatch& batch,
+                                std::span<const std::int64_t> visits, const Kept& kept) {
+  std::vector<std::vector<at::Tensor>> parts(visits.size());
+  const auto run = [&](std::span<const Token> tokens, std::span<const std::int64_t> positions) {
+    const auto streams = model.streams(ids_of(tokens, std::ssize(positions)), visits, kept(positions));
+    for (std::size_t i = 0; i < visits.size(); ++i) parts[i].push_back(streams[i]);
+  };
+  if (std::ranges::all_of(batch.sequences, [](const Sequence& s) { return s.starts.size() == 1; })) {
+    std::vector<Token> tokens;
+    for (const Sequence& s : batch.sequences) tokens.insert(tokens.end(), s.inputs.begin(), s.inputs.end());
+    run(tokens, batch.positions);
+  } else {
+    for (std::size_t s = 0; s < batch.sequences.size(); ++s) {
+      const Sequence& sequence = batch.sequences[s];
+      for (std::size_t i = 0; i < sequence.starts.size(); ++i) {
+        const auto [first, count] = document_rows(sequence, i);
+        run(std::span(sequence.inputs)
+                .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)),
+            {&batch.positions[s], 1});
+      }
+    }
+  }
+  std::vector<at::Tensor> result;
+  for (const auto& part : parts) {
+    const at::Tensor all = part.size() == 1 ? part.front() : at::cat(part);
+    const bool whole = std::ssize(batch.rows) == all.size(0);
+    result.push_back(
+        whole ? all : all.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(batch.rows), at::kLong)));
+  }
+  return result;
+}
+
+void add(const StepLoss& part, StepLoss& sum) {
+  sum.cross_entropy += part.cross_entropy;
+  sum.divergence += part.divergence;
+  sum.hidden += part.hidden;
+  sum.total += part.total;
+  sum.exits.resize(part.exits.size());
+  for (std::size_t i = 0; i < part.exits.size(); ++i) {
+    sum.exits[i].visit = part.exits[i].visit;
+    sum.exits[i].weight = part.exits[i].weight;
+    sum.exits[i].ce += part.exits[i].ce;
+    sum.exits[i].kl += part.exits[i].kl;
+  }
+}
+
+}  // namespace
+
 StepRunner::StepRunner(TrainModel& model, Packing& packing, std::optional<Teacher>& teacher,
                        const TrainOptions& options)
     : model_(model),
@@ -72,9 +107,10 @@ StepRunner::StepRunner(TrainModel& model, Packing& packing, std::optional<Teache
       options_(options),
       sequences_(std::max<std::int64_t>(1, options.tokens_per_step / options.context)) {}
 
-StepLoss StepRunner::run(std::int64_t step) { return run(step * sequences_, sequences_); }
+StepLoss StepRunner::run(std::int64_t step, std::int64_t steps) { return run(step, steps, sequences_); }
 
-StepLoss StepRunner::run_part(std::int64_t sequences) { return run(0, std::min(sequences, sequences_)); }
+// Of 0 steps all are behind: the exits of every curriculum, the highest rate of dropout.
+StepLoss StepRunner::run_part(std::int64_t sequences) { return run(0, 0, std::min(sequences, sequences_)); }
 
 std::string StepRunner::describe(std::int64_t position) {
   const std::int64_t end = (position / sequences_ + 1) * sequences_;
@@ -85,23 +121,23 @@ std::string StepRunner::describe(std::int64_t position) {
   return result;
 }
 
-StepLoss StepRunner::run(std::int64_t first, std::int64_t sequences) {
+StepLoss StepRunner::run(std::int64_t step, std::int64_t steps, std::int64_t sequences) {
+  const std::int64_t first = step * sequences_;
+  Step common{
+      .number = step, .of = steps, .exits = exit_weights(options_.exits, model_.depth(), step, steps)};
   std::vector<MicroBatch> batches;
-  std::int64_t learned = 0;
   for (std::int64_t done = 0; done < sequences; done += options_.micro_batch) {
     batches.emplace_back(packing_, first + done, std::min(options_.micro_batch, sequences - done));
-    learned += std::ssize(batches.back().rows);
+    common.learned += std::ssize(batches.back().rows);
   }
   StepLoss mean;
   double highest = -1;
   for (std::size_t i = 0; i < batches.size(); ++i) {
     if (batches[i].rows.empty()) continue;
-    const LossSums sums = run(batches[i], learned);
-    mean.cross_entropy += sums.cross_entropy / static_cast<double>(learned);
-    mean.divergence += sums.divergence / static_cast<double>(learned);
+    const StepLoss part = run(common, batches[i]);
+    add(part, mean);
     const double own =
-        (options_.loss.cross_entropy * sums.cross_entropy + options_.loss.divergence * sums.divergence) /
-        static_cast<double>(batches[i].rows.size());
+        part.total * static_cast<double>(common.learned) / static_cast<double>(batches[i].rows.size());
     if (std::isfinite(highest) && !(own <= highest)) {
       highest = own;
       mean.worst = first + static_cast<std::int64_t>(i) * options_.micro_batch;
@@ -110,26 +146,80 @@ StepLoss StepRunner::run(std::int64_t first, std::int64_t sequences) {
   return mean;
 }
 
-LossSums StepRunner::run(const MicroBatch& batch, std::int64_t learned) {
-  TeacherLogits teacher_logits;
-  if (options_.loss.divergence > 0) {
-    teacher_->read(batch.sequences);
-    teacher_logits = [this](std::int64_t first, std::int64_t rows, float* logits) {
-      teacher_->logits(first, rows, logits);
-    };
+/// Gives the teacher the micro-batch where something is learned from it.
+TeacherLogits StepRunner::read_teacher(const MicroBatch& batch) {
+  if (!teacher_) return {};
+  std::vector<std::int64_t> visits;
+  for (const HiddenPair& pair : options_.hidden.pairs) visits.push_back(pair.teacher);
+  teacher_->read(batch.sequences, visits);
+  return
+      [this](std::int64_t first, std::int64_t rows, float* logits) { teacher_->logits(first, rows, logits); };
+}
+
+StepLoss StepRunner::run(const Step& step, const MicroBatch& batch) {
+  const TeacherLogits teacher = read_teacher(batch);
+  std::set<std::int64_t> read;
+  for (const ExitWeight& exit : step.exits) read.insert(exit.visit);
+  for (const HiddenPair& pair : options_.hidden.pairs) read.insert(pair.student);
+  const std::vector<std::int64_t> visits(read.begin(), read.end());
+  const std::vector<at::Tensor> streams =
+      forward(model_, batch, visits, [&](std::span<const std::int64_t> positions) {
+        return kept_sequences(options_.layer_dropout, options_.seed, model_.depth(), step.number, step.of,
+                              positions);
+      });
+  const auto stream_after = [&](std::int64_t visit) {
+    return streams[static_cast<std::size_t>(std::ranges::lower_bound(visits, visit) - visits.begin())];
+  };
+
+  StepLoss result;
+  const auto learned = static_cast<double>(step.learned);
+  std::vector<at::Tensor> roots, gradients;
+  const auto learn = [&](const at::Tensor& root, const at::Tensor& gradient) {
+    if (!root.requires_grad()) return;  // nothing before it is trained
+    roots.push_back(root);
+    gradients.push_back(gradient);
+  };
+  const auto read_head = [&](const ExitWeight& exit, const at::Tensor& hidden, LossWeights weights,
+                             const TeacherLogits& target) {
+    weights.scale = static_cast<float>(exit.weight / learned);
+    at::Tensor gradient;
+    const LossSums sums = head_loss(hidden.detach(), model_.head(), batch.labels, weights, target, gradient);
+    learn(hidden, gradient);
+    const ExitLoss loss{exit.visit, exit.weight, sums.cross_entropy / learned, sums.divergence / learned};
+    result.total += loss.weight * (weights.cross_entropy * loss.ce + weights.divergence * loss.kl);
+    return loss;
+  };
+
+  LossWeights weights{.cross_entropy = static_cast<float>(options_.loss.cross_entropy),
+                      .divergence = static_cast<float>(options_.loss.divergence),
+                      .kind = options_.loss.kind,
+                      .temperature = static_cast<float>(options_.loss.temperature),
+                      .softcap = static_cast<float>(model_.config().logit_softcap)};
+  const ExitWeight& last = step.exits.back();
+  const at::Tensor hidden = model_.final_norm(stream_after(last.visit));
+  const ExitLoss own = read_head(last, hidden, weights, teacher);
+  result.cross_entropy = own.ce;
+  result.divergence = own.kl;
+
+  weights.cross_entropy = static_cast<float>(options_.exits.cross_entropy);
+  weights.divergence = static_cast<float>(options_.exits.divergence);
+  const TeacherLogits self = head_logits(model_.head(), hidden.detach(), weights.softcap);
+  for (const ExitWeight& exit : step.exits) {
+    if (exit.visit == last.visit) continue;
+    result.exits.push_back(read_head(exit, model_.final_norm(stream_after(exit.visit)), weights, self));
   }
-  const LossWeights weights{.cross_entropy = static_cast<float>(options_.loss.cross_entropy),
-                            .divergence = static_cast<float>(options_.loss.divergence),
-                            .kind = options_.loss.kind,
-                            .temperature = static_cast<float>(options_.loss.temperature),
-                            .softcap = static_cast<float>(model_.config().logit_softcap),
-                            .scale = 1 / static_cast<float>(learned)};
-  const at::Tensor hidden = select(forward(model_, batch.sequences), batch.rows);
-  at::Tensor gradient;
-  const LossSums sums =
-      head_loss(hidden.detach(), model_.head(), batch.labels, weights, teacher_logits, gradient);
-  hidden.backward(gradient);
-  return sums;
+
+  const double share = 1 / (learned * static_cast<double>(options_.hidden.pairs.size()));
+  for (const HiddenPair& pair : options_.hidden.pairs) {
+    const at::Tensor stream = stream_after(pair.student);
+    const std::span<const float> target = teacher_->stream(pair.teacher);
+    at::Tensor gradient;
+    result.hidden += share * hidden_loss(stream.detach(), target, options_.hidden.weight * share, gradient);
+    learn(stream, gradient);
+  }
+  result.total += options_.hidden.weight * result.hidden;
+  if (!roots.empty()) torch::autograd::backward(roots, gradients);
+  return result;
 }
 
 double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch) {
@@ -143,7 +233,9 @@ double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch) {
   for (std::int64_t done = 0; done < text.sequences(); done += micro_batch) {
     const MicroBatch batch(text, done, std::min(micro_batch, text.sequences() - done));
     if (batch.rows.empty()) continue;
-    const at::Tensor hidden = select(forward(model, batch.sequences), batch.rows);
+    const std::int64_t last = model.depth() - 1;
+    const auto whole = [](std::span<const std::int64_t>) { return KeptSequences(); };
+    const at::Tensor hidden = model.final_norm(forward(model, batch, {&last, 1}, whole).front());
     at::Tensor gradient;
     loss += head_loss(hidden, head, batch.labels, weights, {}, gradient).cross_entropy;
     learned += std::ssize(batch.rows);

@@ -7,7 +7,6 @@
 
 #include "corpus/packing.h"
 #include "train/model.h"
-#include "train/row_kernels.h"
 #include "train/teacher.h"
 #include "train/train.h"
 
@@ -15,7 +14,9 @@ namespace fathom {
 
 /// Means over the tokens learned in a step.
 struct StepLoss {
-  double cross_entropy = 0, divergence = 0;
+  double cross_entropy = 0, divergence = 0, hidden = 0;
+  std::vector<ExitLoss> exits;
+  double total = 0;        ///< what is learned: all of the above by their weights
   std::int64_t worst = 0;  ///< position of the first sequence of the micro-batch with the highest loss
 };
 
@@ -29,17 +30,26 @@ class StepRunner {
 
   std::int64_t tokens() const { return sequences_ * options_.context; }  ///< a step's
 
-  /// Forward, losses and backward of step number `step` (from 0): gradients add up in the model.
-  StepLoss run(std::int64_t step);
-  /// The same of the first `sequences` of step 0 only.
+  /// Forward, losses and backward of step number `step` (from 0) of `steps`: gradients add up in the model.
+  StepLoss run(std::int64_t step, std::int64_t steps);
+  /// The same of the first `sequences` of step 0 only, with what only comes with later steps.
   StepLoss run_part(std::int64_t sequences);
 
   /// The documents of the micro-batch at `position`.
   std::string describe(std::int64_t position);
 
  private:
-  StepLoss run(std::int64_t first, std::int64_t sequences);
-  LossSums run(const MicroBatch& batch, std::int64_t learned);
+  /// What all micro-batches of a step have in common.
+  struct Step {
+    std::int64_t number = 0, of = 0;
+    std::int64_t learned = 0;       ///< tokens
+    std::vector<ExitWeight> exits;  ///< the last visit at the end
+  };
+
+  StepLoss run(std::int64_t step, std::int64_t steps, std::int64_t sequences);
+  /// A micro-batch's share of the step's means.
+  StepLoss run(const Step& step, const MicroBatch& batch);
+  TeacherLogits read_teacher(const MicroBatch& batch);
 
   TrainModel& model_;
   Packing& packing_;

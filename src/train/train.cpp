@@ -97,11 +97,13 @@ class Run {
 
   TrainStep do_step() {
     const auto begin = Clock::now();
-    const StepLoss mean = session_.runner.run(state_.step);
+    const StepLoss mean = session_.runner.run(state_.step, state_.total_steps);
     TrainStep step{.step = state_.step + 1, .tokens = (state_.step + 1) * session_.runner.tokens()};
     step.ce = mean.cross_entropy;
     step.kl = mean.divergence;
-    step.loss = options_.loss.cross_entropy * step.ce + options_.loss.divergence * step.kl;
+    step.hidden = mean.hidden;
+    step.exits = mean.exits;
+    step.loss = mean.total;
     step.learning_rate = learning_rate(options_, state_.step, state_.total_steps);
     step.gradient_norm = session_.optimiser.gradient_norm();
     const auto verdict = judge(step, state_.history, options_.guard);

@@ -10,6 +10,7 @@
 
 #include "corpus/packing.h"
 #include "model/checkpoint.h"
+#include "train/exits.h"
 #include "train/vocabulary_loss.h"
 
 namespace fathom {
@@ -50,6 +51,22 @@ struct LossOptions {
   double temperature = 1;  ///< of the divergence
 };
 
+/// Layer dropout (train/layer_dropout.h).
+struct LayerDropoutOptions {
+  double rate = 0;     ///< of the last visit; 0: none
+  bool grows = false;  ///< from 0 at the first step, exponentially: for training from scratch
+};
+
+/// Visits after which the hidden states of student and teacher are compared.
+struct HiddenPair {
+  std::int64_t student = 0, teacher = 0;
+};
+
+struct HiddenLossOptions {
+  double weight = 0;  ///< of the mean square difference (train/hidden_loss.h); needs a teacher
+  std::vector<HiddenPair> pairs;
+};
+
 /// AdamW and its schedule.
 struct OptimiserOptions {
   double learning_rate = 3e-4, min_learning_rate = 0;
@@ -62,6 +79,9 @@ struct TrainOptions {
   Trainable trainable = Trainable::all;
   LoraOptions lora;
   LossOptions loss;
+  ExitOptions exits;
+  LayerDropoutOptions layer_dropout;
+  HiddenLossOptions hidden;
   OptimiserOptions optimiser;
 
   std::int64_t tokens = 100'000;         ///< the whole run
@@ -83,10 +103,18 @@ struct TrainOptions {
   double max_minutes = 0;
 };
 
+/// The losses after a visit that is not the last.
+struct ExitLoss {
+  std::int64_t visit = 0;
+  double weight = 0, ce = 0, kl = 0;  ///< kl: the divergence from the last visit's distribution
+};
+
 struct TrainStep {
   std::int64_t step = 0, tokens = 0;
   double loss = 0, ce = 0, kl = 0, learning_rate = 0, gradient_norm = 0, seconds = 0;
-  bool skipped = false;  ///< no update was made (GuardOptions)
+  double hidden = 0;                 ///< mean square difference from the teacher's hidden states
+  std::vector<ExitLoss> exits = {};  ///< of those that the step learned
+  bool skipped = false;              ///< no update was made (GuardOptions)
 };
 
 /// What is trained, with what, on what.

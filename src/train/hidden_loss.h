@@ -1,0 +1,19 @@
+// The student's hidden states against the teacher's. A block of layers that was dropped leaves a seam, where
+// the layer after it reads what it was not trained on: (x_teacher(l* + n) - x_student(l*))², which Gromov et
+// al. 2024 (arXiv 2403.17887, footnote 9) propose for healing, pulls the state at the seam to what the block
+// would have made of it. For a model of the teacher's depth, such as a recursive one, it can be done after
+// every visit.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <span>
+
+namespace fathom {
+
+/// Sum over rows of the mean square difference between student [rows, width] (float32) and teacher; its
+/// gradient times `scale` into `gradient` (like the student).
+double hidden_loss(const at::Tensor& student, std::span<const float> teacher, double scale,
+                   at::Tensor& gradient);
+
+}  // namespace fathom
