@@ -4,11 +4,11 @@ namespace fathom {
 
 double hidden_loss(const at::Tensor& student, std::span<const float> teacher, double scale,
                    at::Tensor& gradient) {
-  gradient = student - at::from_blob(const_cast<float*>(teacher.data()), student.sizes(), at::kFloat);
-  const auto width = static_cast<double>(student.size(1));
-  const double sum = gradient.square().sum(at::kDouble).item<double>() / width;
-  gradient *= 2 * scale / width;
-  return sum;
+  const at::Tensor target = at::from_blob(const_cast<float*>(teacher.data()), student.sizes(), at::kFloat);
+  const at::Tensor difference = student - target;
+  const at::Tensor size = target.square().sum(1, /*keepdim=*/true).clamp_min_(1e-20);
+  gradient = difference * (2 * scale / size);
+  return (difference.square().sum(1, /*keepdim=*/true) / size).sum(at::kDouble).item<double>();
 }
 
 }  // namespace fathom

@@ -11,8 +11,9 @@
 
 namespace fathom {
 
-/// Sum over rows of the mean square difference between student [rows, width] (float32) and teacher; its
-/// gradient times `scale` into `gradient` (like the student).
+/// Sum over rows of |student - teacher|² / |teacher|², [rows, width] both; its gradient times `scale` into
+/// `gradient` (like the student). Relative, because some tokens' hidden states are a hundred times larger
+/// than others' and would be all that is learned: TODO.
 double hidden_loss(const at::Tensor& student, std::span<const float> teacher, double scale,
                    at::Tensor& gradient);
 

@@ -141,6 +141,9 @@ TEST_P(Resume, GoesOnToTheLastBit) {
   options.lora.merge = false;
   options.loss.divergence = 0.5;
   options.optimiser.weight_decay = 0.1;
+  options.exits = {.visits = {0, 1}, .curriculum = ExitCurriculum::gradual};
+  options.layer_dropout = {.rate = 0.5, .grows = true};
+  options.hidden = {.weight = 0.1, .pairs = {{1, 1}}};
   const Checkpoint model = tiny();
   const TrainResult reference = train(model, &model, text(), 1, options, whole.path(), false);
 
