@@ -44,7 +44,8 @@ def main():
                     "--text", str(folder / "a.jsonl"), str(folder / "b.jsonl"), "--mix", "3,1",
                     "--eval-text", str(folder / "held-out.txt"), "--eval-every", "20", "--within-documents",
                     "--tokens", str(128 * options.steps), "--batch-tokens", "128", "--context", "64",
-                    "--checkpoint-every", "7", "--threads", "1", "--quiet"]
+                    "--exits", "all", "--exit-curriculum", "gradual", "--layer-dropout", "0.3",
+                    "--layer-dropout-schedule", "exponential", "--checkpoint-every", "7", "--threads", "1", "--quiet"]
 
         start = time.monotonic()
         subprocess.run(command("whole"), check=True, stdout=subprocess.DEVNULL)
