@@ -45,18 +45,44 @@ struct MicroBatch {
   }
 };
 
+/// The residual streams [rows, width] of the learned rows after some visits.
+struct Streams {
+  std::vector<std::int64_t> visits;  ///< ascending
+  std::vector<at::Tensor> rows;      ///< by visit
+
+  const at::Tensor& after(std::int64_t visit) const {
+    return rows[static_cast<std::size_t>(std::ranges::lower_bound(visits, visit) - visits.begin())];
+  }
+};
+
+/// Where the way back begins.
+class Roots {
+ public:
+  void add(const at::Tensor& root, const at::Tensor& gradient) {
+    if (!root.requires_grad()) return;  // nothing before it is trained
+    roots_.push_back(root);
+    gradients_.push_back(gradient);
+  }
+  void backward() const {
+    if (!roots_.empty()) torch::autograd::backward(roots_, gradients_);
+  }
+
+ private:
+  std::vector<at::Tensor> roots_, gradients_;
+};
+
 namespace {
 
 using Kept = std::function<KeptSequences(std::span<const std::int64_t> positions)>;
 
-/// The residual streams [rows, width] after each of the visits, of the rows that are learned. Where attention
-/// stays within documents each is run by itself.
-std::vector<at::Tensor> forward(TrainModel& model, const MicroBatch& batch,
-                                std::span<const std::int64_t> visits, const Kept& kept) {
-  std::vector<std::vector<at::Tensor>> parts(visits.size());
+/// Where attention stays within documents each is run by itself.
+Streams forward(TrainModel& model, const MicroBatch& batch, const std::set<std::int64_t>& wanted,
+                const Kept& kept) {
+  Streams result{.visits = {wanted.begin(), wanted.end()}, .rows = {}};
+  std::vector<std::vector<at::Tensor>> parts(wanted.size());
   const auto run = [&](std::span<const Token> tokens, std::span<const std::int64_t> positions) {
-    const auto streams = model.streams(ids_of(tokens, std::ssize(positions)), visits, kept(positions));
-    for (std::size_t i = 0; i < visits.size(); ++i) parts[i].push_back(streams[i]);
+    const auto streams = model.streams(ids_of(tokens, std::ssize(positions)), result.visits, kept(positions));
+    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].push_back(streams[i]);
   };
   if (std::ranges::all_of(batch.sequences, [](const Sequence& s) { return s.starts.size() == 1; })) {
     std::vector<Token> tokens;
@@ -73,11 +99,10 @@ std::vector<at::Tensor> forward(TrainModel& model, const MicroBatch& batch,
       }
     }
   }
-  std::vector<at::Tensor> result;
   for (const auto& part : parts) {
     const at::Tensor all = part.size() == 1 ? part.front() : at::cat(part);
     const bool whole = std::ssize(batch.rows) == all.size(0);
-    result.push_back(
+    result.rows.push_back(
         whole ? all : all.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(batch.rows), at::kLong)));
   }
   return result;
@@ -158,68 +183,65 @@ TeacherLogits StepRunner::read_teacher(const MicroBatch& batch) {
 
 StepLoss StepRunner::run(const Step& step, const MicroBatch& batch) {
   const TeacherLogits teacher = read_teacher(batch);
-  std::set<std::int64_t> read;
-  for (const ExitWeight& exit : step.exits) read.insert(exit.visit);
-  for (const HiddenPair& pair : options_.hidden.pairs) read.insert(pair.student);
-  const std::vector<std::int64_t> visits(read.begin(), read.end());
-  const std::vector<at::Tensor> streams =
-      forward(model_, batch, visits, [&](std::span<const std::int64_t> positions) {
-        return kept_sequences(options_.layer_dropout, options_.seed, model_.depth(), step.number, step.of,
-                              positions);
-      });
-  const auto stream_after = [&](std::int64_t visit) {
-    return streams[static_cast<std::size_t>(std::ranges::lower_bound(visits, visit) - visits.begin())];
-  };
+  std::set<std::int64_t> visits;
+  for (const ExitWeight& exit : step.exits) visits.insert(exit.visit);
+  for (const HiddenPair& pair : options_.hidden.pairs) visits.insert(pair.student);
+  const Streams streams = forward(model_, batch, visits, [&](std::span<const std::int64_t> positions) {
+    return kept_sequences(options_.layer_dropout, options_.seed, model_.depth(), step.number, step.of,
+                          positions);
+  });
+  StepLoss loss;
+  Roots roots;
+  learn_heads(step, batch, streams, teacher, roots, loss);
+  learn_hidden(step, streams, roots, loss);
+  roots.backward();
+  return loss;
+}
 
-  StepLoss result;
+/// The last visit's losses, and the other exits'.
+void StepRunner::learn_heads(const Step& step, const MicroBatch& batch, const Streams& streams,
+                             const TeacherLogits& teacher, Roots& roots, StepLoss& loss) {
   const auto learned = static_cast<double>(step.learned);
-  std::vector<at::Tensor> roots, gradients;
-  const auto learn = [&](const at::Tensor& root, const at::Tensor& gradient) {
-    if (!root.requires_grad()) return;  // nothing before it is trained
-    roots.push_back(root);
-    gradients.push_back(gradient);
-  };
-  const auto read_head = [&](const ExitWeight& exit, const at::Tensor& hidden, LossWeights weights,
-                             const TeacherLogits& target) {
+  const auto learn = [&](const ExitWeight& exit, const at::Tensor& hidden, LossWeights weights,
+                         const TeacherLogits& target) {
     weights.scale = static_cast<float>(exit.weight / learned);
     at::Tensor gradient;
     const LossSums sums = head_loss(hidden.detach(), model_.head(), batch.labels, weights, target, gradient);
-    learn(hidden, gradient);
-    const ExitLoss loss{exit.visit, exit.weight, sums.cross_entropy / learned, sums.divergence / learned};
-    result.total += loss.weight * (weights.cross_entropy * loss.ce + weights.divergence * loss.kl);
-    return loss;
+    roots.add(hidden, gradient);
+    const ExitLoss own{exit.visit, exit.weight, sums.cross_entropy / learned, sums.divergence / learned};
+    loss.total += own.weight * (weights.cross_entropy * own.ce + weights.divergence * own.kl);
+    return own;
   };
-
   LossWeights weights{.cross_entropy = static_cast<float>(options_.loss.cross_entropy),
                       .divergence = static_cast<float>(options_.loss.divergence),
                       .kind = options_.loss.kind,
                       .temperature = static_cast<float>(options_.loss.temperature),
                       .softcap = static_cast<float>(model_.config().logit_softcap)};
   const ExitWeight& last = step.exits.back();
-  const at::Tensor hidden = model_.final_norm(stream_after(last.visit));
-  const ExitLoss own = read_head(last, hidden, weights, teacher);
-  result.cross_entropy = own.ce;
-  result.divergence = own.kl;
+  const at::Tensor hidden = model_.final_norm(streams.after(last.visit));
+  const ExitLoss own = learn(last, hidden, weights, teacher);
+  loss.cross_entropy = own.ce;
+  loss.divergence = own.kl;
 
   weights.cross_entropy = static_cast<float>(options_.exits.cross_entropy);
   weights.divergence = static_cast<float>(options_.exits.divergence);
   const TeacherLogits self = head_logits(model_.head(), hidden.detach(), weights.softcap);
-  for (const ExitWeight& exit : step.exits) {
-    if (exit.visit == last.visit) continue;
-    result.exits.push_back(read_head(exit, model_.final_norm(stream_after(exit.visit)), weights, self));
+  for (const ExitWeight& exit : std::span(step.exits).first(step.exits.size() - 1)) {
+    loss.exits.push_back(learn(exit, model_.final_norm(streams.after(exit.visit)), weights, self));
   }
+}
 
-  const double share = 1 / (learned * static_cast<double>(options_.hidden.pairs.size()));
-  for (const HiddenPair& pair : options_.hidden.pairs) {
-    const at::Tensor stream = stream_after(pair.student);
-    const std::span<const float> target = teacher_->stream(pair.teacher);
+void StepRunner::learn_hidden(const Step& step, const Streams& streams, Roots& roots, StepLoss& loss) {
+  const HiddenLossOptions& options = options_.hidden;
+  const double share = 1 / static_cast<double>(step.learned * std::ssize(options.pairs));
+  for (const HiddenPair& pair : options.pairs) {
+    const at::Tensor& stream = streams.after(pair.student);
     at::Tensor gradient;
-    result.hidden += share * hidden_loss(stream.detach(), target, options_.hidden.weight * share, gradient);
-    learn(stream, gradient);
+    loss.hidden += share * hidden_loss(stream.detach(), teacher_->stream(pair.teacher),
+                                       options.weight * share, gradient);
+    roots.add(stream, gradient);
   }
-  result.total += options_.hidden.weight * result.hidden;
-  if (!roots.empty()) torch::autograd::backward(roots, gradients);
-  return result;
+  loss.total += options.weight * loss.hidden;
 }
 
 double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch) {
@@ -233,9 +255,9 @@ double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch) {
   for (std::int64_t done = 0; done < text.sequences(); done += micro_batch) {
     const MicroBatch batch(text, done, std::min(micro_batch, text.sequences() - done));
     if (batch.rows.empty()) continue;
-    const std::int64_t last = model.depth() - 1;
     const auto whole = [](std::span<const std::int64_t>) { return KeptSequences(); };
-    const at::Tensor hidden = model.final_norm(forward(model, batch, {&last, 1}, whole).front());
+    const at::Tensor hidden =
+        model.final_norm(forward(model, batch, {model.depth() - 1}, whole).rows.front());
     at::Tensor gradient;
     loss += head_loss(hidden, head, batch.labels, weights, {}, gradient).cross_entropy;
     learned += std::ssize(batch.rows);

@@ -21,6 +21,8 @@ struct StepLoss {
 };
 
 struct MicroBatch;
+struct Streams;
+class Roots;
 
 class StepRunner {
  public:
@@ -50,6 +52,9 @@ class StepRunner {
   /// A micro-batch's share of the step's means.
   StepLoss run(const Step& step, const MicroBatch& batch);
   TeacherLogits read_teacher(const MicroBatch& batch);
+  void learn_heads(const Step& step, const MicroBatch& batch, const Streams& streams,
+                   const TeacherLogits& teacher, Roots& roots, StepLoss& loss);
+  void learn_hidden(const Step& step, const Streams& streams, Roots& roots, StepLoss& loss);
 
   TrainModel& model_;
   Packing& packing_;

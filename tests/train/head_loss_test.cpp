@@ -1,6 +1,7 @@
 // The fused head and losses against torch's own log-softmax and autograd.
 #include "train/head_loss.h"
 
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 namespace fathom {
@@ -73,6 +74,21 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"SoftCap", {.cross_entropy = 1, .divergence = 1, .temperature = 2, .softcap = 5}},
                     Case{"Bfloat16", {.cross_entropy = 1, .divergence = 1}, 2e-2, at::kBFloat16}),
     [](const auto& instance) { return instance.param.name; });
+
+TEST(HeadLogits, AreTheHeadsInFloat32) {
+  const std::int64_t rows = 37, width = 24, vocab = 1'013, first = 5, count = 21;
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    at::manual_seed(4);
+    const at::Tensor hidden = at::randn({rows, width}).to(type), matrix = at::randn({vocab, width}).to(type);
+    const Parameter weight{.values = matrix, .gradient = {}};
+    Head head(&weight);
+    const at::NoGradGuard no_grad;
+    const at::Tensor found = at::empty({count, vocab});
+    head_logits(head, hidden, 6)(first, count, found.data_ptr<float>());
+    const at::Tensor z = at::linear(hidden.narrow(0, first, count).to(at::kFloat), matrix.to(at::kFloat));
+    EXPECT_LT(relative(found, (z / 6).tanh() * 6), 1e-5) << type;
+  }
+}
 
 }  // namespace
 }  // namespace fathom
