@@ -7,7 +7,6 @@
 
 #include "kernels/aligned.h"
 #include "kernels/multiply.h"
-#include "kernels/repack.h"
 #include "train/way_back.h"
 
 namespace fathom {
@@ -32,51 +31,85 @@ Destination destination(const at::Tensor& rows, bool accumulate) {
           .accumulate = accumulate};
 }
 
+at::Tensor float_values(const Parameter& weight) {
+  if (!weight.four_bit) return weight.values;
+  at::Tensor result = at::empty({weight.rows(), weight.four_bit->columns()}, at::kFloat);
+  weight.four_bit->decode(result.data_ptr<float>());
+  return result;
+}
+
 }  // namespace
 
 LinearGroup::LinearGroup(std::vector<const Parameter*> weights, std::vector<const Parameter*> biases)
     : weights_(std::move(weights)), biases_(std::move(biases)) {
-  for (const Parameter* weight : weights_) out_ += weight->values.size(0);
+  for (const Parameter* weight : weights_) out_ += weight->rows();
 }
 
 std::vector<at::Tensor> LinearGroup::values() const {
   std::vector<at::Tensor> result;
   for (const auto& parameters : {weights_, biases_}) {
     for (const Parameter* parameter : parameters) {
-      if (parameter != nullptr) result.push_back(parameter->values);
+      if (parameter != nullptr && !parameter->four_bit) result.push_back(parameter->values);
     }
   }
   return result;
+}
+
+/// Those in 4 bits are decoded into memory that all groups share, until the next call.
+std::vector<DenseMatrix> LinearGroup::dense_weights() const {
+  thread_local AlignedBuffer decoded;
+  std::int64_t size = 0, first = 0;
+  for (const Parameter* weight : weights_) size += weight->four_bit ? weight->elements() : 0;
+  decoded.reserve(static_cast<std::size_t>(2 * size));
+  std::vector<DenseMatrix> result;
+  for (const Parameter* weight : weights_) {
+    if (!weight->four_bit) {
+      result.push_back(dense(weight->values));
+      continue;
+    }
+    std::uint16_t* to = decoded.as<std::uint16_t>() + first;
+    weight->four_bit->decode(to);
+    const std::int64_t columns = weight->four_bit->columns();
+    result.push_back({Compute::bf16, to, weight->rows(), columns, columns});
+    first += weight->elements();
+  }
+  return result;
+}
+
+/// The group's own, packed anew where the weights have changed; of weights in 4 bits one that all groups
+/// share, packed for each product.
+const PackedMatrix& LinearGroup::packed(Packed& own,
+                                        void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const {
+  thread_local PackedMatrix shared;
+  if (weights_.front()->four_bit) {
+    pack(dense_weights(), shared);
+    return shared;
+  }
+  if (const std::int64_t updates = weights_.front()->updates; own.updates != updates) {
+    pack(dense_weights(), own.matrix);
+    own.updates = updates;
+  }
+  return own.matrix;
 }
 
 at::Tensor LinearGroup::forward(const at::Tensor& x, const at::Tensor& sum) const {
   const at::NoGradGuard no_grad;
   const bool adds = sum.defined();
   at::Tensor y = adds ? sum.clone() : at::empty({x.size(0), out_}, x.options());
-  std::vector<DenseMatrix> parts;
   std::int64_t first = 0;
-  const bool halves = x.scalar_type() == at::kBFloat16;
-  for (std::size_t i = 0; i < weights_.size(); ++i) {
-    const at::Tensor& weight = weights_[i]->values;
-    if (halves) {
-      parts.push_back(dense(weight));
-    } else {
-      at::Tensor own = y.narrow(1, first, weight.size(0));
+  if (x.scalar_type() == at::kBFloat16) {
+    multiply(packed(ahead_, pack_rows), x.size(0), half_rows(x), destination(y, adds));
+  } else {
+    for (const Parameter* weight : weights_) {
+      at::Tensor own = y.narrow(1, first, weight->rows());
       if (!adds) own.zero_();
-      own.addmm_(x, weight.t());
+      own.addmm_(x, float_values(*weight).t());
+      first += weight->rows();
     }
-    first += weight.size(0);
-  }
-  if (halves) {
-    if (const std::int64_t updates = weights_.front()->updates; ahead_.updates != updates) {
-      pack_rows(parts, ahead_.matrix);
-      ahead_.updates = updates;
-    }
-    multiply(ahead_.matrix, x.size(0), half_rows(x), destination(y, adds));
   }
   first = 0;
   for (std::size_t i = 0; i < weights_.size(); ++i) {
-    const std::int64_t count = weights_[i]->values.size(0);
+    const std::int64_t count = weights_[i]->rows();
     if (biases_[i] != nullptr) y.narrow(1, first, count).add_(biases_[i]->values);
     first += count;
   }
@@ -91,20 +124,13 @@ at::Tensor LinearGroup::backward(const at::Tensor& x, const at::Tensor& gradient
     at::Tensor dx = at::zeros_like(x);
     std::int64_t first = 0;
     for (const Parameter* weight : weights_) {
-      const std::int64_t count = weight->values.size(0);
-      dx.addmm_(dy.narrow(1, first, count), weight->values);
-      first += count;
+      dx.addmm_(dy.narrow(1, first, weight->rows()), float_values(*weight));
+      first += weight->rows();
     }
     return dx;
   }
-  if (const std::int64_t updates = weights_.front()->updates; back_.updates != updates) {
-    std::vector<DenseMatrix> parts;
-    for (const Parameter* weight : weights_) parts.push_back(dense(weight->values));
-    pack_columns(parts, back_.matrix);
-    back_.updates = updates;
-  }
   at::Tensor dx = at::empty_like(x);
-  multiply(back_.matrix, x.size(0), half_rows(dy), destination(dx, false));
+  multiply(packed(back_, pack_columns), x.size(0), half_rows(dy), destination(dx, false));
   return dx;
 }
 
@@ -113,7 +139,7 @@ void LinearGroup::add_gradients(const at::Tensor& x, const at::Tensor& dy) const
   bool packed = false;
   std::int64_t first = 0;
   for (std::size_t i = 0; i < weights_.size(); ++i) {
-    const std::int64_t count = weights_[i]->values.size(0);
+    const std::int64_t count = weights_[i]->rows();
     const at::Tensor own = dy.narrow(1, first, count);
     at::Tensor total = weights_[i]->gradient;
     if (total.defined() && x.scalar_type() == at::kBFloat16) {

@@ -87,22 +87,6 @@ class RemovedUnlessRenamed {
   fs::path path_;
 };
 
-/// Names of what differs, for the message.
-std::string differences(const Json& found, const Json& expected, const std::string& prefix = "") {
-  std::string result;
-  for (const auto& [key, value] : expected.items()) {
-    const Json other = found.is_object() && found.contains(key) ? found[key] : Json();
-    if (other == value) continue;
-    if (value.is_object()) {
-      result += differences(other, value, prefix + key + ".");
-    } else {
-      result += fmt::format("{}{}{} (was {}, is {})", result.empty() ? "" : ", ", prefix, key, other.dump(),
-                            value.dump());
-    }
-  }
-  return result;
-}
-
 }  // namespace
 
 fs::path beside(const fs::path& directory, const std::string& ending) {
