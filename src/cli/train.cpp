@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "cli/config_file.h"
 #include "cli/train_options.h"
+#include "cli/train_presets.h"
 #include "cli/train_text.h"
 #include "cli/verbs.h"
 #include "runtime/engine.h"
@@ -53,6 +54,10 @@ void report(const TrainVerb& verb, const TrainEstimate& found) {
              format_bytes(found.peak_bytes), format_bytes(found.weight_bytes),
              format_bytes(found.optimiser_bytes), format_bytes(found.teacher_bytes), found.step_seconds,
              format_duration(seconds), format_bytes(found.checkpoint_bytes));
+  if (found.teacher_cache_bytes > 0) {
+    fmt::print(figures_to(verb), "cache   {} for the teacher's likeliest tokens, if none comes twice\n",
+               format_bytes(found.teacher_cache_bytes));
+  }
   emit_json(verb.common, {{"parameters", found.parameters},
                           {"trained", found.trained},
                           {"steps", found.steps},
@@ -60,6 +65,7 @@ void report(const TrainVerb& verb, const TrainEstimate& found) {
                           {"weight_bytes", found.weight_bytes},
                           {"optimiser_bytes", found.optimiser_bytes},
                           {"teacher_bytes", found.teacher_bytes},
+                          {"teacher_cache_bytes", found.teacher_cache_bytes},
                           {"peak_bytes", found.peak_bytes},
                           {"checkpoint_bytes", found.checkpoint_bytes},
                           {"step_seconds", found.step_seconds},
@@ -79,10 +85,12 @@ Json continued(const TrainVerb& verb, const Tokenizer& tokenizer, const Checkpoi
   return samples;
 }
 
-/// The options of the run in --resume's folder, or those of --config. False when that run has ended.
+/// The options of the run in --resume's folder, or those of --config and then of --preset. False when that
+/// run has ended.
 bool complete(CLI::App& app, TrainVerb& verb) {
   if (verb.resume.empty()) {
     if (!verb.config.empty()) read_config(app, verb.config);
+    if (!verb.preset.empty()) read_settings(app, train_preset(verb.preset), "--preset " + verb.preset);
     return true;
   }
   if (!verb.config.empty()) fail_usage("--resume has the run's own configuration: leave --config out");
@@ -101,7 +109,8 @@ void begin(CLI::App& app, const TrainVerb& verb, const fs::path& work) {
          work.string(), work.string());
   }
   fs::create_directories(checkpoints);  // before run.toml: a run without them is one that has ended
-  for (const char* name : {"MODEL", "--text", "--eval-text", "--out"}) make_absolute(*app.get_option(name));
+  for (const char* name : {"MODEL", "--text", "--eval-text", "--teacher-cache", "--out"})
+    make_absolute(*app.get_option(name));
   if (verb.teacher != "self") make_absolute(*app.get_option("--teacher"));
   write_file(work / "run.toml", written_config(app));
 }

@@ -22,7 +22,7 @@ struct TrainVerb {
   std::string field;
   std::int64_t samples = 100'000;
 
-  std::string trainable = "all";
+  std::string preset, trainable = "all", base = "full";
   std::vector<std::string> targets = {"gate", "up", "down"};
   bool keep_adapters = false;
   std::optional<std::int64_t> tokens;

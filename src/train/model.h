@@ -22,6 +22,8 @@ class TrainModel {
     bool bf16 = false;                     ///< compute type; float32 otherwise
     Trainable trainable = Trainable::all;  ///< `lora` is `adapters` here: with_lora has added them
     double adapter_scale = 1;              ///< multiplies every pair's output (LoRA's alpha / rank)
+    FrozenType frozen = FrozenType::full;  ///< of layers' matrices that are not trained
+    bool gradient_checkpointing = false;   ///< TrainOptions
   };
 
   TrainModel(const Checkpoint& checkpoint, const Options& options);
@@ -50,12 +52,14 @@ class TrainModel {
     const Parameter* attention_norm = nullptr;  ///< after attention (sandwich)
     const Parameter *ffn_norm = nullptr, *ffn_out_norm = nullptr;
     std::int64_t type = 0;
+    bool trains = false;  ///< holds something that is trained
   };
   struct Angles {
     at::Tensor cosines, sines;
   };
 
-  const Parameter* parameter(const Checkpoint& checkpoint, const std::string& name);
+  const Parameter* parameter(const Checkpoint& checkpoint, const std::string& name,
+                             FrozenType frozen = FrozenType::full);
   /// The group of these layers, made at its first use: a layer that is visited again is packed once.
   const LinearGroup* group(const std::string& name, std::vector<const Parameter*> weights,
                            std::vector<const Parameter*> biases);
@@ -72,6 +76,8 @@ class TrainModel {
   at::Tensor norm_heads(const Block& block, const at::Tensor& qkv) const;
   at::Tensor attention(const Block& block, const at::Tensor& h) const;
   at::Tensor feed_forward(const Block& block, const at::Tensor& h) const;
+  at::Tensor visit(const Block& block, const at::Tensor& h) const;
+  at::Tensor checkpointed_visit(const Block& block, at::Tensor h);
   void make_angles(std::int64_t positions);
 
   ModelConfig config_;

@@ -21,6 +21,18 @@ const char* name(Trainable trainable) {
   return "lora";
 }
 
+const char* name(FrozenType type) {
+  switch (type) {
+    case FrozenType::full:
+      return "full";
+    case FrozenType::nf4:
+      return "nf4";
+    case FrozenType::int4:
+      break;
+  }
+  return "int4";
+}
+
 const char* name(BadStep action) {
   switch (action) {
     case BadStep::note:
@@ -43,6 +55,7 @@ Json to_json(const TrainOptions& options) {
   Json targets = Json::array();
   for (const Linear linear : options.lora.targets) targets.push_back(linear_name(linear));
   return {{"train", name(options.trainable)},
+          {"base", name(options.frozen)},
           {"lora_targets", targets},
           {"lora_rank", options.lora.rank},
           {"lora_alpha", options.lora.alpha},
@@ -50,6 +63,7 @@ Json to_json(const TrainOptions& options) {
           {"ce_weight", options.loss.cross_entropy},
           {"distil_weight", options.loss.divergence},
           {"temperature", options.loss.temperature},
+          {"teacher_top_k", options.teacher_cache.folder.empty() ? 0 : options.teacher_cache.top_k},
           {"tokens", options.tokens},
           {"tokens_per_step", options.tokens_per_step},
           {"context", options.context},
@@ -62,6 +76,7 @@ Json to_json(const TrainOptions& options) {
           {"epsilon", options.optimiser.epsilon},
           {"weight_decay", options.optimiser.weight_decay},
           {"clip", options.optimiser.clip},
+          {"gradient_checkpointing", options.gradient_checkpointing},
           {"bf16", options.bf16},
           {"seed", options.seed},
           {"bos", options.bos},
@@ -87,6 +102,10 @@ void check_options(const TrainOptions& options) {
   check("distil_weight", options.loss.divergence, 0, 1e6);
   check("ce_weight + distil_weight", options.loss.cross_entropy + options.loss.divergence, 1e-9, 2e6);
   check("temperature", options.loss.temperature, 0.01, 100);
+  check("teacher_top_k", static_cast<double>(options.teacher_cache.top_k), 1, 1e6);
+  if (!options.teacher_cache.folder.empty() && options.loss.divergence == 0) {
+    fail_usage("a teacher's cache without distillation: name a --teacher, or leave --teacher-cache out");
+  }
   check("tokens", static_cast<double>(options.tokens), 1, 1e15);
   check("tokens_per_step", static_cast<double>(options.tokens_per_step), 1, 1e9);
   check("context", static_cast<double>(options.context), 2, 1 << 20);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "corpus/packing.h"
 #include "train/adamw.h"
@@ -29,6 +30,8 @@ struct Session {
 
   /// The model as it is now, as the run would leave it.
   Checkpoint trained() const;
+  /// Of the teacher's likeliest tokens.
+  TopForm top_form() const;
   /// Steps for the tokens asked for.
   std::int64_t steps() const { return (options.tokens + runner.tokens() - 1) / runner.tokens(); }
 
@@ -39,8 +42,12 @@ struct Session {
   TrainModel model;
   AdamW optimiser;
   std::optional<Teacher> teacher;
+  std::optional<CachedTeacher> cached_teacher;  ///< in the place of `teacher`
   StepRunner runner;
 };
+
+/// Of plan and tensors.
+std::string digest(const Checkpoint& checkpoint);
 
 /// How the text is packed for these options.
 PackingOptions packing_options(const Checkpoint& student, const TrainOptions& options);

@@ -65,10 +65,11 @@ struct MicroBatch {
 };
 
 StepRunner::StepRunner(TrainModel& model, Packing& packing, std::optional<Teacher>& teacher,
-                       const TrainOptions& options)
+                       std::optional<CachedTeacher>& cached_teacher, const TrainOptions& options)
     : model_(model),
       packing_(packing),
       teacher_(teacher),
+      cached_teacher_(cached_teacher),
       options_(options),
       sequences_(std::max<std::int64_t>(1, options.tokens_per_step / options.context)) {}
 
@@ -112,7 +113,10 @@ StepLoss StepRunner::run(std::int64_t first, std::int64_t sequences) {
 
 LossSums StepRunner::run(const MicroBatch& batch, std::int64_t learned) {
   TeacherLogits teacher_logits;
-  if (options_.loss.divergence > 0) {
+  TopTokens top;
+  if (cached_teacher_) {
+    top = cached_teacher_->top(batch.sequences);
+  } else if (options_.loss.divergence > 0) {
     teacher_->read(batch.sequences);
     teacher_logits = [this](std::int64_t first, std::int64_t rows, float* logits) {
       teacher_->logits(first, rows, logits);
@@ -125,8 +129,13 @@ LossSums StepRunner::run(const MicroBatch& batch, std::int64_t learned) {
                             .scale = 1 / static_cast<float>(learned)};
   const at::Tensor hidden = select(forward(model_, batch.sequences), batch.rows);
   at::Tensor gradient;
-  const LossSums sums =
-      head_loss(hidden.detach(), model_.head(), batch.labels, weights, teacher_logits, gradient);
+  const auto top_loss = [&](std::int64_t first, const at::Tensor& logits) {
+    return top_k_loss(logits.size(0), logits.size(1), weights, rows_of(logits), logits.stride(0), top, first,
+                      std::span(batch.labels).subspan(static_cast<std::size_t>(first)));
+  };
+  const LossSums sums = cached_teacher_ ? head_loss(hidden.detach(), model_.head(), top_loss, gradient)
+                                        : head_loss(hidden.detach(), model_.head(), batch.labels, weights,
+                                                    teacher_logits, gradient);
   hidden.backward(gradient);
   return sums;
 }

@@ -9,6 +9,7 @@
 #include "train/model.h"
 #include "train/row_kernels.h"
 #include "train/teacher.h"
+#include "train/teacher_cache.h"
 #include "train/train.h"
 
 namespace fathom {
@@ -23,9 +24,9 @@ struct MicroBatch;
 
 class StepRunner {
  public:
-  /// They must outlive it.
+  /// They must outlive it. For a divergence one of the teachers must be there at the first step.
   StepRunner(TrainModel& model, Packing& packing, std::optional<Teacher>& teacher,
-             const TrainOptions& options);
+             std::optional<CachedTeacher>& cached_teacher, const TrainOptions& options);
 
   std::int64_t tokens() const { return sequences_ * options_.context; }  ///< a step's
 
@@ -44,6 +45,7 @@ class StepRunner {
   TrainModel& model_;
   Packing& packing_;
   std::optional<Teacher>& teacher_;
+  std::optional<CachedTeacher>& cached_teacher_;
   const TrainOptions& options_;
   std::int64_t sequences_;  ///< a step's
 };

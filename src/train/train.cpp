@@ -8,7 +8,6 @@
 #include <optional>
 
 #include "base/error.h"
-#include "base/fingerprint.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "train/guard.h"
@@ -25,22 +24,13 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-std::string digest(const Checkpoint& checkpoint) {
-  Fingerprint result;
-  result.add(to_json(checkpoint.plan).dump());
-  for (const auto& [name, tensor] : checkpoint.tensors) {
-    result.add(name);
-    result.add(to_string(tensor.shape));
-    result.add(tensor.data);
-  }
-  return result.hex();
-}
-
 /// What makes a run this run: when to stop for time, how often to save and to evaluate, and what to do about
 /// bad steps may change.
 Json identity(const Session& session, const Checkpoint* teacher) {
   Json chosen = to_json(session.options);
-  for (const char* key : {"checkpoint_every", "max_minutes", "guard", "evaluate_every"}) chosen.erase(key);
+  for (const char* key :
+       {"checkpoint_every", "max_minutes", "guard", "evaluate_every", "gradient_checkpointing"})
+    chosen.erase(key);
   return {{"options", chosen},
           {"student", digest(session.start)},
           {"text", session.packing.digest()},

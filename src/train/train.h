@@ -21,6 +21,13 @@ enum class Trainable {
         ///< where the plan is plain and `merge` is set, kept as adapters otherwise
 };
 
+/// How weights that are not trained are held, where they are matrices of the layers.
+enum class FrozenType {
+  full,  ///< in the type that products compute in
+  nf4,   ///< 4-bit NormalFloat with double quantisation: QLoRA (train/four_bit.h)
+  int4   ///< 4-bit integers in groups of 32
+};
+
 /// What happens at a step whose loss or gradient is no number, or whose loss is a spike.
 enum class BadStep {
   note,  ///< said on standard error, trained on (not for what is no number)
@@ -48,6 +55,13 @@ struct LossOptions {
   double temperature = 1;    ///< of the divergence
 };
 
+/// The teacher's most probable tokens, kept from one epoch and run to the next (train/teacher_cache.h). The
+/// divergence is then that over these and one event for all others (train/top_k.h).
+struct TeacherCacheOptions {
+  std::filesystem::path folder;  ///< empty: none
+  std::int64_t top_k = 64;       ///< at most the vocabulary
+};
+
 /// AdamW and its schedule.
 struct OptimiserOptions {
   double learning_rate = 3e-4, min_learning_rate = 0;
@@ -58,14 +72,19 @@ struct OptimiserOptions {
 
 struct TrainOptions {
   Trainable trainable = Trainable::all;
+  FrozenType frozen = FrozenType::full;
   LoraOptions lora;
   LossOptions loss;
+  TeacherCacheOptions teacher_cache;
   OptimiserOptions optimiser;
 
   std::int64_t tokens = 100'000;         ///< the whole run
   std::int64_t tokens_per_step = 2'048;  ///< rounded to whole sequences
   std::int64_t context = 512;
   std::int64_t micro_batch = 4;  ///< sequences a forward pass; gradients accumulate up to tokens_per_step
+  /// A visit of the plan keeps its input only and is computed again in the way back: the same values and
+  /// gradients to the last bit, with less memory and a third more work (Chen et al. 2016, arXiv 1604.06174).
+  bool gradient_checkpointing = false;
   bool bf16 = true;  ///< compute type of products; float32 master weights and optimiser either way
   std::uint64_t seed = 0;
   Token bos = -1;  ///< put before every sequence, for models that want one before any text (Gemma); -1: none
@@ -124,8 +143,9 @@ struct TrainEstimate {
   std::int64_t weight_bytes = 0;     ///< of the model: what it computes with, and float32 masters
   std::int64_t optimiser_bytes = 0;  ///< gradients and both moments
   std::int64_t teacher_bytes = 0;
-  std::int64_t peak_bytes = 0;        ///< of this process over a micro-batch, all of the above included
-  std::int64_t checkpoint_bytes = 0;  ///< of one on the disk; two are kept
+  std::int64_t teacher_cache_bytes = 0;  ///< on the disk, if no token of the run comes twice
+  std::int64_t peak_bytes = 0;           ///< of this process over a micro-batch, all of the above included
+  std::int64_t checkpoint_bytes = 0;     ///< of one on the disk; two are kept
   double step_seconds = 0;
 };
 
