@@ -20,7 +20,8 @@ std::int64_t peak_memory() {
 
 TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& options) {
   using Clock = std::chrono::steady_clock;
-  Session session(inputs, options);
+  const Ranks alone;
+  Session session(inputs, options, alone);
   TrainEstimate result{.steps = session.steps(), .tokens = session.steps() * session.runner.tokens()};
   for (const auto& [name, parameter] : session.model.parameters()) {
     const std::int64_t count = parameter.values.numel();

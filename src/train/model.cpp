@@ -181,10 +181,22 @@ void TrainModel::make_angles(std::int64_t positions) {
   }
 }
 
+/// The gradient of what visit `visit` reads is there once those of all that was computed from it are.
+void TrainModel::watch(const at::Tensor& h, std::size_t visit) {
+  if (!on_complete_ || !h.requires_grad()) return;
+  on_the_way_.resize(blocks_.size());
+  ++on_the_way_[visit];
+  h.register_hook([this, visit](const at::Tensor&) {
+    if (--on_the_way_[visit] == 0) on_complete_(static_cast<std::int64_t>(visit));
+  });
+}
+
 at::Tensor TrainModel::forward(const at::Tensor& ids) {
   make_angles(ids.size(1));
   at::Tensor h = embed(ids.reshape(-1), *embedding_, config_.embedding_scale);
-  for (const Block& block : blocks_) {
+  for (std::size_t visit = 0; visit < blocks_.size(); ++visit) {
+    const Block& block = blocks_[visit];
+    watch(h, visit);
     h = attention(block, h);
     h = feed_forward(block, h);
   }

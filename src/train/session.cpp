@@ -59,14 +59,20 @@ KeptMemory::~KeptMemory() {
   malloc_trim(0);
 }
 
-Session::Session(const TrainInputs& inputs, const TrainOptions& train_options)
+Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, const Ranks& ranks)
     : options(train_options),
       start(checked_start(inputs, options)),
       packing(inputs.text, packing_options(inputs.student, options)),
       model(start,
             {.bf16 = options.bf16, .trainable = options.trainable, .adapter_scale = adapter_scale(options)}),
-      optimiser(model.parameters(), options.optimiser),
-      runner(model, packing, teacher, options) {
+      buckets(model.parameters(), start.plan, ranks, options.shard_optimiser),
+      optimiser(model.parameters(), options.optimiser, buckets),
+      runner(model, packing, teacher, buckets, ranks, options) {
+  if (ranks.count() > runner.sequences()) {
+    fail_usage("a step is {} sequences of {} tokens, too few for {} ranks: raise --batch-tokens",
+               runner.sequences(), options.context, ranks.count());
+  }
+  if (ranks.count() > 1) model.on_complete([this](std::int64_t visit) { buckets.complete(visit); });
   if (options.loss.divergence > 0) teacher.emplace(*inputs.teacher, options.context, options.bf16);
 }
 

@@ -5,7 +5,9 @@
 
 #include "corpus/packing.h"
 #include "train/adamw.h"
+#include "train/buckets.h"
 #include "train/model.h"
+#include "train/ranks.h"
 #include "train/step_runner.h"
 #include "train/teacher.h"
 #include "train/train.h"
@@ -24,8 +26,8 @@ class KeptMemory {
 };
 
 struct Session {
-  /// Throws Error or UsageError for what does not fit together. Both must outlive it.
-  Session(const TrainInputs& inputs, const TrainOptions& train_options);
+  /// Throws Error or UsageError for what does not fit together. All must outlive it.
+  Session(const TrainInputs& inputs, const TrainOptions& train_options, const Ranks& ranks);
 
   /// The model as it is now, as the run would leave it.
   Checkpoint trained() const;
@@ -37,6 +39,7 @@ struct Session {
   Checkpoint start;  ///< the student, with new adapters for LoRA
   Packing packing;
   TrainModel model;
+  Buckets buckets;
   AdamW optimiser;
   std::optional<Teacher> teacher;
   StepRunner runner;
