@@ -1,6 +1,7 @@
 #include "train/ranks.h"
 
 #include <ATen/ATen.h>
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
@@ -101,7 +102,7 @@ struct Ranks::Group {
         timeout(limit),
         store(met(launch, timeout)),
         heart(board(store->clone()), launch.rank, launch.ranks,
-              std::clamp(timeout / 5, milliseconds(50), milliseconds(1000))) {
+              std::clamp(timeout / 10, milliseconds(50), milliseconds(1000))) {
     auto options = c10d::ProcessGroupGloo::Options::create(timeout);
     options->devices.push_back(device(launch));
     try {
@@ -158,7 +159,7 @@ struct Ranks::Group {
       if (waited > most + 1) fail_lost("rank 0 is", what);
     }
     if (work.isSuccess()) return;
-    heart.wait_rounds(4);  // who does not live any more has been silent for some of them
+    heart.wait_rounds(3);  // who does not live any more is silent in the last two
     fail_silent(2, what);
   }
 
@@ -176,6 +177,7 @@ Ranks::Ranks() = default;
 
 Ranks::Ranks(const Launch& launch, double timeout) : launch_(launch) {
   if (launch.ranks == 1) return;
+  FLAGS_caffe2_log_level = c10::GLOG_FATAL;  // c10d says with a stack trace what RankLost says in a line
   group_ = std::make_unique<Group>(launch, milliseconds(static_cast<std::int64_t>(timeout * 1000)));
 }
 
