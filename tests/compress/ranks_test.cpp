@@ -130,11 +130,10 @@ TEST(RanksVerb, TheCurveIsTheSameOnAnyNumberOfRanks) {
   const Folder folder;
   // Tied layers with adapters, whose gradients come from several visits.
   const std::string tied = (folder / "tied").string();
-  ASSERT_EQ(
-      run_program("recur " + test::model + " --threads 1 --loops 3 --rank 2 --rounds 1 --context 32 --text " +
-                  folder.text() + " --out " + tied)
-          .code,
-      0);
+  ASSERT_EQ(run_program("recur " + test::model +
+                        " --threads 1 --loops 3 --share cycle --init average --rank 2 --out " + tied)
+                .code,
+            0);
   const std::string more = "--eval-every 3 --eval-text " + folder.text();
   for (const int ranks : {1, 2, 4}) {
     Processes all(arguments(folder, tied, "on" + std::to_string(ranks), 6, more), ranks);
