@@ -1,13 +1,12 @@
 // `fathom train` as several processes on one machine.
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/socket.h>
 
 #include <cmath>
 #include <sstream>
 
 #include "base/file.h"
+#include "free_port.h"
 #include "training.h"
 
 namespace fathom {
@@ -15,21 +14,10 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::Folder;
+using test::free_port;
 using test::run_program;
 using testing::AllOf;
 using testing::HasSubstr;
-
-int free_port() {
-  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  auto* any = reinterpret_cast<sockaddr*>(&address);
-  const bool bound = ::bind(socket, any, size) == 0 && ::getsockname(socket, any, &size) == 0;
-  ::close(socket);
-  return bound ? ::ntohs(address.sin_port) : 0;
-}
 
 /// The program as several ranks, each started as a shell loop would.
 class Processes {
