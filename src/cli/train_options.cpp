@@ -107,6 +107,15 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
       ->capture_default_str();
 }
 
+void add_ranks(CLI::App& app, TrainVerb& verb) {
+  app.add_flag("--shard-optimiser", verb.training.shard_optimiser,
+               "Several processes share the optimiser's moments out (ZeRO 1)");
+  app.add_option("--rank-timeout", verb.rank_timeout,
+                 "Seconds without a sign of life after which a process is lost")
+      ->check(CLI::Range(0.5, 86'400.0))
+      ->capture_default_str();
+}
+
 }  // namespace
 
 void add_train_options(CLI::App& app, TrainVerb& verb) {
@@ -117,6 +126,7 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
   add_data(app, verb);
   add_model(app, verb);
   add_steps(app, verb);
+  add_ranks(app, verb);
   app.add_option("--config", verb.config, "Options from a TOML file; the command line goes before it")
       ->type_name("FILE")
       ->configurable(false);

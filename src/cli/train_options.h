@@ -34,6 +34,7 @@ struct TrainVerb {
   std::int64_t held_out_tokens = 16'384, prompt_tokens = 48;
 
   std::string config, resume;
+  double rank_timeout = 300;
   bool print_config = false, dry_run = false, overwrite = false;
   TrainOptions training;
 };

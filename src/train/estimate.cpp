@@ -22,7 +22,8 @@ TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& o
   using Clock = std::chrono::steady_clock;
   TrainOptions uncached = options;
   uncached.teacher_cache.folder.clear();  // which a look leaves alone
-  Session session(inputs, uncached);
+  const Ranks alone;
+  Session session(inputs, uncached, alone);
   TrainEstimate result{.steps = session.steps(), .tokens = session.steps() * session.runner.tokens()};
   for (const auto& [name, parameter] : session.model.parameters()) {
     const std::int64_t count = parameter.elements();

@@ -218,12 +218,23 @@ void TrainModel::make_angles(std::int64_t positions) {
   }
 }
 
+/// The gradient of what visit `visit` reads is there once those of all that was computed from it are.
+void TrainModel::watch(const at::Tensor& h, std::size_t visit) {
+  if (!on_complete_ || !h.requires_grad()) return;
+  on_the_way_.resize(blocks_.size());
+  ++on_the_way_[visit];
+  h.register_hook([this, visit](const at::Tensor&) {
+    if (--on_the_way_[visit] == 0) on_complete_(static_cast<std::int64_t>(visit));
+  });
+}
+
 at::Tensor TrainModel::forward(const at::Tensor& ids) {
   make_angles(ids.size(1));
   at::Tensor h = embed(ids.reshape(-1), *embedding_, config_.embedding_scale);
   const bool checkpoints = options_.gradient_checkpointing && at::GradMode::is_enabled();
-  for (const Block& block : blocks_) {
-    h = checkpoints ? checkpointed_visit(block, h) : visit(block, h);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    watch(h, i);
+    h = checkpoints ? checkpointed_visit(blocks_[i], h) : visit(blocks_[i], h);
   }
   return norm(*final_norm_, h);
 }

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -33,6 +34,9 @@ class TrainModel {
 
   const ModelConfig& config() const { return config_; }
   Head& head() { return head_; }
+  /// In each backward pass, called with v as soon as the gradients of visit v and of all after it are
+  /// complete (not for visits that need none).
+  void on_complete(std::function<void(std::int64_t visit)> call) { on_complete_ = std::move(call); }
   /// By canonical name.
   std::map<std::string, Parameter>& parameters() { return parameters_; }
 
@@ -79,6 +83,7 @@ class TrainModel {
   at::Tensor visit(const Block& block, const at::Tensor& h) const;
   at::Tensor checkpointed_visit(const Block& block, at::Tensor h);
   void make_angles(std::int64_t positions);
+  void watch(const at::Tensor& h, std::size_t visit);
 
   ModelConfig config_;
   Options options_;
@@ -88,7 +93,9 @@ class TrainModel {
   const Parameter *embedding_ = nullptr, *final_norm_ = nullptr;
   Head head_;
   std::vector<Block> blocks_;
-  std::vector<Angles> angles_;  ///< by attention type, for `positions_` positions
+  std::function<void(std::int64_t)> on_complete_;
+  std::vector<int> on_the_way_;  ///< by visit: forward passes whose backward has not come through it yet
+  std::vector<Angles> angles_;   ///< by attention type, for `positions_` positions
   std::int64_t positions_ = 0;
 };
 

@@ -162,7 +162,6 @@ bool RunFolder::resume(
         }
         restore(tensors, found, tensor_file.string());
         state = found;
-        cut_back(found.step);
         return true;
       }
     } catch (const Error& error) {

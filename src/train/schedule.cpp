@@ -87,7 +87,8 @@ Json to_json(const TrainOptions& options) {
             {"spike_deviations", options.guard.spike_deviations}}},
           {"evaluate_every", options.evaluate_every},
           {"checkpoint_every", options.checkpoint_every},
-          {"max_minutes", options.max_minutes}};
+          {"max_minutes", options.max_minutes},
+          {"shard_optimiser", options.shard_optimiser}};
 }
 
 void check_options(const TrainOptions& options) {

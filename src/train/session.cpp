@@ -92,7 +92,7 @@ KeptMemory::~KeptMemory() {
   malloc_trim(0);
 }
 
-Session::Session(const TrainInputs& inputs, const TrainOptions& train_options)
+Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, const Ranks& ranks)
     : options(train_options),
       start(checked_start(inputs, options)),
       packing(inputs.text, packing_options(inputs.student, options)),
@@ -101,8 +101,14 @@ Session::Session(const TrainInputs& inputs, const TrainOptions& train_options)
                     .adapter_scale = adapter_scale(options),
                     .frozen = options.frozen,
                     .gradient_checkpointing = options.gradient_checkpointing}),
-      optimiser(model.parameters(), options.optimiser),
-      runner(model, packing, teacher, cached_teacher, options) {
+      buckets(model.parameters(), start.plan, ranks, options.shard_optimiser),
+      optimiser(model.parameters(), options.optimiser, buckets),
+      runner(model, packing, teacher, cached_teacher, buckets, ranks, options) {
+  if (ranks.count() > runner.sequences()) {
+    fail_usage("a step is {} sequences of {} tokens, too few for {} ranks: raise --batch-tokens",
+               runner.sequences(), options.context, ranks.count());
+  }
+  if (ranks.count() > 1) model.on_complete([this](std::int64_t visit) { buckets.complete(visit); });
   if (!options.teacher_cache.folder.empty()) {
     cached_teacher.emplace(*inputs.teacher, options.bf16, static_cast<float>(options.loss.temperature),
                            top_form(), opened_cache(*inputs.teacher, *this));

@@ -6,7 +6,9 @@
 
 #include "corpus/packing.h"
 #include "train/adamw.h"
+#include "train/buckets.h"
 #include "train/model.h"
+#include "train/ranks.h"
 #include "train/step_runner.h"
 #include "train/teacher.h"
 #include "train/train.h"
@@ -25,8 +27,8 @@ class KeptMemory {
 };
 
 struct Session {
-  /// Throws Error or UsageError for what does not fit together. Both must outlive it.
-  Session(const TrainInputs& inputs, const TrainOptions& train_options);
+  /// Throws Error or UsageError for what does not fit together. All must outlive it.
+  Session(const TrainInputs& inputs, const TrainOptions& train_options, const Ranks& ranks);
 
   /// The model as it is now, as the run would leave it.
   Checkpoint trained() const;
@@ -40,6 +42,7 @@ struct Session {
   Checkpoint start;  ///< the student, with new adapters for LoRA
   Packing packing;
   TrainModel model;
+  Buckets buckets;
   AdamW optimiser;
   std::optional<Teacher> teacher;
   std::optional<CachedTeacher> cached_teacher;  ///< in the place of `teacher`

@@ -42,6 +42,12 @@ at::Tensor select(const at::Tensor& hidden, const std::vector<std::int64_t>& row
   return hidden.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(rows), at::kLong));
 }
 
+/// This rank's part of `count` sequences.
+RowRange part_of(std::int64_t count, const Ranks& ranks) {
+  const std::int64_t first = count * ranks.rank() / ranks.count();
+  return {first, count * (ranks.rank() + 1) / ranks.count() - first};
+}
+
 }  // namespace
 
 struct MicroBatch {
@@ -65,15 +71,21 @@ struct MicroBatch {
 };
 
 StepRunner::StepRunner(TrainModel& model, Packing& packing, std::optional<Teacher>& teacher,
-                       std::optional<CachedTeacher>& cached_teacher, const TrainOptions& options)
+                       std::optional<CachedTeacher>& cached_teacher, Buckets& buckets, const Ranks& ranks,
+                       const TrainOptions& options)
     : model_(model),
       packing_(packing),
       teacher_(teacher),
       cached_teacher_(cached_teacher),
+      buckets_(buckets),
+      ranks_(ranks),
       options_(options),
       sequences_(std::max<std::int64_t>(1, options.tokens_per_step / options.context)) {}
 
-StepLoss StepRunner::run(std::int64_t step) { return run(step * sequences_, sequences_); }
+StepLoss StepRunner::run(std::int64_t step) {
+  const RowRange own = part_of(sequences_, ranks_);
+  return run(step * sequences_ + own.first, own.count);
+}
 
 StepLoss StepRunner::run_part(std::int64_t sequences) { return run(0, std::min(sequences, sequences_)); }
 
@@ -93,9 +105,15 @@ StepLoss StepRunner::run(std::int64_t first, std::int64_t sequences) {
     batches.emplace_back(packing_, first + done, std::min(options_.micro_batch, sequences - done));
     learned += std::ssize(batches.back().rows);
   }
+  double all_learned = 0;
+  for (const auto& rank : ranks_.gather({static_cast<double>(learned)}, "the begin of a step")) {
+    all_learned += rank[0];
+  }
+  learned = static_cast<std::int64_t>(all_learned);
   StepLoss mean;
   double highest = -1;
   for (std::size_t i = 0; i < batches.size(); ++i) {
+    if (i + 1 == batches.size()) buckets_.begin();
     if (batches[i].rows.empty()) continue;
     const LossSums sums = run(batches[i], learned);
     mean.cross_entropy += sums.cross_entropy / static_cast<double>(learned);
@@ -108,7 +126,25 @@ StepLoss StepRunner::run(std::int64_t first, std::int64_t sequences) {
       mean.worst = first + static_cast<std::int64_t>(i) * options_.micro_batch;
     }
   }
-  return mean;
+  buckets_.finish();
+  return over_ranks(mean, highest);
+}
+
+/// Every rank adds up in the same order, so that all judge the same loss.
+StepLoss StepRunner::over_ranks(const StepLoss& own, double highest) const {
+  StepLoss sum;
+  double most = -1;
+  for (const auto& rank :
+       ranks_.gather({own.cross_entropy, own.divergence, highest, static_cast<double>(own.worst)},
+                     "the losses of a step")) {
+    sum.cross_entropy += rank[0];
+    sum.divergence += rank[1];
+    if (std::isfinite(most) && !(rank[2] <= most)) {
+      most = rank[2];
+      sum.worst = static_cast<std::int64_t>(rank[3]);
+    }
+  }
+  return sum;
 }
 
 LossSums StepRunner::run(const MicroBatch& batch, std::int64_t learned) {
@@ -140,23 +176,28 @@ LossSums StepRunner::run(const MicroBatch& batch, std::int64_t learned) {
   return sums;
 }
 
-double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch) {
+double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch, const Ranks& ranks) {
   const at::NoGradGuard no_grad;
   Parameter weight;  // one that gathers no gradient
   weight.values = model.head().weight().values.detach();
   Head head(&weight);
   const LossWeights weights{.softcap = static_cast<float>(model.config().logit_softcap)};
-  double loss = 0;
-  std::int64_t learned = 0;
-  for (std::int64_t done = 0; done < text.sequences(); done += micro_batch) {
-    const MicroBatch batch(text, done, std::min(micro_batch, text.sequences() - done));
+  double loss = 0, learned = 0;
+  const RowRange own = part_of(text.sequences(), ranks);
+  for (std::int64_t done = 0; done < own.count; done += micro_batch) {
+    const MicroBatch batch(text, own.first + done, std::min(micro_batch, own.count - done));
     if (batch.rows.empty()) continue;
     const at::Tensor hidden = select(forward(model, batch.sequences), batch.rows);
     at::Tensor gradient;
     loss += head_loss(hidden, head, batch.labels, weights, {}, gradient).cross_entropy;
-    learned += std::ssize(batch.rows);
+    learned += static_cast<double>(batch.rows.size());
   }
-  return loss / static_cast<double>(std::max<std::int64_t>(learned, 1));
+  double all_loss = 0, all_learned = 0;
+  for (const auto& rank : ranks.gather({loss, learned}, "an evaluation")) {
+    all_loss += rank[0];
+    all_learned += rank[1];
+  }
+  return all_loss / std::max(all_learned, 1.0);
 }
 
 }  // namespace fathom

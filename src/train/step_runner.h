@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "corpus/packing.h"
+#include "train/buckets.h"
 #include "train/model.h"
+#include "train/ranks.h"
 #include "train/row_kernels.h"
 #include "train/teacher.h"
 #include "train/teacher_cache.h"
@@ -14,7 +16,7 @@
 
 namespace fathom {
 
-/// Means over the tokens learned in a step.
+/// Means over the tokens learned in a step, on all ranks.
 struct StepLoss {
   double cross_entropy = 0, divergence = 0;
   std::int64_t worst = 0;  ///< position of the first sequence of the micro-batch with the highest loss
@@ -26,11 +28,14 @@ class StepRunner {
  public:
   /// They must outlive it. For a divergence one of the teachers must be there at the first step.
   StepRunner(TrainModel& model, Packing& packing, std::optional<Teacher>& teacher,
-             std::optional<CachedTeacher>& cached_teacher, const TrainOptions& options);
+             std::optional<CachedTeacher>& cached_teacher, Buckets& buckets, const Ranks& ranks,
+             const TrainOptions& options);
 
+  std::int64_t sequences() const { return sequences_; }                  ///< a step's
   std::int64_t tokens() const { return sequences_ * options_.context; }  ///< a step's
 
-  /// Forward, losses and backward of step number `step` (from 0): gradients add up in the model.
+  /// Forward, losses and backward of this rank's part of step number `step` (from 0): gradients add up in the
+  /// model, those of all ranks.
   StepLoss run(std::int64_t step);
   /// The same of the first `sequences` of step 0 only.
   StepLoss run_part(std::int64_t sequences);
@@ -41,16 +46,19 @@ class StepRunner {
  private:
   StepLoss run(std::int64_t first, std::int64_t sequences);
   LossSums run(const MicroBatch& batch, std::int64_t learned);
+  StepLoss over_ranks(const StepLoss& own, double highest) const;
 
   TrainModel& model_;
   Packing& packing_;
   std::optional<Teacher>& teacher_;
   std::optional<CachedTeacher>& cached_teacher_;
+  Buckets& buckets_;
+  const Ranks& ranks_;
   const TrainOptions& options_;
   std::int64_t sequences_;  ///< a step's
 };
 
-/// Mean cross-entropy of all sequences of `text`, once each.
-double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch);
+/// Mean cross-entropy of all sequences of `text`, once each, which the ranks share out.
+double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch, const Ranks& ranks);
 
 }  // namespace fathom

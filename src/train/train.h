@@ -10,6 +10,7 @@
 
 #include "corpus/packing.h"
 #include "model/checkpoint.h"
+#include "train/ranks.h"
 
 namespace fathom {
 
@@ -98,6 +99,7 @@ struct TrainOptions {
   /// is only made shorter, if the machine turns out slower. A resumed run keeps the number decided. 0: no
   /// limit.
   double max_minutes = 0;
+  bool shard_optimiser = false;  ///< several ranks share the optimiser's moments out (ZeRO, stage 1)
 };
 
 struct TrainStep {
@@ -124,17 +126,19 @@ void check_inputs(const TrainInputs& inputs, const TrainOptions& options);
 
 struct TrainResult {
   Checkpoint model;
-  std::vector<TrainStep> steps;
-  bool interrupted = false;  ///< stopped by SIGINT; a checkpoint to resume from was written
+  std::vector<TrainStep> steps;  ///< known to rank 0
+  bool interrupted = false;      ///< stopped by SIGINT; a checkpoint to resume from was written
 };
 
 /// Trains the student on sequences of the text (corpus/packing.h). Losses are means over the tokens learned
 /// in a step. `work` is the run's folder (train/run_folder.h). With `resume` the run goes on exactly where
 /// its last whole checkpoint stopped (same losses to the last bit as if never stopped, with the same number
-/// of threads), or starts if there is none; without, it starts anew. Throws Error (a loss that is no number,
-/// a checkpoint of another run, ids outside the vocabulary, a full disk: what was there before stays, ...).
+/// of threads and of ranks; on another number, to rounding), or starts if there is none; without, it starts
+/// anew. Each of the `ranks` computes a part of every step; all are given the same inputs and a folder that
+/// they share, which rank 0 alone writes to. Throws Error (a loss that is no number, a checkpoint of another
+/// run, ids outside the vocabulary, a full disk: what was there before stays, a rank that is gone, ...).
 TrainResult train(const TrainInputs& inputs, const TrainOptions& options, const std::filesystem::path& work,
-                  bool resume);
+                  bool resume, const Ranks& ranks = {});
 
 /// What a run needs, for a look before it starts.
 struct TrainEstimate {
