@@ -18,7 +18,7 @@ else()
   foreach(folder ATen c10 caffe2 torch)
     file(CREATE_LINK ${torch_root}/include/${folder} ${torch_headers}/${folder} SYMBOLIC)
   endforeach()
-  target_include_directories(torch SYSTEM INTERFACE ${torch_headers})
+  target_include_directories(torch SYSTEM INTERFACE ${torch_headers} ${torch_headers}/torch/csrc/api/include)
   target_link_libraries(torch INTERFACE ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so)
   # The CPU library names two small CUDA libraries; they lie in the wheels beside it and are found at run time.
   file(GLOB cuda_dirs ${torch_site}/nvidia/*/lib)

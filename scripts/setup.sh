@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 mkdir -p build
 
 packages="g++ cmake ninja-build pkg-config python3-venv nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev
-  libzstd-dev libtomlplusplus-dev libhwy-dev libopenblas-dev liblapacke-dev libgtest-dev libgmock-dev"
+  libzstd-dev libtomlplusplus-dev libhwy-dev libopenblas-dev liblapacke-dev libgloo-dev libgtest-dev libgmock-dev"
 missing=
 for package in $packages; do
   dpkg-query -W -f '${Status}' "$package" 2> /dev/null | grep -q 'ok installed' || missing="$missing $package"

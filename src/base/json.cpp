@@ -74,6 +74,21 @@ Json read_json(const std::filesystem::path& path, std::size_t limit) {
   return parse_json(read_file(path, limit), path.string());
 }
 
+std::string differences(const Json& found, const Json& expected, const std::string& prefix) {
+  std::string result;
+  for (const auto& [key, value] : expected.items()) {
+    const Json other = found.is_object() && found.contains(key) ? found[key] : Json();
+    if (other == value) continue;
+    if (value.is_object()) {
+      result += differences(other, value, prefix + key + ".");
+    } else {
+      result += fmt::format("{}{}{} (was {}, is {})", result.empty() ? "" : ", ", prefix, key, other.dump(),
+                            value.dump());
+    }
+  }
+  return result;
+}
+
 JsonObject::JsonObject(const Json& value, std::string where, std::string prefix)
     : value_(&value), where_(std::move(where)), prefix_(std::move(prefix)) {
   if (!value.is_object()) {

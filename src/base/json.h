@@ -23,6 +23,9 @@ Json parse_json(std::string_view text, const std::string& where);
 /// "at line 3, column 5: ...": what the parser says, without its own prefix, and short.
 std::string parse_problem(const Json::exception& error);
 
+/// What differs from `expected`, for a message: "options.seed (was 1, is 2), text (...)"; empty if nothing.
+std::string differences(const Json& found, const Json& expected, const std::string& prefix = "");
+
 /// An object inside a JSON file, with the way to it. Every getter checks type and range; the error says
 /// "FILE: field 'a.b' is X, expected Y". Getters with a fallback also take it for null.
 class JsonObject {

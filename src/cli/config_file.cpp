@@ -95,14 +95,12 @@ std::string as_toml(const CLI::Option& option, const std::string& value) {
              : fmt::format("{}", number);
 }
 
-}  // namespace
-
-void read_config(CLI::App& verb, const std::filesystem::path& file) {
-  const toml::table table = parsed(file);
+/// Gives the verb the options that it does not have yet.
+void apply(CLI::App& verb, const toml::table& table, const std::string& origin) {
   const std::vector<CLI::Option*> options = configurable(verb);
   for (const auto& [name, value] : table) {
     const std::string key(name.str());
-    const std::string where = fmt::format("{} line {}", file.string(), value.source().begin.line);
+    const std::string where = fmt::format("{} line {}", origin, value.source().begin.line);
     const auto found = std::ranges::find(options, key, [](const CLI::Option* o) { return key_of(*o); });
     if (found == options.end()) fail_unknown(where, key, options);
     CLI::Option& option = **found;
@@ -116,6 +114,16 @@ void read_config(CLI::App& verb, const std::filesystem::path& file) {
       fail_usage("{}: key '{}': {}", where, key, error.what());
     }
   }
+}
+
+}  // namespace
+
+void read_config(CLI::App& verb, const std::filesystem::path& file) {
+  apply(verb, parsed(file), file.string());
+}
+
+void read_settings(CLI::App& verb, const std::string& text, const std::string& origin) {
+  apply(verb, toml::parse(text), origin);
 }
 
 std::string written_config(const CLI::App& verb) {

@@ -12,6 +12,9 @@ namespace fathom {
 /// nearest known one), a value that the option does not take.
 void read_config(CLI::App& verb, const std::filesystem::path& file);
 
+/// The same of a text of ours; `origin` names it in messages.
+void read_settings(CLI::App& verb, const std::string& text, const std::string& origin);
+
 /// The verb's configurable options as such a file: those that are set, and as comments the defaults of the
 /// others; each with its description.
 std::string written_config(const CLI::App& verb);

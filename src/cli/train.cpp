@@ -1,6 +1,7 @@
 #include "train/train.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 
@@ -10,6 +11,7 @@
 #include "base/progress.h"
 #include "cli/config_file.h"
 #include "cli/train_options.h"
+#include "cli/train_presets.h"
 #include "cli/train_text.h"
 #include "cli/verbs.h"
 #include "runtime/engine.h"
@@ -53,6 +55,10 @@ void report(const TrainVerb& verb, const TrainEstimate& found) {
              format_bytes(found.peak_bytes), format_bytes(found.weight_bytes),
              format_bytes(found.optimiser_bytes), format_bytes(found.teacher_bytes), found.step_seconds,
              format_duration(seconds), format_bytes(found.checkpoint_bytes));
+  if (found.teacher_cache_bytes > 0) {
+    fmt::print(figures_to(verb), "cache   {} for the teacher's likeliest tokens, if none comes twice\n",
+               format_bytes(found.teacher_cache_bytes));
+  }
   emit_json(verb.common, {{"parameters", found.parameters},
                           {"trained", found.trained},
                           {"steps", found.steps},
@@ -60,6 +66,7 @@ void report(const TrainVerb& verb, const TrainEstimate& found) {
                           {"weight_bytes", found.weight_bytes},
                           {"optimiser_bytes", found.optimiser_bytes},
                           {"teacher_bytes", found.teacher_bytes},
+                          {"teacher_cache_bytes", found.teacher_cache_bytes},
                           {"peak_bytes", found.peak_bytes},
                           {"checkpoint_bytes", found.checkpoint_bytes},
                           {"step_seconds", found.step_seconds},
@@ -79,10 +86,12 @@ Json continued(const TrainVerb& verb, const Tokenizer& tokenizer, const Checkpoi
   return samples;
 }
 
-/// The options of the run in --resume's folder, or those of --config. False when that run has ended.
+/// The options of the run in --resume's folder, or those of --config and then of --preset. False when that
+/// run has ended.
 bool complete(CLI::App& app, TrainVerb& verb) {
   if (verb.resume.empty()) {
     if (!verb.config.empty()) read_config(app, verb.config);
+    if (!verb.preset.empty()) read_settings(app, train_preset(verb.preset), "--preset " + verb.preset);
     return true;
   }
   if (!verb.config.empty()) fail_usage("--resume has the run's own configuration: leave --config out");
@@ -101,25 +110,44 @@ void begin(CLI::App& app, const TrainVerb& verb, const fs::path& work) {
          work.string(), work.string());
   }
   fs::create_directories(checkpoints);  // before run.toml: a run without them is one that has ended
-  for (const char* name : {"MODEL", "--text", "--eval-text", "--out"}) make_absolute(*app.get_option(name));
+  for (const char* name : {"MODEL", "--text", "--eval-text", "--teacher-cache", "--out"})
+    make_absolute(*app.get_option(name));
   if (verb.teacher != "self") make_absolute(*app.get_option("--teacher"));
   write_file(work / "run.toml", written_config(app));
 }
 
+/// What the ranks do together. Rank 0 alone writes; the others wait until it has read the text and then find
+/// it in the run's folder.
+TrainResult train_together(CLI::App& app, const TrainVerb& verb, TrainInputs& inputs,
+                           const Tokenizer& tokenizer, const TrainOptions& options, const fs::path& work,
+                           const Ranks& ranks) {
+  const bool resume = !verb.resume.empty();
+  if (!resume && ranks.is_first()) begin(app, verb, work);
+  if (ranks.is_first()) inputs.text = training_text(verb, inputs, tokenizer, options, work);
+  ranks.of_first(0, "rank 0 to read the text");
+  if (!ranks.is_first()) inputs.text = training_text(verb, inputs, tokenizer, options, work);
+  TrainResult result = train(inputs, options, work, resume, ranks);
+  ranks.leave();
+  return result;
+}
+
 void run(CLI::App& app, TrainVerb& verb) {
+  const Launch launch = launch_from([](const char* name) { return std::getenv(name); });
+  const bool speaks = launch.rank == 0;
   const bool unfinished = complete(app, verb);
   if (verb.print_config) {
-    fmt::print("{}", written_config(app));
+    if (speaks) fmt::print("{}", written_config(app));
     return;
   }
   if (verb.model.empty()) fail_usage("MODEL is missing: the model to train");
   // A dry run writes nothing, and need not be told where.
   if (verb.out.empty() && !verb.dry_run) fail_usage("--out is missing: the directory of the trained model");
   apply_common(verb.common);
+  if (!speaks) set_quiet(true);
   const fs::path out = verb.out;
   const fs::path work = verb.resume.empty() && !verb.dry_run ? beside(out, ".run") : fs::path(verb.resume);
   if (!unfinished) {
-    fmt::print(stderr, "{}: the run has ended; {} is its model\n", work.string(), out.string());
+    if (speaks) fmt::print(stderr, "{}: the run has ended; {} is its model\n", work.string(), out.string());
     return;
   }
   const bool resume = !verb.resume.empty();
@@ -145,18 +173,26 @@ void run(CLI::App& app, TrainVerb& verb) {
   inputs.held_out = held_out_text(verb, student, tokenizer);
   check_inputs(inputs, options);
   if (verb.dry_run) {
+    if (!speaks) return;
     inputs.text = some_text(verb, student, tokenizer, options);
     return report(verb, estimate_training(inputs, options));
   }
-  if (!resume) begin(app, verb, work);
-  inputs.text = training_text(verb, inputs, tokenizer, options, work);
   if (!verb.prompts.empty()) {
     inputs.sample = [&](const Checkpoint& model) { return continued(verb, tokenizer, model); };
   }
-  TrainResult result = train(inputs, options, work, resume);
+  const Ranks ranks(launch, verb.rank_timeout);
+  TrainResult result;
+  try {
+    result = train_together(app, verb, inputs, tokenizer, options, work, ranks);
+  } catch (const RankLost& lost) {
+    fail("{}. Start all ranks with --resume {} to go on from the last checkpoint; any number of them will do",
+         lost.what(), work.string());
+  }
+  if (!speaks && !result.interrupted) return;
   if (result.interrupted) {
-    fmt::print(stderr, "Stopped after {} steps. fathom train --resume {} goes on.\n", result.steps.size(),
-               work.string());
+    if (speaks)
+      fmt::print(stderr, "Stopped after {} steps. fathom train --resume {} goes on.\n", result.steps.size(),
+                 work.string());
     throw Interrupted();
   }
   if (!result.model.provenance.is_array()) result.model.provenance = Json::array();

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "cli/train_presets.h"
 #include "train/hidden_pairs.h"
 
 namespace fathom {
@@ -10,6 +11,8 @@ namespace {
 
 const std::map<std::string, Trainable> trainables = {
     {"all", Trainable::all}, {"adapters", Trainable::adapters}, {"lora", Trainable::lora}};
+const std::map<std::string, FrozenType> frozen_types = {
+    {"full", FrozenType::full}, {"nf4", FrozenType::nf4}, {"int4", FrozenType::int4}};
 const std::map<std::string, Linear> linears = {
     {"q", Linear::q},       {"k", Linear::k},   {"v", Linear::v},      {"o", Linear::o},
     {"gate", Linear::gate}, {"up", Linear::up}, {"down", Linear::down}};
@@ -63,8 +66,22 @@ void add_model(CLI::App& app, TrainVerb& verb) {
   app.add_option("--ce", verb.ce, "Weight of cross-entropy [1 without a teacher, else 0]");
   app.add_option("--temperature", verb.training.loss.temperature, "Of the distillation")
       ->capture_default_str();
+  app.add_option("--teacher-cache", verb.training.teacher_cache.folder,
+                 "Keep the teacher's likeliest tokens here, for later epochs and runs on the same text")
+      ->type_name("DIR");
+  app.add_option("--teacher-top-k", verb.training.teacher_cache.top_k,
+                 "How many of them; all others count as one")
+      ->capture_default_str();
+  app.add_option(
+         "--preset", verb.preset,
+         "Healing as published for a family: QLoRA, its rate, rank and length; other options go before")
+      ->check(CLI::IsMember(train_presets()));
   app.add_option("--train", verb.trainable, "Which weights change")
       ->check(CLI::IsMember(trainables))
+      ->capture_default_str();
+  app.add_option("--base", verb.base,
+                 "How weights that do not change are held: in full, or in 4 bits (nf4: QLoRA)")
+      ->check(CLI::IsMember(frozen_types))
       ->capture_default_str();
   app.add_option("--lora-rank", verb.training.lora.rank, "Of LoRA; clipped to each matrix")
       ->capture_default_str();
@@ -128,6 +145,8 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
   app.add_option("--batch-tokens", training.tokens_per_step, "Tokens a step")->capture_default_str();
   app.add_option("--context", training.context, "Tokens a sequence")->capture_default_str();
   app.add_option("--micro-batch", training.micro_batch, "Sequences at a time")->capture_default_str();
+  app.add_flag("--gradient-checkpointing", training.gradient_checkpointing,
+               "Less memory: layers are computed again in the way back, the results are the same");
   app.add_option("--lr", training.optimiser.learning_rate, "Learning rate (AdamW, cosine)")
       ->capture_default_str();
   app.add_option("--min-lr", training.optimiser.min_learning_rate, "Where the cosine ends")
@@ -150,6 +169,15 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
       ->capture_default_str();
 }
 
+void add_ranks(CLI::App& app, TrainVerb& verb) {
+  app.add_flag("--shard-optimiser", verb.training.shard_optimiser,
+               "Several processes share the optimiser's moments out (ZeRO 1)");
+  app.add_option("--rank-timeout", verb.rank_timeout,
+                 "Seconds without a sign of life after which a process is lost")
+      ->check(CLI::Range(0.5, 86'400.0))
+      ->capture_default_str();
+}
+
 }  // namespace
 
 void add_train_options(CLI::App& app, TrainVerb& verb) {
@@ -161,6 +189,7 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
   add_model(app, verb);
   add_depth(app, verb);
   add_steps(app, verb);
+  add_ranks(app, verb);
   app.add_option("--config", verb.config, "Options from a TOML file; the command line goes before it")
       ->type_name("FILE")
       ->configurable(false);
@@ -180,6 +209,7 @@ TrainOptions training_options(const TrainVerb& verb, const Checkpoint& student, 
                               const Tokenizer& tokenizer) {
   TrainOptions options = verb.training;
   options.trainable = trainables.at(verb.trainable);
+  options.frozen = frozen_types.at(verb.base);
   options.loss.kind = divergences.at(verb.divergence);
   if (!verb.exits.empty()) options.exits.visits = parse_exits(verb.exits, student.plan);
   options.exits.weighting = exit_weightings.at(verb.exit_weighting);

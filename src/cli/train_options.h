@@ -22,7 +22,7 @@ struct TrainVerb {
   std::string field;
   std::int64_t samples = 100'000;
 
-  std::string trainable = "all";
+  std::string preset, trainable = "all", base = "full";
   std::vector<std::string> targets = {"gate", "up", "down"};
   bool keep_adapters = false;
   std::optional<std::int64_t> tokens;
@@ -38,6 +38,7 @@ struct TrainVerb {
   std::int64_t held_out_tokens = 16'384, prompt_tokens = 48;
 
   std::string config, resume;
+  double rank_timeout = 300;
   bool print_config = false, dry_run = false, overwrite = false;
   TrainOptions training;
 };

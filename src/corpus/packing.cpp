@@ -55,6 +55,14 @@ std::int64_t Packing::sequences() const {
   return count;
 }
 
+std::int64_t Packing::learned() const {
+  std::int64_t count = 0;
+  for (const MixedSource& source : sources_) {
+    count += std::ranges::count_if(source.store.tokens, [](Token token) { return token >= 0; });
+  }
+  return count;
+}
+
 std::string Packing::digest() const {
   Fingerprint result;
   for (const MixedSource& source : sources_) {
@@ -93,11 +101,14 @@ Packing::Place Packing::locate(std::int64_t position) {
   const TokenStore& store = sources_[which].store;
   const std::int64_t count = sequences_of(store), epoch = taken_[which] / count;
   const std::uint64_t key = Random(options_.seed ^ static_cast<std::uint64_t>(epoch) << 8U ^ which).next();
-  return {&store, permuted(taken_[which] % count, count, key) * options_.context};
+  const std::int64_t chosen = permuted(taken_[which] % count, count, key);
+  std::int64_t before = 0;
+  for (std::size_t i = 0; i < which; ++i) before += sequences_of(sources_[i].store);
+  return {&store, chosen * options_.context, before + chosen};
 }
 
 Sequence Packing::at(std::int64_t position) {
-  const auto [store, first] = locate(position);
+  const auto [store, first, number] = locate(position);
   const std::int64_t count = store->size();
   const auto id = [&, &tokens = store->tokens](std::int64_t i) {
     const Token token = tokens[static_cast<std::size_t>(i % count)];
@@ -105,7 +116,7 @@ Sequence Packing::at(std::int64_t position) {
   };
   const bool has_bos = options_.bos >= 0;
   auto document = store->documents.begin() + store->document_of(first);
-  Sequence result{.inputs = {}, .labels = {}, .starts = {0}};
+  Sequence result{.inputs = {}, .labels = {}, .place = number, .starts = {0}};
   for (std::int64_t row = 0; row < options_.context; ++row) {
     const std::int64_t target = first + row + (has_bos ? 0 : 1);  // the token that this row predicts
     while (document != store->documents.end() && document->token < target) ++document;
@@ -126,7 +137,7 @@ Sequence Packing::at(std::int64_t position) {
 }
 
 std::string Packing::describe(std::int64_t position) {
-  const auto [store, token] = locate(position);
+  const auto [store, token, number] = locate(position);
   const std::int64_t last = std::min(token + options_.context, store->size() - 1);
   const std::string from = store->describe(store->document_of(token));
   const std::string to = store->describe(store->document_of(last));

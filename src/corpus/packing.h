@@ -22,6 +22,7 @@ namespace fathom {
 
 struct Sequence {
   std::vector<Token> inputs, labels;  ///< `context` each; label -1: read, not learned
+  std::int64_t place = 0;             ///< among all sequences of the text as it lies, whatever the seed
   std::vector<std::int64_t> starts;   ///< rows, the first 0, from which on earlier ones are not seen
 };
 
@@ -53,6 +54,7 @@ class Packing {
 
   std::int64_t tokens() const;     ///< of all sources
   std::int64_t sequences() const;  ///< that hold all of them once
+  std::int64_t learned() const;    ///< tokens of all sources that are learned
   std::string digest() const;      ///< of the sources and their weights
 
   /// Number `position` of the endless row of sequences. With one source: of epochs, each a permutation of all
@@ -68,7 +70,8 @@ class Packing {
  private:
   struct Place {
     const TokenStore* store;
-    std::int64_t token;  ///< the first of the sequence
+    std::int64_t token;   ///< the first of the sequence
+    std::int64_t number;  ///< of the sequence among those of all sources
   };
   Place locate(std::int64_t position);
   std::int64_t sequences_of(const TokenStore& store) const;

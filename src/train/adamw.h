@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "formats/safetensors.h"
+#include "train/buckets.h"
 #include "train/linear.h"
 #include "train/train.h"
 
@@ -14,10 +15,10 @@ namespace fathom {
 
 class AdamW {
  public:
-  /// The parameters must outlive it. No weight decay on norms, biases and other vectors.
-  AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options);
-
-  std::int64_t trainable() const;  ///< number of trained values
+  /// All must outlive it. No weight decay on norms, biases and other vectors. Of each parameter it keeps the
+  /// moments of this rank's share and updates that; the others update theirs.
+  AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options,
+        const Buckets& buckets);
 
   /// Norm of all gradients together, before clipping. Double sums in a fixed order.
   double gradient_norm() const;
@@ -29,7 +30,7 @@ class AdamW {
   void discard();
 
   /// Masters ("weight/NAME") and both moments ("exp_avg/NAME", "exp_avg_sq/NAME") as float32 views, for a
-  /// checkpoint.
+  /// checkpoint. Where moments are shared out, they are put together on rank 0, and only that has them all.
   std::vector<std::pair<std::string, Tensor>> state() const;
   /// Puts a checkpoint's state in place, after `steps` updates. Throws Error naming the tensor that is
   /// missing or of another shape or type.
@@ -39,14 +40,13 @@ class AdamW {
   struct Entry {
     std::string name;
     Parameter* parameter = nullptr;
-    at::Tensor average, square;
+    at::Tensor average, square;  ///< flat, of this rank's share
+    Buckets::Share share;
     double weight_decay = 0;
   };
 
-  template <typename Visit>
-  void each_tensor(const Visit& visit) const;
-
   OptimiserOptions options_;
+  const Buckets& buckets_;
   std::vector<Entry> entries_;
   std::int64_t steps_ = 0;
 };

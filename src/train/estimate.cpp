@@ -20,11 +20,18 @@ std::int64_t peak_memory() {
 
 TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& options) {
   using Clock = std::chrono::steady_clock;
-  Session session(inputs, options);
+  TrainOptions uncached = options;
+  uncached.teacher_cache.folder.clear();  // which a look leaves alone
+  const Ranks alone;
+  Session session(inputs, uncached, alone);
   TrainEstimate result{.steps = session.steps(), .tokens = session.steps() * session.runner.tokens()};
   for (const auto& [name, parameter] : session.model.parameters()) {
-    const std::int64_t count = parameter.values.numel();
+    const std::int64_t count = parameter.elements();
     result.parameters += count;
+    if (parameter.four_bit) {
+      result.weight_bytes += parameter.four_bit->bytes();
+      continue;
+    }
     // Matrices are packed twice in bfloat16, for the way ahead and the way back.
     const std::int64_t packed = options.bf16 && parameter.values.dim() > 1 ? 4 * count : 0;
     result.weight_bytes += static_cast<std::int64_t>(parameter.values.nbytes()) + packed;
@@ -33,6 +40,9 @@ TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& o
     const auto bytes = static_cast<std::int64_t>(parameter.gradient.nbytes());  // float32, as are the others
     result.optimiser_bytes += 3 * bytes;
     result.checkpoint_bytes += 3 * bytes;  // master and moments
+  }
+  if (!options.teacher_cache.folder.empty()) {
+    result.teacher_cache_bytes = session.top_form().bytes(result.tokens);
   }
   if (session.teacher) result.teacher_bytes = session.teacher->weight_bytes();
 

@@ -18,6 +18,10 @@ constexpr std::int64_t chunk_logits = 25'200'000;
 // Entries of the vocabulary in a product of the way back: 256 rows of them are 1 MB, half of an L2 cache.
 constexpr std::int64_t piece = 2'048;
 
+std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocab) {
+  return std::clamp<std::int64_t>(chunk_logits / vocab, 1, rows);
+}
+
 HalfRows half_rows(const at::Tensor& rows, std::int64_t first) {
   return {static_cast<const std::uint16_t*>(rows.data_ptr()) + first, rows.stride(0)};
 }
@@ -98,28 +102,37 @@ TeacherLogits head_logits(Head& head, const at::Tensor& hidden, float softcap) {
   };
 }
 
-LossSums head_loss(const at::Tensor& hidden, Head& head, std::span<const std::int32_t> labels,
-                   const LossWeights& weights, const TeacherLogits& teacher, at::Tensor& hidden_gradient) {
+LossSums head_loss(const at::Tensor& hidden, Head& head, const LogitsLoss& loss,
+                   at::Tensor& hidden_gradient) {
   const at::NoGradGuard no_grad;
-  const std::int64_t rows = hidden.size(0), vocab = head.weight().values.size(0);
-  const std::int64_t chunk = std::clamp<std::int64_t>(chunk_logits / vocab, 1, rows);
-  const bool distil = weights.divergence != 0;
+  const std::int64_t rows = hidden.size(0), chunk = chunk_rows(rows, head.weight().values.size(0));
   hidden_gradient = at::empty_like(hidden);
   const at::Tensor all_logits = head.logits_memory(chunk, hidden);
-  std::vector<float> target(distil ? chunk * vocab : 0);
   LossSums sums;
   for (std::int64_t first = 0; first < rows; first += chunk) {
     const std::int64_t count = std::min(chunk, rows - first);
     const at::Tensor inputs = hidden.narrow(0, first, count);
     const at::Tensor logits = all_logits.narrow(0, 0, count);
     head.logits(inputs, logits);
-    if (distil) teacher(first, count, target.data());
-    sums += vocabulary_loss(count, vocab, weights, rows_of(logits), logits.stride(0),
-                            distil ? target.data() : nullptr, labels.subspan(first, count));
+    sums += loss(first, logits);
     at::Tensor gradient = hidden_gradient.narrow(0, first, count);
     head.backward(inputs, logits, gradient);
   }
   return sums;
+}
+
+LossSums head_loss(const at::Tensor& hidden, Head& head, std::span<const std::int32_t> labels,
+                   const LossWeights& weights, const TeacherLogits& teacher, at::Tensor& hidden_gradient) {
+  const std::int64_t vocab = head.weight().values.size(0);
+  const bool distil = weights.divergence != 0;
+  std::vector<float> target(distil ? chunk_rows(hidden.size(0), vocab) * vocab : 0);
+  const auto loss = [&](std::int64_t first, const at::Tensor& logits) {
+    const std::int64_t count = logits.size(0);
+    if (distil) teacher(first, count, target.data());
+    return vocabulary_loss(count, vocab, weights, rows_of(logits), logits.stride(0),
+                           distil ? target.data() : nullptr, labels.subspan(first, count));
+  };
+  return head_loss(hidden, head, loss, hidden_gradient);
 }
 
 }  // namespace fathom

@@ -52,6 +52,12 @@ class Head {
 /// The logits of `hidden` [rows, width] (after the final norm, without a graph) by the same head, as it is
 /// when they are asked for.
 TeacherLogits head_logits(Head& head, const at::Tensor& hidden, float softcap);
+/// Turns the logits of rows [first, first + logits.size(0)) into their gradient.
+using LogitsLoss = std::function<LossSums(std::int64_t first, const at::Tensor& logits)>;
+
+/// Sums of the losses over the rows of `hidden` [rows, width] (after the final norm). Writes their gradient
+/// into `hidden_gradient` (like hidden) and adds the head's to its total if it is trained.
+LossSums head_loss(const at::Tensor& hidden, Head& head, const LogitsLoss& loss, at::Tensor& hidden_gradient);
 
 /// Sums of both losses over the rows of `hidden` [rows, width] (after the final norm). Writes the gradient of
 /// weights.scale * (cross_entropy CE + divergence D), summed over rows, into `hidden_gradient` (like

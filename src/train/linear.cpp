@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/aligned.h"
 #include "kernels/multiply.h"
 #include "train/way_back.h"
 
@@ -33,27 +34,66 @@ Destination destination(const at::Tensor& rows, const at::Tensor& addend) {
           .past_caches = true};
 }
 
+at::Tensor float_values(const Parameter& weight) {
+  if (!weight.four_bit) return weight.values;
+  at::Tensor result = at::empty({weight.rows(), weight.four_bit->columns()}, at::kFloat);
+  weight.four_bit->decode(result.data_ptr<float>());
+  return result;
+}
+
 }  // namespace
 
 LinearGroup::LinearGroup(std::vector<const Parameter*> weights, std::vector<const Parameter*> biases)
     : weights_(std::move(weights)), biases_(std::move(biases)) {
-  for (const Parameter* weight : weights_) out_ += weight->values.size(0);
+  for (const Parameter* weight : weights_) out_ += weight->rows();
 }
 
 std::vector<at::Tensor> LinearGroup::values() const {
   std::vector<at::Tensor> result;
   for (const auto& parameters : {weights_, biases_}) {
     for (const Parameter* parameter : parameters) {
-      if (parameter != nullptr) result.push_back(parameter->values);
+      if (parameter != nullptr && !parameter->four_bit) result.push_back(parameter->values);
     }
   }
   return result;
 }
 
+/// Those in 4 bits are decoded into memory that all groups share, until the next call.
 std::vector<DenseMatrix> LinearGroup::dense_weights() const {
+  thread_local AlignedBuffer decoded;
+  std::int64_t size = 0, first = 0;
+  for (const Parameter* weight : weights_) size += weight->four_bit ? weight->elements() : 0;
+  decoded.reserve(static_cast<std::size_t>(2 * size));
   std::vector<DenseMatrix> result;
-  for (const Parameter* weight : weights_) result.push_back(dense(weight->values));
+  for (const Parameter* weight : weights_) {
+    if (!weight->four_bit) {
+      result.push_back(dense(weight->values));
+      continue;
+    }
+    std::uint16_t* to = decoded.as<std::uint16_t>() + first;
+    weight->four_bit->decode(to);
+    const std::int64_t columns = weight->four_bit->columns();
+    result.push_back({Compute::bf16, to, weight->rows(), columns, columns});
+    first += weight->elements();
+  }
   return result;
+}
+
+/// Of what is used once between two changes, as in steps of one micro-batch, in memory that all groups share;
+/// so are weights in 4 bits. From the second use on the group has its own.
+const PackedMatrix& LinearGroup::packed(Packed& own,
+                                        void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const {
+  thread_local PackedMatrix shared;
+  const std::int64_t updates = weights_.front()->updates;
+  own.reused = own.reused || own.last_use == updates;
+  own.last_use = updates;
+  if (weights_.front()->four_bit || !own.reused) {
+    pack(dense_weights(), shared);
+    return shared;
+  }
+  if (own.updates != updates) pack(dense_weights(), own.matrix);
+  own.updates = updates;
+  return own.matrix;
 }
 
 at::Tensor LinearGroup::forward(const at::Tensor& x, const at::Tensor& sum) const {
@@ -61,22 +101,17 @@ at::Tensor LinearGroup::forward(const at::Tensor& x, const at::Tensor& sum) cons
   at::Tensor y = at::empty({x.size(0), out_}, sum.defined() ? sum.options() : x.options());
   std::int64_t first = 0;
   if (x.scalar_type() == at::kBFloat16) {
-    if (const std::int64_t updates = weights_.front()->updates; ahead_.updates != updates) {
-      pack_rows(dense_weights(), ahead_.matrix);
-      ahead_.updates = updates;
-    }
-    multiply(ahead_.matrix, x.size(0), half_rows(x), destination(y, sum));
+    multiply(packed(ahead_, pack_rows), x.size(0), half_rows(x), destination(y, sum));
   } else {
     sum.defined() ? y.copy_(sum) : y.zero_();
     for (const Parameter* weight : weights_) {
-      const std::int64_t count = weight->values.size(0);
-      y.narrow(1, first, count).addmm_(x, weight->values.t());
-      first += count;
+      y.narrow(1, first, weight->rows()).addmm_(x, float_values(*weight).t());
+      first += weight->rows();
     }
   }
   first = 0;
   for (std::size_t i = 0; i < weights_.size(); ++i) {
-    const std::int64_t count = weights_[i]->values.size(0);
+    const std::int64_t count = weights_[i]->rows();
     if (biases_[i] != nullptr) y.narrow(1, first, count).add_(biases_[i]->values);
     first += count;
   }
@@ -91,18 +126,13 @@ at::Tensor LinearGroup::backward(const at::Tensor& x, const at::Tensor& gradient
     at::Tensor dx = at::zeros_like(x);
     std::int64_t first = 0;
     for (const Parameter* weight : weights_) {
-      const std::int64_t count = weight->values.size(0);
-      dx.addmm_(dy.narrow(1, first, count), weight->values);
-      first += count;
+      dx.addmm_(dy.narrow(1, first, weight->rows()), float_values(*weight));
+      first += weight->rows();
     }
     return dx;
   }
-  if (const std::int64_t updates = weights_.front()->updates; back_.updates != updates) {
-    pack_columns(dense_weights(), back_.matrix);
-    back_.updates = updates;
-  }
   at::Tensor dx = at::empty_like(x);
-  multiply(back_.matrix, x.size(0), half_rows(dy), destination(dx, {}));
+  multiply(packed(back_, pack_columns), x.size(0), half_rows(dy), destination(dx, {}));
   return dx;
 }
 
@@ -111,7 +141,7 @@ void LinearGroup::add_gradients(const at::Tensor& x, const at::Tensor& dy) const
   bool packed = false;
   std::int64_t first = 0;
   for (std::size_t i = 0; i < weights_.size(); ++i) {
-    const std::int64_t count = weights_[i]->values.size(0);
+    const std::int64_t count = weights_[i]->rows();
     const at::Tensor own = dy.narrow(1, first, count);
     at::Tensor total = weights_[i]->gradient;
     if (total.defined() && x.scalar_type() == at::kBFloat16) {

@@ -5,10 +5,13 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/packed_matrix.h"
 #include "kernels/repack.h"
+#include "train/four_bit.h"
 
 namespace fathom {
 
@@ -19,8 +22,11 @@ struct Parameter {
   at::Tensor values;         ///< float32, contiguous; frozen matrices are in the type of the products
   at::Tensor gradient;       ///< float32 total; undefined when frozen
   std::int64_t updates = 0;  ///< how often the values have changed
+  std::optional<FourBitMatrix> four_bit = {};  ///< of a frozen matrix, in the place of `values`
 
   bool trainable() const { return gradient.defined(); }
+  std::int64_t rows() const { return four_bit ? four_bit->rows() : values.size(0); }
+  std::int64_t elements() const { return four_bit ? rows() * four_bit->columns() : values.numel(); }
 };
 
 /// Linear layers that read the same rows: their outputs lie side by side, one product computes them all.
@@ -47,11 +53,15 @@ class LinearGroup {
 
   std::vector<const Parameter*> weights_, biases_;
   std::int64_t out_ = 0;
-  // The weights as products read them, W and its transpose, after so many updates.
+  // The weights as products read them, W and its transpose.
   struct Packed {
     PackedMatrix matrix;
-    std::int64_t updates = -1;
+    std::int64_t updates = -1;   // packed after so many
+    std::int64_t last_use = -1;  // after so many
+    bool reused = false;
   };
+  const PackedMatrix& packed(Packed& own, void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const;
+
   mutable Packed ahead_, back_;
 };
 

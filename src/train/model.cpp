@@ -1,8 +1,13 @@
 #include "train/model.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
+
+#include "base/file.h"
+#include "train/way_back.h"
 
 namespace fathom {
 namespace {
@@ -28,12 +33,20 @@ TrainModel::TrainModel(const Checkpoint& checkpoint, const Options& options)
   for (const Visit& visit : checkpoint.plan.visits) blocks_.push_back(block(checkpoint, visit));
 }
 
-const Parameter* TrainModel::parameter(const Checkpoint& checkpoint, const std::string& name) {
+const Parameter* TrainModel::parameter(const Checkpoint& checkpoint, const std::string& name,
+                                       FrozenType frozen) {
   const auto [entry, is_new] = parameters_.try_emplace(name);
   Parameter& result = entry->second;
   if (!is_new) return &result;
   const bool trainable = options_.trainable == Trainable::all || name.starts_with("model.adapters.");
-  const at::Tensor values = to_torch(checkpoint.tensor(name));
+  const Tensor& tensor = checkpoint.tensor(name);
+  if (!trainable && frozen != FrozenType::full) {
+    result.four_bit.emplace(frozen, tensor.rows(), tensor.row_elements(), decode(tensor));
+    release_pages(tensor.data);
+    return &result;
+  }
+  const at::Tensor values = to_torch(tensor);
+  release_pages(tensor.data);
   if (trainable) {
     result.values = values;
     result.gradient = at::zeros_like(values);
@@ -54,7 +67,7 @@ const LinearGroup* TrainModel::layer_group(const Checkpoint& checkpoint, std::in
   std::vector<const Parameter*> weights, biases;
   for (const Linear linear : linears) {
     const std::string name = layer_name(layer, linear_name(linear));
-    weights.push_back(parameter(checkpoint, name + ".weight"));
+    weights.push_back(parameter(checkpoint, name + ".weight", options_.frozen));
     biases.push_back(has_bias(config_, linear) ? parameter(checkpoint, name + ".bias") : nullptr);
   }
   return group(layer_name(layer, linear_name(linears.front())), std::move(weights), std::move(biases));
@@ -77,6 +90,7 @@ TrainModel::LowRank TrainModel::low_rank(const Checkpoint& checkpoint, std::int6
 TrainModel::Block TrainModel::block(const Checkpoint& checkpoint, const Visit& visit) {
   Block result;
   result.type = visit.type;
+  result.trains = options_.trainable == Trainable::all || visit.adapter >= 0;
   result.qkv = layer_group(checkpoint, visit.layer, {Linear::q, Linear::k, Linear::v});
   result.o = layer_group(checkpoint, visit.layer, {Linear::o});
   result.gate_up = layer_group(checkpoint, visit.layer, {Linear::gate, Linear::up});
@@ -168,6 +182,29 @@ at::Tensor TrainModel::feed_forward(const Block& block, const at::Tensor& h) con
   return add(block, *block.down, Linear::down, block.ffn_out_norm, gate(gate_up, config_.activation), h);
 }
 
+at::Tensor TrainModel::visit(const Block& block, const at::Tensor& h) const {
+  return feed_forward(block, attention(block, h));
+}
+
+/// Keeps the visit's input alone, and computes the visit again in the way back. In float32, as it is: rounded
+/// to bfloat16 it would take half of the memory, and the gradients would be those of another input.
+at::Tensor TrainModel::checkpointed_visit(const Block& block, at::Tensor h) {
+  at::Tensor y;
+  {
+    const at::NoGradGuard no_grad;
+    y = visit(block, h);
+  }
+  // What the visit trains makes its result part of the way back, whether or not anything before it is.
+  if (block.trains && !h.requires_grad()) h.set_requires_grad(true);
+  return with_way_back(y, {h}, [this, &block, h = h.detach(), positions = positions_](const at::Tensor& dy) {
+    const at::AutoGradMode with_gradients(true);
+    make_angles(positions);
+    h.set_requires_grad(true);
+    visit(block, h).backward(dy);
+    return std::vector<at::Tensor>{h.grad()};
+  });
+}
+
 void TrainModel::make_angles(std::int64_t positions) {
   if (positions == positions_) return;
   positions_ = positions;
@@ -181,17 +218,29 @@ void TrainModel::make_angles(std::int64_t positions) {
   }
 }
 
+/// The gradient of what visit `visit` reads is there once those of all that was computed from it are.
+void TrainModel::watch(const at::Tensor& h, std::size_t visit) {
+  if (!on_complete_ || !h.requires_grad()) return;
+  on_the_way_.resize(blocks_.size());
+  ++on_the_way_[visit];
+  h.register_hook([this, visit](const at::Tensor&) {
+    if (--on_the_way_[visit] == 0) on_complete_(static_cast<std::int64_t>(visit));
+  });
+}
+
 std::vector<at::Tensor> TrainModel::streams(const at::Tensor& ids, std::span<const std::int64_t> visits,
                                             const KeptSequences& kept) {
   make_angles(ids.size(1));
   std::vector<at::Tensor> result;
   at::Tensor h = embed(ids.reshape(-1), *embedding_, config_.embedding_scale);
-  for (std::size_t visit = 0; visit < blocks_.size(); ++visit) {
-    const auto run = [&, &block = blocks_[visit]](const at::Tensor& x) {
-      return feed_forward(block, attention(block, x));
+  const bool checkpoints = options_.gradient_checkpointing && at::GradMode::is_enabled();
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    watch(h, i);
+    const auto run = [&, &block = blocks_[i]](const at::Tensor& x) {
+      return checkpoints ? checkpointed_visit(block, x) : visit(block, x);
     };
-    h = kept.empty() ? run(h) : on_kept(h, positions_, kept[visit], run);
-    if (std::ranges::find(visits, static_cast<std::int64_t>(visit)) != visits.end()) result.push_back(h);
+    h = kept.empty() ? run(h) : on_kept(h, positions_, kept[i], run);
+    if (std::ranges::find(visits, static_cast<std::int64_t>(i)) != visits.end()) result.push_back(h);
   }
   return result;
 }

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -24,6 +25,8 @@ class TrainModel {
     bool bf16 = false;                     ///< compute type; float32 otherwise
     Trainable trainable = Trainable::all;  ///< `lora` is `adapters` here: with_lora has added them
     double adapter_scale = 1;              ///< multiplies every pair's output (LoRA's alpha / rank)
+    FrozenType frozen = FrozenType::full;  ///< of layers' matrices that are not trained
+    bool gradient_checkpointing = false;   ///< TrainOptions
   };
 
   TrainModel(const Checkpoint& checkpoint, const Options& options);
@@ -40,6 +43,9 @@ class TrainModel {
   const ModelConfig& config() const { return config_; }
   std::int64_t depth() const { return std::ssize(blocks_); }
   Head& head() { return head_; }
+  /// In each backward pass, called with v as soon as the gradients of visit v and of all after it are
+  /// complete (not for visits that need none).
+  void on_complete(std::function<void(std::int64_t visit)> call) { on_complete_ = std::move(call); }
   /// By canonical name.
   std::map<std::string, Parameter>& parameters() { return parameters_; }
 
@@ -59,12 +65,14 @@ class TrainModel {
     const Parameter* attention_norm = nullptr;  ///< after attention (sandwich)
     const Parameter *ffn_norm = nullptr, *ffn_out_norm = nullptr;
     std::int64_t type = 0;
+    bool trains = false;  ///< holds something that is trained
   };
   struct Angles {
     at::Tensor cosines, sines;
   };
 
-  const Parameter* parameter(const Checkpoint& checkpoint, const std::string& name);
+  const Parameter* parameter(const Checkpoint& checkpoint, const std::string& name,
+                             FrozenType frozen = FrozenType::full);
   /// The group of these layers, made at its first use: a layer that is visited again is packed once.
   const LinearGroup* group(const std::string& name, std::vector<const Parameter*> weights,
                            std::vector<const Parameter*> biases);
@@ -81,7 +89,10 @@ class TrainModel {
   at::Tensor norm_heads(const Block& block, const at::Tensor& qkv) const;
   at::Tensor attention(const Block& block, const at::Tensor& h) const;
   at::Tensor feed_forward(const Block& block, const at::Tensor& h) const;
+  at::Tensor visit(const Block& block, const at::Tensor& h) const;
+  at::Tensor checkpointed_visit(const Block& block, at::Tensor h);
   void make_angles(std::int64_t positions);
+  void watch(const at::Tensor& h, std::size_t visit);
 
   ModelConfig config_;
   Options options_;
@@ -91,7 +102,9 @@ class TrainModel {
   const Parameter *embedding_ = nullptr, *final_norm_ = nullptr;
   Head head_;
   std::vector<Block> blocks_;
-  std::vector<Angles> angles_;  ///< by attention type, for `positions_` positions
+  std::function<void(std::int64_t)> on_complete_;
+  std::vector<int> on_the_way_;  ///< by visit: forward passes whose backward has not come through it yet
+  std::vector<Angles> angles_;   ///< by attention type, for `positions_` positions
   std::int64_t positions_ = 0;
 };
 

@@ -98,6 +98,14 @@ std::string digest(const std::vector<std::pair<std::string, Tensor>>& tensors) {
   return result.hex();
 }
 
+/// Of a checkpoint's state but for "self", which is this: a digit that has changed is a number all the same.
+std::string digest_of_rest(Json state) {
+  state.erase("self");
+  Fingerprint result;
+  result.add(state.dump());
+  return result.hex();
+}
+
 class RemovedUnlessRenamed {
  public:
   explicit RemovedUnlessRenamed(fs::path path) : path_(std::move(path)) {}
@@ -111,22 +119,6 @@ class RemovedUnlessRenamed {
  private:
   fs::path path_;
 };
-
-/// Names of what differs, for the message.
-std::string differences(const Json& found, const Json& expected, const std::string& prefix = "") {
-  std::string result;
-  for (const auto& [key, value] : expected.items()) {
-    const Json other = found.is_object() && found.contains(key) ? found[key] : Json();
-    if (other == value) continue;
-    if (value.is_object()) {
-      result += differences(other, value, prefix + key + ".");
-    } else {
-      result += fmt::format("{}{}{} (was {}, is {})", result.empty() ? "" : ", ", prefix, key, other.dump(),
-                            value.dump());
-    }
-  }
-  return result;
-}
 
 }  // namespace
 
@@ -178,6 +170,8 @@ bool RunFolder::resume(
     try {
       const Json json = read_json(state_file);
       const JsonObject object(json, state_file.string());
+      if (digest_of_rest(json) != object.string("self"))
+        fail("{}: its content is not what was written", state_file.string());
       const RunState found{.step = object.integer("step", 0, most_steps),
                            .updates = object.integer("updates", 0, most_steps),
                            .total_steps = object.integer("total_steps", 0, most_steps),
@@ -193,7 +187,6 @@ bool RunFolder::resume(
         }
         restore(tensors, found, tensor_file.string());
         state = found;
-        cut_back(found.step);
         return true;
       }
     } catch (const Error& error) {
@@ -256,15 +249,16 @@ void RunFolder::save(const RunState& state, const std::vector<std::pair<std::str
   std::vector<std::pair<std::string, Tensor>> sorted = tensors;
   std::ranges::sort(sorted, {}, [](const auto& entry) { return entry.first; });
   write_safetensors(part / "state.safetensors", sorted);
-  const Json json = {{"step", state.step},
-                     {"total_steps", state.total_steps},
-                     {"updates", state.updates},
-                     {"seconds", state.seconds},
-                     {"best_loss", state.best_loss},
-                     {"best_step", state.best_step},
-                     {"history", to_json(state.history)},
-                     {"digest", digest(sorted)},
-                     {"identity", identity_}};
+  Json json = {{"step", state.step},
+               {"total_steps", state.total_steps},
+               {"updates", state.updates},
+               {"seconds", state.seconds},
+               {"best_loss", state.best_loss},
+               {"best_step", state.best_step},
+               {"history", to_json(state.history)},
+               {"digest", digest(sorted)},
+               {"identity", identity_}};
+  json["self"] = digest_of_rest(json);
   write_file(part / "state.json", json.dump(2) + "\n");
   fs::remove_all(target);
   fs::rename(part, target);

@@ -51,11 +51,15 @@ class RunFolder {
   /// is there, and what was tokenised for it.
   static void finish(const std::filesystem::path& folder);
 
-  /// Gives the newest whole checkpoint to `restore` and cuts the metrics back to its step. A damaged one (or
-  /// one that `restore` throws Error for) is passed over with a note on standard error for the one before.
-  /// False if there is none. Throws Error if a checkpoint is of another run.
+  /// Gives the newest whole checkpoint to `restore`. A damaged one (or one that `restore` throws Error for)
+  /// is passed over with a note on standard error for the one before. False if there is none. Throws Error if
+  /// a checkpoint is of another run. Writes nothing.
   bool resume(RunState& state, const std::function<void(const TensorMap& tensors, const RunState& state,
                                                         const std::string& file)>& restore);
+
+  /// Cuts metrics and evaluations back to the step that the run goes on from and begins TensorBoard's file
+  /// with them.
+  void cut_back(std::int64_t last_step);
 
   /// Throws Error when the disk is full, for instance; the checkpoints before stay.
   void save(const RunState& state, const std::vector<std::pair<std::string, Tensor>>& tensors);
@@ -68,8 +72,6 @@ class RunFolder {
 
  private:
   std::vector<std::filesystem::path> checkpoints() const;  ///< oldest first
-  /// Cuts metrics and evaluations back to the step and begins TensorBoard's file with them.
-  void cut_back(std::int64_t last_step);
   std::string kept_lines(const std::string& name, std::int64_t last_step,
                          const std::function<void(const JsonObject&)>& take) const;
   void append_line(const std::string& name, const Json& line) const;

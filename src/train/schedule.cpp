@@ -21,6 +21,18 @@ const char* name(Trainable trainable) {
   return "lora";
 }
 
+const char* name(FrozenType type) {
+  switch (type) {
+    case FrozenType::full:
+      return "full";
+    case FrozenType::nf4:
+      return "nf4";
+    case FrozenType::int4:
+      break;
+  }
+  return "int4";
+}
+
 const char* name(BadStep action) {
   switch (action) {
     case BadStep::note:
@@ -98,6 +110,7 @@ Json to_json(const TrainOptions& options) {
   Json targets = Json::array();
   for (const Linear linear : options.lora.targets) targets.push_back(linear_name(linear));
   return {{"train", name(options.trainable)},
+          {"base", name(options.frozen)},
           {"lora_targets", targets},
           {"lora_rank", options.lora.rank},
           {"lora_alpha", options.lora.alpha},
@@ -106,6 +119,7 @@ Json to_json(const TrainOptions& options) {
           {"distil_weight", options.loss.divergence},
           {"divergence", name(options.loss.kind)},
           {"temperature", options.loss.temperature},
+          {"teacher_top_k", options.teacher_cache.folder.empty() ? 0 : options.teacher_cache.top_k},
           {"exits", to_json(options.exits)},
           {"layer_dropout", {{"rate", options.layer_dropout.rate}, {"grows", options.layer_dropout.grows}}},
           {"hidden", to_json(options.hidden)},
@@ -121,6 +135,7 @@ Json to_json(const TrainOptions& options) {
           {"epsilon", options.optimiser.epsilon},
           {"weight_decay", options.optimiser.weight_decay},
           {"clip", options.optimiser.clip},
+          {"gradient_checkpointing", options.gradient_checkpointing},
           {"bf16", options.bf16},
           {"seed", options.seed},
           {"bos", options.bos},
@@ -131,7 +146,8 @@ Json to_json(const TrainOptions& options) {
             {"spike_deviations", options.guard.spike_deviations}}},
           {"evaluate_every", options.evaluate_every},
           {"checkpoint_every", options.checkpoint_every},
-          {"max_minutes", options.max_minutes}};
+          {"max_minutes", options.max_minutes},
+          {"shard_optimiser", options.shard_optimiser}};
 }
 
 void check_options(const TrainOptions& options) {
@@ -159,6 +175,17 @@ void check_options(const TrainOptions& options) {
   if ((options.hidden.weight > 0) != !options.hidden.pairs.empty()) {
     fail_usage("hidden states are learned by a weight above 0 and pairs of visits; got {} and {} pairs",
                options.hidden.weight, options.hidden.pairs.size());
+  }
+  check("teacher_top_k", static_cast<double>(options.teacher_cache.top_k), 1, 1e6);
+  if (!options.teacher_cache.folder.empty() && options.loss.divergence == 0) {
+    fail_usage("a teacher's cache without distillation: name a --teacher, or leave --teacher-cache out");
+  }
+  if (!options.teacher_cache.folder.empty() &&
+      (options.hidden.weight > 0 || options.loss.kind != Divergence::forward_kl)) {
+    fail_usage(
+        "a teacher's cache has its likeliest tokens: hidden states and divergences other than forward-kl "
+        "need "
+        "the teacher itself, leave --teacher-cache out");
   }
   check("tokens", static_cast<double>(options.tokens), 1, 1e15);
   check("tokens_per_step", static_cast<double>(options.tokens_per_step), 1, 1e9);

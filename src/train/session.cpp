@@ -1,11 +1,17 @@
 #include "train/session.h"
 
 #include <ATen/Parallel.h>
+#include <fmt/format.h>
 #include <malloc.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <limits>
+#include <memory>
 
 #include "base/error.h"
+#include "base/fingerprint.h"
+#include "base/progress.h"
 #include "base/threads.h"
 #include "train/lora.h"
 #include "train/schedule.h"
@@ -48,6 +54,27 @@ Checkpoint checked_start(const TrainInputs& inputs, const TrainOptions& options)
   return start;
 }
 
+/// All that the teacher's answers depend on.
+std::unique_ptr<TeacherCache> opened_cache(const Checkpoint& teacher, const Session& session) {
+  const TrainOptions& options = session.options;
+  const TopForm form = session.top_form();
+  const Json identity = {{"teacher", digest(teacher)},
+                         {"bf16", options.bf16},
+                         {"temperature", options.loss.temperature},
+                         {"top_k", form.k},
+                         {"vocab", form.vocab},
+                         {"text", session.packing.digest()},
+                         {"context", options.context},
+                         {"bos", options.bos},
+                         {"within_documents", options.within_documents}};
+  const std::int64_t rows = std::min(session.packing.learned(), session.steps() * session.runner.tokens());
+  auto cache = std::make_unique<TeacherCache>(options.teacher_cache.folder, identity, form, rows);
+  fmt::print(stderr, "{}: the teacher's top {} of {} tokens: {}, of which {} are there\n",
+             options.teacher_cache.folder.string(), form.k, format_count(rows),
+             format_bytes(form.bytes(rows)), format_bytes(cache->bytes()));
+  return cache;
+}
+
 double adapter_scale(const TrainOptions& options) {
   const bool lora = options.trainable == Trainable::lora;
   return lora ? options.lora.alpha / static_cast<double>(options.lora.rank) : 1;
@@ -73,6 +100,12 @@ void check_inputs(const TrainInputs& inputs, const TrainOptions& options) {
     fail("{}: the model has no adapters to train: train everything (--train all) or add some (--train lora)",
          where);
   }
+  if (options.trainable == Trainable::all && options.frozen != FrozenType::full) {
+    fail_usage(
+        "--base {} holds weights that do not change in 4 bits, and --train all changes all: train "
+        "--train lora or adapters",
+        options.frozen == FrozenType::nf4 ? "nf4" : "int4");
+  }
   if (options.context > student.config.max_positions) {
     fail_usage("--context {} is more than the {} positions of {}", options.context,
                student.config.max_positions, where);
@@ -93,15 +126,34 @@ KeptMemory::~KeptMemory() {
   malloc_trim(0);
 }
 
-Session::Session(const TrainInputs& inputs, const TrainOptions& train_options)
+Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, const Ranks& ranks)
     : options(train_options),
       start(checked_start(inputs, options)),
       packing(inputs.text, packing_options(inputs.student, options)),
-      model(start,
-            {.bf16 = options.bf16, .trainable = options.trainable, .adapter_scale = adapter_scale(options)}),
-      optimiser(model.parameters(), options.optimiser),
-      runner(model, packing, teacher, options) {
-  if (needs_teacher(options)) teacher.emplace(*inputs.teacher, options.context, options.bf16);
+      model(start, {.bf16 = options.bf16,
+                    .trainable = options.trainable,
+                    .adapter_scale = adapter_scale(options),
+                    .frozen = options.frozen,
+                    .gradient_checkpointing = options.gradient_checkpointing}),
+      buckets(model.parameters(), start.plan, ranks, options.shard_optimiser),
+      optimiser(model.parameters(), options.optimiser, buckets),
+      runner(model, packing, teacher, cached_teacher, buckets, ranks, options) {
+  if (ranks.count() > runner.sequences()) {
+    fail_usage("a step is {} sequences of {} tokens, too few for {} ranks: raise --batch-tokens",
+               runner.sequences(), options.context, ranks.count());
+  }
+  if (ranks.count() > 1) model.on_complete([this](std::int64_t visit) { buckets.complete(visit); });
+  if (!options.teacher_cache.folder.empty()) {
+    cached_teacher.emplace(*inputs.teacher, options.bf16, static_cast<float>(options.loss.temperature),
+                           top_form(), opened_cache(*inputs.teacher, *this));
+  } else if (needs_teacher(options)) {
+    teacher.emplace(*inputs.teacher, options.context, options.bf16);
+  }
+}
+
+TopForm Session::top_form() const {
+  const std::int64_t vocab = start.config.vocab_size;
+  return {.k = std::min(options.teacher_cache.top_k, vocab), .vocab = vocab, .context = options.context};
 }
 
 Checkpoint Session::trained() const {
@@ -109,6 +161,17 @@ Checkpoint Session::trained() const {
   const bool merges =
       options.trainable == Trainable::lora && options.lora.merge && !start.plan.is_recursive();
   return merges ? merge_lora(result) : result;
+}
+
+std::string digest(const Checkpoint& checkpoint) {
+  Fingerprint result;
+  result.add(to_json(checkpoint.plan).dump());
+  for (const auto& [name, tensor] : checkpoint.tensors) {
+    result.add(name);
+    result.add(to_string(tensor.shape));
+    result.add(tensor.data);
+  }
+  return result.hex();
 }
 
 PackingOptions packing_options(const Checkpoint& student, const TrainOptions& options) {

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "corpus/packing.h"
 #include "train/adamw.h"
+#include "train/buckets.h"
 #include "train/model.h"
+#include "train/ranks.h"
 #include "train/step_runner.h"
 #include "train/teacher.h"
 #include "train/train.h"
@@ -24,11 +27,13 @@ class KeptMemory {
 };
 
 struct Session {
-  /// Throws Error or UsageError for what does not fit together. Both must outlive it.
-  Session(const TrainInputs& inputs, const TrainOptions& train_options);
+  /// Throws Error or UsageError for what does not fit together. All must outlive it.
+  Session(const TrainInputs& inputs, const TrainOptions& train_options, const Ranks& ranks);
 
   /// The model as it is now, as the run would leave it.
   Checkpoint trained() const;
+  /// Of the teacher's likeliest tokens.
+  TopForm top_form() const;
   /// Steps for the tokens asked for.
   std::int64_t steps() const { return (options.tokens + runner.tokens() - 1) / runner.tokens(); }
 
@@ -37,10 +42,15 @@ struct Session {
   Checkpoint start;  ///< the student, with new adapters for LoRA
   Packing packing;
   TrainModel model;
+  Buckets buckets;
   AdamW optimiser;
   std::optional<Teacher> teacher;
+  std::optional<CachedTeacher> cached_teacher;  ///< in the place of `teacher`
   StepRunner runner;
 };
+
+/// Of plan and tensors.
+std::string digest(const Checkpoint& checkpoint);
 
 /// How the text is packed for these options.
 PackingOptions packing_options(const Checkpoint& student, const TrainOptions& options);

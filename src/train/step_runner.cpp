@@ -21,6 +21,12 @@ at::Tensor ids_of(std::span<const Token> tokens, std::int64_t sequences) {
   return ids;
 }
 
+/// This rank's part of `count` sequences.
+RowRange part_of(std::int64_t count, const Ranks& ranks) {
+  const std::int64_t first = count * ranks.rank() / ranks.count();
+  return {first, count * (ranks.rank() + 1) / ranks.count() - first};
+}
+
 }  // namespace
 
 struct MicroBatch {
@@ -113,10 +119,7 @@ void add(const StepLoss& part, StepLoss& sum) {
   sum.divergence += part.divergence;
   sum.hidden += part.hidden;
   sum.total += part.total;
-  sum.exits.resize(part.exits.size());
   for (std::size_t i = 0; i < part.exits.size(); ++i) {
-    sum.exits[i].visit = part.exits[i].visit;
-    sum.exits[i].weight = part.exits[i].weight;
     sum.exits[i].ce += part.exits[i].ce;
     sum.exits[i].kl += part.exits[i].kl;
   }
@@ -125,17 +128,25 @@ void add(const StepLoss& part, StepLoss& sum) {
 }  // namespace
 
 StepRunner::StepRunner(TrainModel& model, Packing& packing, std::optional<Teacher>& teacher,
+                       std::optional<CachedTeacher>& cached_teacher, Buckets& buckets, const Ranks& ranks,
                        const TrainOptions& options)
     : model_(model),
       packing_(packing),
       teacher_(teacher),
+      cached_teacher_(cached_teacher),
+      buckets_(buckets),
+      ranks_(ranks),
       options_(options),
       sequences_(std::max<std::int64_t>(1, options.tokens_per_step / options.context)) {}
 
-StepLoss StepRunner::run(std::int64_t step, std::int64_t steps) { return run(step, steps, sequences_); }
+StepLoss StepRunner::run(std::int64_t step, std::int64_t steps) {
+  return run(step, steps, part_of(sequences_, ranks_));
+}
 
 // Of 0 steps all are behind: the exits of every curriculum, the highest rate of dropout.
-StepLoss StepRunner::run_part(std::int64_t sequences) { return run(0, 0, std::min(sequences, sequences_)); }
+StepLoss StepRunner::run_part(std::int64_t sequences) {
+  return run(0, 0, {0, std::min(sequences, sequences_)});
+}
 
 std::string StepRunner::describe(std::int64_t position) {
   const std::int64_t end = (position / sequences_ + 1) * sequences_;
@@ -146,29 +157,60 @@ std::string StepRunner::describe(std::int64_t position) {
   return result;
 }
 
-StepLoss StepRunner::run(std::int64_t step, std::int64_t steps, std::int64_t sequences) {
-  const std::int64_t first = step * sequences_;
+StepLoss StepRunner::run(std::int64_t step, std::int64_t steps, RowRange own) {
+  const std::int64_t first = step * sequences_ + own.first;
   Step common{
       .number = step, .of = steps, .exits = exit_weights(options_.exits, model_.depth(), step, steps)};
   std::vector<MicroBatch> batches;
-  for (std::int64_t done = 0; done < sequences; done += options_.micro_batch) {
-    batches.emplace_back(packing_, first + done, std::min(options_.micro_batch, sequences - done));
-    common.learned += std::ssize(batches.back().rows);
+  std::int64_t learned = 0;
+  for (std::int64_t done = 0; done < own.count; done += options_.micro_batch) {
+    batches.emplace_back(packing_, first + done, std::min(options_.micro_batch, own.count - done));
+    learned += std::ssize(batches.back().rows);
+  }
+  for (const auto& rank : ranks_.gather({static_cast<double>(learned)}, "the begin of a step")) {
+    common.learned += static_cast<std::int64_t>(rank[0]);
   }
   StepLoss mean;
+  for (const ExitWeight& exit : std::span(common.exits).first(common.exits.size() - 1)) {
+    mean.exits.push_back({.visit = exit.visit, .weight = exit.weight});
+  }
   double highest = -1;
   for (std::size_t i = 0; i < batches.size(); ++i) {
+    if (i + 1 == batches.size()) buckets_.begin();
     if (batches[i].rows.empty()) continue;
     const StepLoss part = run(common, batches[i]);
     add(part, mean);
-    const double own =
+    const double loss =
         part.total * static_cast<double>(common.learned) / static_cast<double>(batches[i].rows.size());
-    if (std::isfinite(highest) && !(own <= highest)) {
-      highest = own;
+    if (std::isfinite(highest) && !(loss <= highest)) {
+      highest = loss;
       mean.worst = first + static_cast<std::int64_t>(i) * options_.micro_batch;
     }
   }
-  return mean;
+  buckets_.finish();
+  return over_ranks(mean, highest);
+}
+
+/// Every rank adds up in the same order, so that all judge the same loss.
+StepLoss StepRunner::over_ranks(const StepLoss& own, double highest) const {
+  std::vector<double> numbers = {own.cross_entropy, own.divergence, own.hidden,
+                                 own.total,         highest,        static_cast<double>(own.worst)};
+  const std::size_t exits = numbers.size();
+  for (const ExitLoss& exit : own.exits) numbers.insert(numbers.end(), {exit.ce, exit.kl});
+  StepLoss sum{.exits = own.exits};
+  for (ExitLoss& exit : sum.exits) exit.ce = exit.kl = 0;
+  double most = -1;
+  for (const auto& rank : ranks_.gather(numbers, "the losses of a step")) {
+    StepLoss part{.cross_entropy = rank[0], .divergence = rank[1], .hidden = rank[2], .total = rank[3]};
+    for (std::size_t i = exits; i < rank.size(); i += 2)
+      part.exits.push_back({.ce = rank[i], .kl = rank[i + 1]});
+    add(part, sum);
+    if (std::isfinite(most) && !(rank[4] <= most)) {
+      most = rank[4];
+      sum.worst = static_cast<std::int64_t>(rank[5]);
+    }
+  }
+  return sum;
 }
 
 /// Gives the teacher the micro-batch where something is learned from it.
@@ -203,10 +245,16 @@ void StepRunner::learn_heads(const Step& step, const MicroBatch& batch, const St
                              const TeacherLogits& teacher, Roots& roots, StepLoss& loss) {
   const auto learned = static_cast<double>(step.learned);
   const auto learn = [&](const ExitWeight& exit, const at::Tensor& hidden, LossWeights weights,
-                         const TeacherLogits& target) {
+                         const TeacherLogits& target, const TopTokens* top) {
     weights.scale = static_cast<float>(exit.weight / learned);
     at::Tensor gradient;
-    const LossSums sums = head_loss(hidden.detach(), model_.head(), batch.labels, weights, target, gradient);
+    const auto top_loss = [&](std::int64_t first, const at::Tensor& logits) {
+      return top_k_loss(logits.size(0), logits.size(1), weights, rows_of(logits), logits.stride(0), *top,
+                        first, std::span(batch.labels).subspan(static_cast<std::size_t>(first)));
+    };
+    const LossSums sums =
+        top != nullptr ? head_loss(hidden.detach(), model_.head(), top_loss, gradient)
+                       : head_loss(hidden.detach(), model_.head(), batch.labels, weights, target, gradient);
     roots.add(hidden, gradient);
     const ExitLoss own{exit.visit, exit.weight, sums.cross_entropy / learned, sums.divergence / learned};
     loss.total += own.weight * (weights.cross_entropy * own.ce + weights.divergence * own.kl);
@@ -218,8 +266,9 @@ void StepRunner::learn_heads(const Step& step, const MicroBatch& batch, const St
                       .temperature = static_cast<float>(options_.loss.temperature),
                       .softcap = static_cast<float>(model_.config().logit_softcap)};
   const ExitWeight& last = step.exits.back();
+  const TopTokens top = cached_teacher_ ? cached_teacher_->top(batch.sequences) : TopTokens();
   const at::Tensor hidden = model_.final_norm(streams.after(last.visit));
-  const ExitLoss own = learn(last, hidden, weights, teacher);
+  const ExitLoss own = learn(last, hidden, weights, teacher, cached_teacher_ ? &top : nullptr);
   loss.cross_entropy = own.ce;
   loss.divergence = own.kl;
 
@@ -227,7 +276,7 @@ void StepRunner::learn_heads(const Step& step, const MicroBatch& batch, const St
   weights.divergence = static_cast<float>(options_.exits.divergence);
   const TeacherLogits self = head_logits(model_.head(), hidden.detach(), weights.softcap);
   for (const ExitWeight& exit : std::span(step.exits).first(step.exits.size() - 1)) {
-    loss.exits.push_back(learn(exit, model_.final_norm(streams.after(exit.visit)), weights, self));
+    loss.exits.push_back(learn(exit, model_.final_norm(streams.after(exit.visit)), weights, self, nullptr));
   }
 }
 
@@ -244,25 +293,30 @@ void StepRunner::learn_hidden(const Step& step, const Streams& streams, Roots& r
   loss.total += options.weight * loss.hidden;
 }
 
-double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch) {
+double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch, const Ranks& ranks) {
   const at::NoGradGuard no_grad;
   Parameter weight;  // one that gathers no gradient
   weight.values = model.head().weight().values.detach();
   Head head(&weight);
   const LossWeights weights{.softcap = static_cast<float>(model.config().logit_softcap)};
-  double loss = 0;
-  std::int64_t learned = 0;
-  for (std::int64_t done = 0; done < text.sequences(); done += micro_batch) {
-    const MicroBatch batch(text, done, std::min(micro_batch, text.sequences() - done));
+  double loss = 0, learned = 0;
+  const RowRange own = part_of(text.sequences(), ranks);
+  for (std::int64_t done = 0; done < own.count; done += micro_batch) {
+    const MicroBatch batch(text, own.first + done, std::min(micro_batch, own.count - done));
     if (batch.rows.empty()) continue;
     const auto whole = [](std::span<const std::int64_t>) { return KeptSequences(); };
     const at::Tensor hidden =
         model.final_norm(forward(model, batch, {model.depth() - 1}, whole).rows.front());
     at::Tensor gradient;
     loss += head_loss(hidden, head, batch.labels, weights, {}, gradient).cross_entropy;
-    learned += std::ssize(batch.rows);
+    learned += static_cast<double>(batch.rows.size());
   }
-  return loss / static_cast<double>(std::max<std::int64_t>(learned, 1));
+  double all_loss = 0, all_learned = 0;
+  for (const auto& rank : ranks.gather({loss, learned}, "an evaluation")) {
+    all_loss += rank[0];
+    all_learned += rank[1];
+  }
+  return all_loss / std::max(all_learned, 1.0);
 }
 
 }  // namespace fathom

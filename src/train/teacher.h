@@ -16,7 +16,7 @@ class Teacher {
 
   /// Runs the model over the sequences' inputs, each from one of its starts to the next by itself; what
   /// logits() and stream() speak of from here on.
-  void read(const std::vector<Sequence>& sequences, const std::vector<std::int64_t>& visits);
+  void read(const std::vector<Sequence>& sequences, const std::vector<std::int64_t>& visits = {});
   /// logits[rows, vocab] of rows [first, first + rows) of those that are learned, of the sequences laid end
   /// to end.
   void logits(std::int64_t first, std::int64_t rows, float* logits) const;

@@ -25,22 +25,13 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-std::string digest(const Checkpoint& checkpoint) {
-  Fingerprint result;
-  result.add(to_json(checkpoint.plan).dump());
-  for (const auto& [name, tensor] : checkpoint.tensors) {
-    result.add(name);
-    result.add(to_string(tensor.shape));
-    result.add(tensor.data);
-  }
-  return result.hex();
-}
-
-/// What makes a run this run: when to stop for time, how often to save and to evaluate, and what to do about
-/// bad steps may change.
+/// What makes a run this run: when to stop for time, how often to save and to evaluate, what to do about bad
+/// steps and how the work is shared out may change.
 Json identity(const Session& session, const Checkpoint* teacher) {
   Json chosen = to_json(session.options);
-  for (const char* key : {"checkpoint_every", "max_minutes", "guard", "evaluate_every"}) chosen.erase(key);
+  for (const char* key : {"checkpoint_every", "max_minutes", "guard", "evaluate_every", "shard_optimiser",
+                          "gradient_checkpointing"})
+    chosen.erase(key);
   return {{"options", chosen},
           {"student", digest(session.start)},
           {"text", session.packing.digest()},
@@ -49,11 +40,14 @@ Json identity(const Session& session, const Checkpoint* teacher) {
 
 class Run {
  public:
-  Run(const TrainInputs& inputs, const TrainOptions& options, const std::filesystem::path& work, bool resume)
+  Run(const TrainInputs& inputs, const TrainOptions& options, const std::filesystem::path& work, bool resume,
+      const Ranks& ranks)
       : inputs_(inputs),
         options_(options),
-        session_(inputs, options),
-        folder_(work, identity(session_, inputs.teacher)) {
+        ranks_(ranks),
+        session_(inputs, options, ranks),
+        identity_(identity(session_, inputs.teacher)),
+        folder_(work, identity_) {
     if (inputs.held_out.size() > 0) {
       held_out_.emplace(std::vector<MixedSource>{{.store = inputs.held_out}},
                         packing_options(inputs.student, options));
@@ -63,22 +57,31 @@ class Run {
                                                               const std::string& file) {
       session_.optimiser.restore(tensors, found.updates, file);
     });
-    if (!resumed) folder_.clear();
+    check_same_run();
+    if (!ranks_.is_first()) return;
+    if (resumed) {
+      folder_.cut_back(state_.step);
+    } else {
+      folder_.clear();
+    }
   }
 
   TrainResult run() {
     const std::int64_t first_step = state_.step, tokens = session_.runner.tokens();
     Progress progress("training", (state_.total_steps - first_step) * tokens, "tok");
     double later_seconds = 0;  // of this process's steps after its first, which is slow: all memory is new
-    while (!ended() && !interrupted()) {
+    while (!ended() && !ranks_.any(interrupted(), "the end of a step")) {
       const TrainStep step = do_step();
-      folder_.append(step);
+      if (ranks_.is_first()) folder_.append(step);
 
       const std::int64_t later_steps = state_.step - first_step - 1;
       if (later_steps > 0) later_seconds += step.seconds;
       const double pace = later_steps > 0 ? later_seconds / static_cast<double>(later_steps) : step.seconds;
       state_.total_steps =
           steps_in_time(options_, state_.step, pace, state_.seconds, state_.total_steps, session_.steps());
+      // Rank 0's clock counts.
+      state_.total_steps = static_cast<std::int64_t>(
+          ranks_.of_first(static_cast<double>(state_.total_steps), "the end of a step"));
       progress.set_total((state_.total_steps - first_step) * tokens);
       progress.advance(tokens, fmt::format("loss {:.3f}", step.loss));
       // Before the checkpoint, so that a run which goes on from it neither repeats nor lacks an evaluation.
@@ -93,7 +96,33 @@ class Run {
  private:
   bool ended() const { return state_.step >= state_.total_steps; }
   bool due(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
-  void save() { folder_.save(state_, session_.optimiser.state()); }
+  void save() {
+    const auto tensors = session_.optimiser.state();
+    if (ranks_.is_first()) folder_.save(state_, tensors);
+  }
+
+  /// Throws Error if the ranks do not train the same, from the same step on.
+  void check_same_run() {
+    Fingerprint print;
+    print.add(identity_.dump());
+    // 13 hexadecimal digits are 52 bits, which a double holds.
+    const auto own = static_cast<double>(std::stoll(print.hex().substr(0, 13), nullptr, 16));
+    const auto all =
+        ranks_.gather({static_cast<double>(state_.step), own}, "the other ranks to load the model");
+    for (std::size_t rank = 1; rank < all.size(); ++rank) {
+      if (all[rank][1] != all[0][1]) {
+        fail("{}: rank {} was given another model, text or option than rank 0",
+             inputs_.student.source.string(), rank);
+      }
+      if (all[rank][0] != all[0][0]) {
+        fail(
+            "{}: rank {} found a checkpoint of step {}, rank 0 of step {}: the folder must be one that all "
+            "ranks "
+            "share",
+            folder_.best().parent_path().string(), rank, all[rank][0], all[0][0]);
+      }
+    }
+  }
 
   TrainStep do_step() {
     const auto begin = Clock::now();
@@ -105,7 +134,8 @@ class Run {
     step.exits = mean.exits;
     step.loss = mean.total;
     step.learning_rate = learning_rate(options_, state_.step, state_.total_steps);
-    step.gradient_norm = session_.optimiser.gradient_norm();
+    // Rank 0's: on machines of different kinds the last bit may differ.
+    step.gradient_norm = ranks_.of_first(session_.optimiser.gradient_norm(), "the gradient's norm");
     const auto verdict = judge(step, state_.history, options_.guard);
     if (verdict) act(*verdict, step, mean.worst);
     step.skipped = verdict && verdict->action == BadStep::skip;
@@ -129,6 +159,7 @@ class Run {
     const std::string what = fmt::format("{}: at step {} {}; worst was {}", inputs_.student.source.string(),
                                          step.step, verdict.what, session_.runner.describe(worst));
     if (verdict.action != BadStep::stop) {
+      if (!ranks_.is_first()) return;
       fmt::print(stderr, "fathom: {}{}\n", what, verdict.action == BadStep::skip ? ": skipped" : "");
       return;
     }
@@ -142,14 +173,14 @@ class Run {
 
   void evaluate_now() {
     const auto begin = Clock::now();
-    const double loss = evaluate(session_.model, *held_out_, options_.micro_batch);
+    const double loss = evaluate(session_.model, *held_out_, options_.micro_batch, ranks_);
     if (!std::isfinite(loss)) {
       fail("{}: after step {} the loss on the held-out text is {}", inputs_.student.source.string(),
            state_.step, loss);
     }
     Json line = {{"step", state_.step}, {"loss", loss}, {"perplexity", std::exp(loss)}};
     const bool best = state_.best_step == 0 || loss < state_.best_loss;
-    if (best || inputs_.sample) {
+    if (ranks_.is_first() && (best || inputs_.sample)) {
       const Checkpoint model = session_.trained();
       if (inputs_.sample) line["samples"] = inputs_.sample(model);
       if (best) save_checkpoint(model, folder_.best(), /*overwrite=*/true);
@@ -159,12 +190,14 @@ class Run {
       state_.best_step = state_.step;
     }
     line["seconds"] = seconds_since(begin);
-    folder_.append_evaluation(line);
+    if (ranks_.is_first()) folder_.append_evaluation(line);
   }
 
   const TrainInputs& inputs_;
   const TrainOptions& options_;
+  const Ranks& ranks_;
   Session session_;
+  Json identity_;
   RunFolder folder_;
   std::optional<Packing> held_out_;
   RunState state_;
@@ -173,8 +206,8 @@ class Run {
 }  // namespace
 
 TrainResult train(const TrainInputs& inputs, const TrainOptions& options, const std::filesystem::path& work,
-                  bool resume) {
-  return Run(inputs, options, work, resume).run();
+                  bool resume, const Ranks& ranks) {
+  return Run(inputs, options, work, resume, ranks).run();
 }
 
 }  // namespace fathom

@@ -11,6 +11,7 @@
 #include "corpus/packing.h"
 #include "model/checkpoint.h"
 #include "train/exits.h"
+#include "train/ranks.h"
 #include "train/vocabulary_loss.h"
 
 namespace fathom {
@@ -21,6 +22,13 @@ enum class Trainable {
   adapters,  ///< the adapters that the model has
   lora  ///< new low-rank pairs on `lora.targets` of every visit (healing); merged into the weights at the end
         ///< where the plan is plain and `merge` is set, kept as adapters otherwise
+};
+
+/// How weights that are not trained are held, where they are matrices of the layers.
+enum class FrozenType {
+  full,  ///< in the type that products compute in
+  nf4,   ///< 4-bit NormalFloat with double quantisation: QLoRA (train/four_bit.h)
+  int4   ///< 4-bit integers in groups of 32
 };
 
 /// What happens at a step whose loss or gradient is no number, or whose loss is a spike.
@@ -67,6 +75,13 @@ struct HiddenLossOptions {
   std::vector<HiddenPair> pairs;
 };
 
+/// The teacher's most probable tokens, kept from one epoch and run to the next (train/teacher_cache.h). The
+/// divergence is then that over these and one event for all others (train/top_k.h).
+struct TeacherCacheOptions {
+  std::filesystem::path folder;  ///< empty: none
+  std::int64_t top_k = 64;       ///< at most the vocabulary
+};
+
 /// AdamW and its schedule.
 struct OptimiserOptions {
   double learning_rate = 3e-4, min_learning_rate = 0;
@@ -77,8 +92,10 @@ struct OptimiserOptions {
 
 struct TrainOptions {
   Trainable trainable = Trainable::all;
+  FrozenType frozen = FrozenType::full;
   LoraOptions lora;
   LossOptions loss;
+  TeacherCacheOptions teacher_cache;
   ExitOptions exits;
   LayerDropoutOptions layer_dropout;
   HiddenLossOptions hidden;
@@ -88,6 +105,9 @@ struct TrainOptions {
   std::int64_t tokens_per_step = 2'048;  ///< rounded to whole sequences
   std::int64_t context = 512;
   std::int64_t micro_batch = 4;  ///< sequences a forward pass; gradients accumulate up to tokens_per_step
+  /// A visit of the plan keeps its input only and is computed again in the way back: the same values and
+  /// gradients to the last bit, with less memory and a third more work (Chen et al. 2016, arXiv 1604.06174).
+  bool gradient_checkpointing = false;
   bool bf16 = true;  ///< compute type of products; float32 master weights and optimiser either way
   std::uint64_t seed = 0;
   Token bos = -1;  ///< put before every sequence, for models that want one before any text (Gemma); -1: none
@@ -101,6 +121,7 @@ struct TrainOptions {
   /// is only made shorter, if the machine turns out slower. A resumed run keeps the number decided. 0: no
   /// limit.
   double max_minutes = 0;
+  bool shard_optimiser = false;  ///< several ranks share the optimiser's moments out (ZeRO, stage 1)
 };
 
 /// The losses after a visit that is not the last.
@@ -135,17 +156,19 @@ void check_inputs(const TrainInputs& inputs, const TrainOptions& options);
 
 struct TrainResult {
   Checkpoint model;
-  std::vector<TrainStep> steps;
-  bool interrupted = false;  ///< stopped by SIGINT; a checkpoint to resume from was written
+  std::vector<TrainStep> steps;  ///< known to rank 0
+  bool interrupted = false;      ///< stopped by SIGINT; a checkpoint to resume from was written
 };
 
 /// Trains the student on sequences of the text (corpus/packing.h). Losses are means over the tokens learned
 /// in a step. `work` is the run's folder (train/run_folder.h). With `resume` the run goes on exactly where
 /// its last whole checkpoint stopped (same losses to the last bit as if never stopped, with the same number
-/// of threads), or starts if there is none; without, it starts anew. Throws Error (a loss that is no number,
-/// a checkpoint of another run, ids outside the vocabulary, a full disk: what was there before stays, ...).
+/// of threads and of ranks; on another number, to rounding), or starts if there is none; without, it starts
+/// anew. Each of the `ranks` computes a part of every step; all are given the same inputs and a folder that
+/// they share, which rank 0 alone writes to. Throws Error (a loss that is no number, a checkpoint of another
+/// run, ids outside the vocabulary, a full disk: what was there before stays, a rank that is gone, ...).
 TrainResult train(const TrainInputs& inputs, const TrainOptions& options, const std::filesystem::path& work,
-                  bool resume);
+                  bool resume, const Ranks& ranks = {});
 
 /// What a run needs, for a look before it starts.
 struct TrainEstimate {
@@ -154,8 +177,9 @@ struct TrainEstimate {
   std::int64_t weight_bytes = 0;     ///< of the model: what it computes with, and float32 masters
   std::int64_t optimiser_bytes = 0;  ///< gradients and both moments
   std::int64_t teacher_bytes = 0;
-  std::int64_t peak_bytes = 0;        ///< of this process over a micro-batch, all of the above included
-  std::int64_t checkpoint_bytes = 0;  ///< of one on the disk; two are kept
+  std::int64_t teacher_cache_bytes = 0;  ///< on the disk, if no token of the run comes twice
+  std::int64_t peak_bytes = 0;           ///< of this process over a micro-batch, all of the above included
+  std::int64_t checkpoint_bytes = 0;     ///< of one on the disk; two are kept
   double step_seconds = 0;
 };
 

@@ -150,6 +150,20 @@ TEST(TrainVerb, AFileSaysWhatTheCommandLineWould) {
             printed.out);
 }
 
+TEST(TrainVerb, APresetComesAfterTheFileAndTheCommandLine) {
+  const Folder folder;
+  const auto config = folder / "run.toml";
+  std::ofstream(config) << "preset = 'mistral-7b'\nlora-rank = 5\n";
+  const test::Run printed = run_program("train --config " + config.string() + " --lr 2e-3 --print-config");
+  ASSERT_EQ(printed.code, 0) << printed.err;
+  for (const char* line :
+       {"lr = 0.002", "lora-rank = 5", "lora-alpha = 4", "train = \"lora\"", "base = \"nf4\"",
+        "context = 2048", "batch-tokens = 32768", "tokens = 163840000", "warmup = 0.02"}) {
+    EXPECT_THAT(printed.out, HasSubstr("\n" + std::string(line) + "\n"));
+  }
+  EXPECT_EQ(run_program("train --preset gpt-7b --print-config").code, 2);
+}
+
 TEST(TrainVerb, AFileThatIsWrongIsToldByItsLine) {
   const Folder folder;
   const auto message = [&](const std::string& content) {

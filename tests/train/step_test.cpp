@@ -105,7 +105,10 @@ TEST_P(Step, LossAndGradientsAreTorchs) {
   Packing packing(text(), {.context = context, .vocab = vocab, .seed = 5});
   std::optional<Teacher> teacher;
   if (options.loss.divergence > 0 || options.hidden.weight > 0) teacher.emplace(original, context, false);
-  StepRunner runner(model, packing, teacher, options);
+  std::optional<CachedTeacher> cached;
+  const Ranks alone;
+  Buckets buckets(model.parameters(), checkpoint.plan, alone, false);
+  StepRunner runner(model, packing, teacher, cached, buckets, alone, options);
   const StepLoss found = runner.run(7, 9);
 
   EXPECT_NEAR(found.total, plain_step(twin, plain_teacher, packing, options, 7, 9), 2e-5);

@@ -14,6 +14,7 @@
 #include "model/checkpoint.h"
 #include "oracle.h"
 #include "train/adamw.h"
+#include "train/buckets.h"
 #include "train/head_loss.h"
 #include "train/model.h"
 
@@ -129,7 +130,9 @@ TEST_P(WholeStep, IsThePlainTwinsForAHundredSteps) {
   OptimiserOptions options;
   options.learning_rate = 5e-4;
   options.weight_decay = 0.1;
-  AdamW optimiser(model.parameters(), options);
+  const Ranks alone;
+  Buckets buckets(model.parameters(), checkpoint.plan, alone, /*sharded=*/false);
+  AdamW optimiser(model.parameters(), options, buckets);
   at::manual_seed(4);
   // 150 positions: a whole block of attention and a short one.
   const std::int64_t batch = 3, positions = 150, rows = batch * positions;
