@@ -82,11 +82,11 @@ std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join
 
 void decode_rows(const Tensor& tensor, std::int64_t first, std::int64_t count, std::span<float> out) {
   const std::int64_t width = tensor.row_elements();
+  check_rows(tensor, first, count);
   if (std::ssize(out) != count * width) {
     fail("{} rows from {} on of a tensor {} do not fit {} values", count, first, to_string(tensor.shape),
          out.size());
   }
-  check_rows(tensor, first, count);
   const std::int64_t blocks = width / block_elements(tensor.dtype);
   if (tensor.interleaved_heads == 0) {
     dequantise(tensor.dtype, row_data(tensor, first), count * blocks, out.data());

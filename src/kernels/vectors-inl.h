@@ -39,8 +39,15 @@ HWY_INLINE Vector load(const float* from, std::size_t lanes) {
 
 HWY_INLINE Vector load(const std::uint16_t* from, std::size_t lanes) {
   const D16 d16;
-  const auto bits = HWY_LIKELY(lanes == hn::Lanes(d16)) ? hn::LoadU(d16, from)
-                                                        : hn::MaskedLoad(hn::FirstN(d16, lanes), d16, from);
+  hn::Vec<D16> bits;
+  if (HWY_LIKELY(lanes == hn::Lanes(d16))) {
+    bits = hn::LoadU(d16, from);
+  } else {
+    // A masked load of halves reads the whole vector where the processor has none: beyond the end.
+    std::uint16_t rest[hn::MaxLanes(d16)] = {};
+    for (std::size_t i = 0; i < lanes; ++i) rest[i] = from[i];
+    bits = hn::LoadU(d16, rest);
+  }
   return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(D32(), bits)));
 }
 
