@@ -32,12 +32,13 @@ std::span<float> values_of(const at::Tensor& tensor) {
 Buckets::Buckets(std::map<std::string, Parameter>& parameters, const DepthPlan& plan, const Ranks& ranks,
                  bool sharded, std::int64_t size)
     : ranks_(ranks), sharded_(sharded && ranks.count() > 1) {
-  for (const auto& [name, parameter] : parameters) shares_[name] = {0, parameter.values.numel()};
-  if (ranks.count() == 1) return;
   std::map<std::int64_t, std::vector<std::pair<std::string, Parameter*>>, std::greater<>> by_visit;
   for (auto& [name, parameter] : parameters) {
-    if (parameter.trainable()) by_visit[first_visit(plan, name)].emplace_back(name, &parameter);
+    if (!parameter.trainable()) continue;
+    shares_[name] = {0, parameter.gradient.numel()};
+    by_visit[first_visit(plan, name)].emplace_back(name, &parameter);
   }
+  if (ranks.count() == 1) return;
   std::vector<std::pair<std::string, Parameter*>> members;
   std::int64_t count = 0;
   for (const auto& [visit, own] : by_visit) {
