@@ -16,7 +16,7 @@ const std::map<std::string, BadStep> spike_actions = {
 
 void add_data(CLI::App& app, TrainVerb& verb) {
   app.add_option("--text", verb.text,
-                 "Text, JSON lines (chats too), .zst of either; directories, patterns [own samples]")
+                 "Text, JSON lines (chats too), .zst; directories, patterns [own samples]")
       ->type_name("FILE...");
   app.add_option("--mix", verb.mix,
                  "A weight for each --text: its share of the tokens [all text once an epoch]")

@@ -47,6 +47,7 @@ c10::intrusive_ptr<c10d::Store> open_store(const Launch& launch, milliseconds ti
 
 void wait_for_all(const Launch& launch, c10d::Store& store, milliseconds timeout) {
   std::vector<std::string> all;
+  all.reserve(static_cast<std::size_t>(launch.ranks));
   for (int rank = 0; rank < launch.ranks; ++rank) all.push_back(fmt::format("here/{}", rank));
   try {
     store.set(all[static_cast<std::size_t>(launch.rank)], "1");
