@@ -64,7 +64,7 @@ void Buckets::close(std::vector<std::pair<std::string, Parameter*>>& members, st
   if (sharded_) bucket.values = at::zeros({count}, at::kFloat);
   const std::int64_t part = count / ranks_.count(), begin = ranks_.rank() * part;
   const auto moved = [](const at::Tensor& from, const at::Tensor& bucket_values, std::int64_t first) {
-    const at::Tensor place = bucket_values.narrow(0, first, from.numel()).view(from.sizes());
+    at::Tensor place = bucket_values.narrow(0, first, from.numel()).view(from.sizes());
     place.copy_(from);
     return place;
   };
