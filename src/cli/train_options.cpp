@@ -31,10 +31,8 @@ const std::map<std::string, BadStep> spike_actions = {
     {"note", BadStep::note}, {"skip", BadStep::skip}, {"stop", BadStep::stop}};
 
 void add_data(CLI::App& app, TrainVerb& verb) {
-  app.add_option(
-         "--text", verb.text,
-         "Text, JSON lines (of texts or of conversations), either .zst; directories, patterns. Without it, "
-         "samples of the teacher (kept in OUT.run)")
+  app.add_option("--text", verb.text,
+                 "Text, JSON lines (chats too), .zst; directories, patterns [own samples]")
       ->type_name("FILE...");
   app.add_option("--mix", verb.mix,
                  "A weight for each --text: its share of the tokens [all text once an epoch]")
@@ -171,10 +169,10 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
 
 void add_ranks(CLI::App& app, TrainVerb& verb) {
   app.add_flag("--shard-optimiser", verb.training.shard_optimiser,
-               "Several processes share the optimiser's moments out (ZeRO 1)");
+               "Several processes share out the optimiser's moments (ZeRO 1)");
   app.add_option("--rank-timeout", verb.rank_timeout,
-                 "Seconds without a sign of life after which a process is lost")
-      ->check(CLI::Range(0.5, 86'400.0))
+                 "A process is lost after so many seconds without a sign of life")
+      ->check(CLI::Range(0.5, 86'400.0).description(""))
       ->capture_default_str();
 }
 

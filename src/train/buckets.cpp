@@ -32,12 +32,13 @@ std::span<float> values_of(const at::Tensor& tensor) {
 Buckets::Buckets(std::map<std::string, Parameter>& parameters, const DepthPlan& plan, const Ranks& ranks,
                  bool sharded, std::int64_t size)
     : ranks_(ranks), sharded_(sharded && ranks.count() > 1) {
-  for (const auto& [name, parameter] : parameters) shares_[name] = {0, parameter.values.numel()};
-  if (ranks.count() == 1) return;
   std::map<std::int64_t, std::vector<std::pair<std::string, Parameter*>>, std::greater<>> by_visit;
   for (auto& [name, parameter] : parameters) {
-    if (parameter.trainable()) by_visit[first_visit(plan, name)].emplace_back(name, &parameter);
+    if (!parameter.trainable()) continue;
+    shares_[name] = {0, parameter.gradient.numel()};
+    by_visit[first_visit(plan, name)].emplace_back(name, &parameter);
   }
+  if (ranks.count() == 1) return;
   std::vector<std::pair<std::string, Parameter*>> members;
   std::int64_t count = 0;
   for (const auto& [visit, own] : by_visit) {
@@ -63,7 +64,7 @@ void Buckets::close(std::vector<std::pair<std::string, Parameter*>>& members, st
   if (sharded_) bucket.values = at::zeros({count}, at::kFloat);
   const std::int64_t part = count / ranks_.count(), begin = ranks_.rank() * part;
   const auto moved = [](const at::Tensor& from, const at::Tensor& bucket_values, std::int64_t first) {
-    const at::Tensor place = bucket_values.narrow(0, first, from.numel()).view(from.sizes());
+    at::Tensor place = bucket_values.narrow(0, first, from.numel()).view(from.sizes());
     place.copy_(from);
     return place;
   };

@@ -47,6 +47,7 @@ c10::intrusive_ptr<c10d::Store> open_store(const Launch& launch, milliseconds ti
 
 void wait_for_all(const Launch& launch, c10d::Store& store, milliseconds timeout) {
   std::vector<std::string> all;
+  all.reserve(static_cast<std::size_t>(launch.ranks));
   for (int rank = 0; rank < launch.ranks; ++rank) all.push_back(fmt::format("here/{}", rank));
   try {
     store.set(all[static_cast<std::size_t>(launch.rank)], "1");
@@ -163,13 +164,18 @@ struct Ranks::Group {
     fail_silent(2, what);
   }
 
+  void wait_pending(const std::string& what) {
+    for (const auto& work : pending) wait(*work, what);
+    pending.clear();
+  }
+
   Launch launch;
   milliseconds timeout;
   c10::intrusive_ptr<c10d::Store> store;
   Heartbeat heart;
   // NCCL, for tensors of a GPU, would stand here beside it.
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
-  std::vector<c10::intrusive_ptr<c10d::Work>> sums;
+  std::vector<c10::intrusive_ptr<c10d::Work>> pending;
   bool left = false;
 };
 
@@ -191,21 +197,26 @@ Ranks::~Ranks() {
 void Ranks::begin_sum(std::span<float> values) const {
   if (!group_) return;
   std::vector<at::Tensor> tensors = {tensor_of(values)};
-  group_->sums.push_back(group_->gloo->allreduce(tensors));
+  group_->pending.push_back(group_->gloo->allreduce(tensors));
 }
 
 void Ranks::finish_sums(const std::string& what) const {
   if (!group_) return;
-  for (const auto& sum : group_->sums) group_->wait(*sum, what);
-  group_->sums.clear();
+  group_->wait_pending(what);
 }
 
 void Ranks::share(std::span<float> values, const std::string& what) const {
   if (!group_) return;
+  // A broadcast of each part: an all-gather of Gloo's would take as much memory again.
   const std::size_t part = values.size() / static_cast<std::size_t>(count());
-  at::Tensor all = tensor_of(values);
-  at::Tensor own = tensor_of(values.subspan(part * static_cast<std::size_t>(rank()), part));
-  group_->wait(*group_->gloo->_allgather_base(all, own), what);
+  c10d::BroadcastOptions options;
+  for (int from = 0; from < count(); ++from) {
+    std::vector<at::Tensor> tensors = {
+        tensor_of(values.subspan(part * static_cast<std::size_t>(from), part))};
+    options.rootRank = from;
+    group_->pending.push_back(group_->gloo->broadcast(tensors, options));
+  }
+  group_->wait_pending(what);
 }
 
 std::vector<std::vector<double>> Ranks::gather(const std::vector<double>& own,

@@ -142,7 +142,10 @@ Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, c
     fail_usage("a step is {} sequences of {} tokens, too few for {} ranks: raise --batch-tokens",
                runner.sequences(), options.context, ranks.count());
   }
-  if (ranks.count() > 1) model.on_complete([this](std::int64_t visit) { buckets.complete(visit); });
+  if (ranks.count() > 1) {
+    model.on_complete([this](std::int64_t visit) { buckets.complete(visit); });
+    malloc_trim(0);  // gives back where the parameters lay before they were put into buckets
+  }
   if (!options.teacher_cache.folder.empty()) {
     cached_teacher.emplace(*inputs.teacher, options.bf16, static_cast<float>(options.loss.temperature),
                            top_form(), opened_cache(*inputs.teacher, *this));
