@@ -55,7 +55,8 @@ Checkpoint checked_start(const TrainInputs& inputs, const TrainOptions& options)
 }
 
 /// All that the teacher's answers depend on.
-std::unique_ptr<TeacherCache> opened_cache(const Checkpoint& teacher, const Session& session) {
+std::unique_ptr<TeacherCache> opened_cache(const Checkpoint& teacher, const Session& session,
+                                           const Ranks& ranks) {
   const TrainOptions& options = session.options;
   const TopForm form = session.top_form();
   const Json identity = {{"teacher", digest(teacher)},
@@ -69,6 +70,7 @@ std::unique_ptr<TeacherCache> opened_cache(const Checkpoint& teacher, const Sess
                          {"within_documents", options.within_documents}};
   const std::int64_t rows = std::min(session.packing.learned(), session.steps() * session.runner.tokens());
   auto cache = std::make_unique<TeacherCache>(options.teacher_cache.folder, identity, form, rows);
+  if (ranks.rank() > 0) return cache;
   fmt::print(stderr, "{}: the teacher's top {} of {} tokens: {}, of which {} are there\n",
              options.teacher_cache.folder.string(), form.k, format_count(rows),
              format_bytes(form.bytes(rows)), format_bytes(cache->bytes()));
@@ -102,8 +104,8 @@ void check_inputs(const TrainInputs& inputs, const TrainOptions& options) {
   }
   if (options.trainable == Trainable::all && options.frozen != FrozenType::full) {
     fail_usage(
-        "--base {} holds weights that do not change in 4 bits, and --train all changes all: train "
-        "--train lora or adapters",
+        "--base {} is for weights that do not change, and --train all changes all: choose --train lora or "
+        "adapters, or leave --base out",
         options.frozen == FrozenType::nf4 ? "nf4" : "int4");
   }
   if (options.context > student.config.max_positions) {
@@ -148,7 +150,7 @@ Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, c
   }
   if (!options.teacher_cache.folder.empty()) {
     cached_teacher.emplace(*inputs.teacher, options.bf16, static_cast<float>(options.loss.temperature),
-                           top_form(), opened_cache(*inputs.teacher, *this));
+                           top_form(), opened_cache(*inputs.teacher, *this, ranks));
   } else if (needs_teacher(options)) {
     teacher.emplace(*inputs.teacher, options.context, options.bf16);
   }

@@ -25,12 +25,6 @@ constexpr std::size_t digest_bytes = 16;
 // Logits of the teacher at a time: 50 MB of float32.
 constexpr std::int64_t chunk_logits = 12'600'000;
 
-std::string digest(std::span<const std::byte> bytes) {
-  Fingerprint result;
-  result.add(bytes);
-  return result.hex();
-}
-
 /// False if the file ends before.
 bool read_at(int descriptor, std::int64_t offset, std::span<std::byte> bytes, const fs::path& file) {
   while (!bytes.empty()) {
@@ -61,7 +55,7 @@ std::int64_t learned(const Sequence& sequence) {
   return std::ranges::count_if(sequence.labels, [](Token label) { return label >= 0; });
 }
 
-/// Opens top.bin; sees to it that cache.json says what is in it before anything is.
+/// Opens top.bin; sees to it that cache.json says what is in it.
 int opened(const fs::path& folder, const fs::path& file, const Json& identity) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -76,7 +70,6 @@ int opened(const fs::path& folder, const fs::path& file, const Json& identity) {
           folder.string(), other);
     }
   } else {
-    fs::remove(file);
     write_file(description, identity.dump(2) + "\n");
   }
   const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -88,7 +81,10 @@ int opened(const fs::path& folder, const fs::path& file, const Json& identity) {
 
 TeacherCache::TeacherCache(const fs::path& folder, const Json& identity, const TopForm& form,
                            std::int64_t rows)
-    : file_(folder / "top.bin"), form_(form), descriptor_(opened(folder, file_, identity)) {
+    : file_(folder / "top.bin"),
+      identity_(identity.dump()),
+      form_(form),
+      descriptor_(opened(folder, file_, identity)) {
   const std::int64_t missing = form.bytes(rows) - bytes();
   const auto room = static_cast<std::int64_t>(fs::space(folder).available);
   if (missing > room) {
@@ -107,6 +103,13 @@ std::int64_t TeacherCache::slot(std::int64_t place) const {
   return place * (static_cast<std::int64_t>(digest_bytes) + form_.bytes(form_.context));
 }
 
+std::string TeacherCache::sum(std::span<const std::byte> content) const {
+  Fingerprint result;
+  result.add(identity_);
+  result.add(content);
+  return result.hex();
+}
+
 std::int64_t TeacherCache::bytes() const {
   struct stat status {};
   return ::fstat(descriptor_, &status) == 0 ? static_cast<std::int64_t>(status.st_blocks) * 512 : 0;
@@ -116,7 +119,7 @@ bool TeacherCache::read(std::int64_t place, std::int64_t rows, TopTokens& top) {
   std::vector<std::byte> bytes(digest_bytes + static_cast<std::size_t>(form_.bytes(rows)));
   if (!read_at(descriptor_, slot(place), bytes, file_)) return false;
   const auto content = std::span<const std::byte>(bytes).subspan(digest_bytes);
-  if (std::memcmp(digest(content).data(), bytes.data(), digest_bytes) != 0) return false;
+  if (std::memcmp(sum(content).data(), bytes.data(), digest_bytes) != 0) return false;
   const auto count = static_cast<std::size_t>(rows * form_.k), size = top.ids.size();
   const auto half = [&](std::size_t index) {
     std::uint16_t value = 0;
@@ -148,9 +151,9 @@ void TeacherCache::write(std::int64_t place, const TopTokens& top, std::int64_t 
   halves.insert(halves.end(), log_probs + static_cast<std::ptrdiff_t>(begin),
                 log_probs + static_cast<std::ptrdiff_t>(end));
   const auto content = std::as_bytes(std::span(halves));
-  const std::string sum = digest(content);
+  const std::string own = sum(content);
   write_at(descriptor_, slot(place) + static_cast<std::int64_t>(digest_bytes), content, file_);
-  write_at(descriptor_, slot(place), std::as_bytes(std::span(sum)), file_);
+  write_at(descriptor_, slot(place), std::as_bytes(std::span(own)), file_);
 }
 
 CachedTeacher::CachedTeacher(const Checkpoint& teacher, bool bf16, float temperature, const TopForm& form,

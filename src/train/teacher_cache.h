@@ -4,13 +4,16 @@
 // has a slot for each sequence of the text, by its place there (Sequence::place), whatever order a seed gives
 // them: a digest of 16 characters, then ids and log-probabilities (f16) of the learned rows. Ids take 2 bytes
 // where the vocabulary allows it, else 4. Slots are as long as if all rows were learned; what is never
-// written of them takes no room on the disk. A slot whose digest does not fit (torn when a run was killed,
-// damaged) counts as empty and is written again.
+// written of them takes no room on the disk. A slot whose digest, which is of cache.json's words too, does
+// not fit (torn when a run was killed, damaged, of another cache) counts as empty and is written again.
+// Several processes may share the folder.
 #pragma once
 
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string>
 
 #include "base/json.h"
 #include "corpus/packing.h"
@@ -47,8 +50,10 @@ class TeacherCache {
 
  private:
   std::int64_t slot(std::int64_t place) const;
+  std::string sum(std::span<const std::byte> content) const;
 
   std::filesystem::path file_;
+  std::string identity_;
   TopForm form_;
   int descriptor_ = -1;
 };

@@ -232,7 +232,7 @@ TEST(TeacherCache, KnowsWhatItWasMadeFrom) {
   EXPECT_THROW(TeacherCache(scratch / "large", {}, {.k = 8, .vocab = 100'000, .context = 16}, many), Error);
 }
 
-TEST(TeacherCache, WideIdsComeBack) {
+TEST(TeacherCache, GivesBackWhatIsItsOwn) {
   const test::Scratch scratch;
   TeacherCache cache(scratch / "cache", {}, {.k = 2, .vocab = 100'000, .context = 4}, 8);
   const TopTokens top{.k = 2, .ids = {99'999, 1, 70'000, 65'536}, .log_probs = {1, 2, 3, 4}};
@@ -243,6 +243,11 @@ TEST(TeacherCache, WideIdsComeBack) {
   ASSERT_TRUE(cache.read(1, 1, found));
   EXPECT_EQ(found.ids, (std::vector<std::uint32_t>{70'000, 65'536}));
   EXPECT_EQ(found.log_probs, (std::vector<std::uint16_t>{3, 4}));
+
+  // What another cache has left there is not taken for this one's.
+  fs::remove(scratch / "cache" / "cache.json");
+  TeacherCache other(scratch / "cache", {{"text", "another"}}, {.k = 2, .vocab = 100'000, .context = 4}, 8);
+  EXPECT_FALSE(other.read(1, 1, found));
 }
 
 }  // namespace
