@@ -64,19 +64,27 @@ void add_model(CLI::App& app, TrainVerb& verb) {
   app.add_option("--ce", verb.ce, "Weight of cross-entropy [1 without a teacher, else 0]");
   app.add_option("--temperature", verb.training.loss.temperature, "Of the distillation")
       ->capture_default_str();
+  app.add_option("--train", verb.trainable, "Which weights change")
+      ->check(CLI::IsMember(trainables))
+      ->capture_default_str();
+}
+
+void add_teacher_cache(CLI::App& app, TrainVerb& verb) {
+  app.option_defaults()->group("The teacher's answers, kept");
   app.add_option("--teacher-cache", verb.training.teacher_cache.folder,
                  "Keep the teacher's likeliest tokens here, for later epochs and runs on the same text")
       ->type_name("DIR");
   app.add_option("--teacher-top-k", verb.training.teacher_cache.top_k,
                  "How many of them; all others count as one")
       ->capture_default_str();
+}
+
+void add_low_rank(CLI::App& app, TrainVerb& verb) {
+  app.option_defaults()->group("LoRA and QLoRA");
   app.add_option(
          "--preset", verb.preset,
          "Healing as published for a family: QLoRA, its rate, rank and length; other options go before")
       ->check(CLI::IsMember(train_presets()));
-  app.add_option("--train", verb.trainable, "Which weights change")
-      ->check(CLI::IsMember(trainables))
-      ->capture_default_str();
   app.add_option("--base", verb.base,
                  "How weights that do not change are held: in full, or in 4 bits (nf4: QLoRA)")
       ->check(CLI::IsMember(frozen_types))
@@ -93,6 +101,7 @@ void add_model(CLI::App& app, TrainVerb& verb) {
 }
 
 void add_depth(CLI::App& app, TrainVerb& verb) {
+  app.option_defaults()->group("Early exits, layer dropout, hidden states");
   TrainOptions& training = verb.training;
   app.add_option(
       "--exits", verb.exits,
@@ -143,16 +152,28 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
   app.add_option("--batch-tokens", training.tokens_per_step, "Tokens a step")->capture_default_str();
   app.add_option("--context", training.context, "Tokens a sequence")->capture_default_str();
   app.add_option("--micro-batch", training.micro_batch, "Sequences at a time")->capture_default_str();
+  app.add_option("--checkpoint-every", training.checkpoint_every, "Steps; 0: when interrupted")
+      ->capture_default_str();
   app.add_flag("--gradient-checkpointing", training.gradient_checkpointing,
                "Less memory: layers are computed again in the way back, the results are the same");
   app.add_option("--lr", training.optimiser.learning_rate, "Learning rate (AdamW, cosine)")
       ->capture_default_str();
+}
+
+void add_optimiser(CLI::App& app, TrainVerb& verb) {
+  TrainOptions& training = verb.training;
+  app.option_defaults()->group("Optimiser");
   app.add_option("--min-lr", training.optimiser.min_learning_rate, "Where the cosine ends")
       ->capture_default_str();
   app.add_option("--warmup", training.optimiser.warmup, "Share of the steps")->capture_default_str();
   app.add_option("--clip", training.optimiser.clip, "Gradient norm; 0: none")->capture_default_str();
   app.add_option("--weight-decay", training.optimiser.weight_decay, "On matrices")->capture_default_str();
   app.add_flag("--no-bf16", verb.no_bf16, "Compute in float32");
+}
+
+void add_guard(CLI::App& app, TrainVerb& verb) {
+  TrainOptions& training = verb.training;
+  app.option_defaults()->group("Bad steps");
   app.add_option("--on-nan", verb.on_nan, "When a loss or gradient is no number: skip the step, or stop")
       ->check(CLI::IsMember(nan_actions))
       ->capture_default_str();
@@ -163,11 +184,10 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
   app.add_option("--spike", training.guard.spike_deviations,
                  "Standard deviations above the mean that are a jump; 0: none is")
       ->capture_default_str();
-  app.add_option("--checkpoint-every", training.checkpoint_every, "Steps; 0: when interrupted")
-      ->capture_default_str();
 }
 
 void add_ranks(CLI::App& app, TrainVerb& verb) {
+  app.option_defaults()->group("Several processes");
   app.add_flag("--shard-optimiser", verb.training.shard_optimiser,
                "Several processes share out the optimiser's moments (ZeRO 1)");
   app.add_option("--rank-timeout", verb.rank_timeout,
@@ -185,9 +205,12 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
       ->type_name("DIR");
   add_data(app, verb);
   add_model(app, verb);
-  add_depth(app, verb);
   add_steps(app, verb);
-  add_ranks(app, verb);
+  const std::string plain = app.option_defaults()->get_group();
+  for (const auto& add : {add_teacher_cache, add_low_rank, add_depth, add_optimiser, add_guard, add_ranks})
+    add(app, verb);
+  app.option_defaults()->group(plain);
+  app.set_help_all_flag("--help-all", "Explain all options");
   app.add_option("--config", verb.config, "Options from a TOML file; the command line goes before it")
       ->type_name("FILE")
       ->configurable(false);
