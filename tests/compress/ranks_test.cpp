@@ -147,6 +147,15 @@ TEST(RanksVerb, TheCurveIsTheSameOnAnyNumberOfRanks) {
             read_file(folder / "on2" / "model.safetensors"));
 }
 
+TEST(RanksVerb, SoItIsWithExitsLayerDropoutAndLayersComputedAgain) {
+  const Folder folder;
+  const std::string depth = "--exits all --exit-curriculum rotational --exit-rotation 2 --layer-dropout 0.6";
+  ASSERT_EQ(run_program(arguments(folder, test::model, "alone", 5, depth)).code, 0);
+  Processes all(arguments(folder, test::model, "on3", 5, depth + " --gradient-checkpointing"), 3);
+  for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(all.code(rank), 0) << all.err(rank);
+  expect_same_curve(folder / "on3.run", folder / "alone.run");
+}
+
 TEST(RanksVerb, AKilledRankEndsTheOthersAndAnyNumberGoesOn) {
   const Folder folder;
   constexpr int steps = 150;
