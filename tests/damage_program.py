@@ -263,7 +263,7 @@ def main():
                         help="folder for the inputs of the findings")
     options = parser.parse_args()
     sys.setrecursionlimit(10000)
-    os.environ["GOMP_SPINCOUNT"] = "1000"  # saves the program a restart
+    os.environ["GOMP_SPINCOUNT"] = "1000"  # as src/cli/main.cpp sets it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (options.memory << 20, options.memory << 20))
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="fathom-damage-"))

@@ -5,9 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <exception>
-#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -132,14 +130,6 @@ void detail::on_each_thread(ThreadBody body, void* context) {
   inside = true;
   shared.pool->run(body, context);
   inside = false;
-}
-
-void spin_briefly(char** arguments) {
-  if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
-  std::error_code unknown;
-  // Its own path rather than /proc/self/exe, which would be the name that process lists show.
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", unknown);
-  if (!unknown && ::setenv("GOMP_SPINCOUNT", "1000", 0) == 0) ::execv(program.c_str(), arguments);
 }
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body) {

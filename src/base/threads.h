@@ -11,12 +11,6 @@ namespace fathom {
 void set_threads(int count);
 int thread_count();
 
-/// libgomp, which libtorch computes with, lets idle threads spin for 300,000 rounds (some 10 ms) before they
-/// sleep; on cores that other programs use too, that made a run of small products 25 times slower. 1,000
-/// rounds (about 50 us) still bridge the gaps between products. It reads its environment before main, so this
-/// sets GOMP_SPINCOUNT and starts the program again, unless the user has chosen a policy.
-void spin_briefly(char** arguments);
-
 /// Calls body(thread, threads) once for each thread of the pool, the caller's included, and returns when all
 /// are done. Each thread takes its own share and then those that nobody has begun, so a thread that still
 /// sleeps, or whose core another process has, holds nobody up: beside a busy process on one of two cores half

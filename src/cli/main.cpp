@@ -1,6 +1,9 @@
 // fathom: the program. Exit codes: 0, 1 (failed), 2 (wrong usage), 130 (interrupted).
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <filesystem>
@@ -11,7 +14,6 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "base/threads.h"
 #include "cli/help.h"
 #include "cli/verbs.h"
 
@@ -27,6 +29,26 @@ int finished() {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
   return failed(fmt::format("standard output: cannot write: {}", std::strerror(errno)), 1);
 }
+
+#if FATHOM_HANDS_OVER
+/// Verbs that train, help that names them, and what is no verb are for the program with libtorch, which lies
+/// beside this one. Returns if it cannot be started.
+///
+/// libgomp, which libtorch computes with, lets idle threads spin for 300,000 rounds (some 10 ms) before they
+/// sleep; on cores that other programs use too, that made a run of small products 25 times slower. 1,000
+/// rounds (about 50 us) still bridge the gaps between products. It reads its environment before main.
+int hand_over(char** arguments) {
+  const bool chosen = std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr;
+  if (!chosen) ::setenv("GOMP_SPINCOUNT", "1000", 0);
+  std::error_code unknown;
+  const auto own = std::filesystem::read_symlink("/proc/self/exe", unknown);
+  const auto other = own.parent_path() / "fathom-train";
+  ::execv(other.c_str(), arguments);
+  return failed(fmt::format("{}: cannot start the program that trains, which should lie beside {}: {}",
+                            other.string(), own.filename().string(), std::strerror(errno)),
+                1);
+}
+#endif
 
 int run(int argc, char** argv) {
   using namespace fathom;
@@ -47,9 +69,13 @@ int run(int argc, char** argv) {
   add_profile(program);
   add_prune(program);
   add_recur(program);
-#if FATHOM_TRAIN
+#ifdef FATHOM_TRAINS
   add_train(program);
   add_compress(program);
+#elif FATHOM_HANDS_OVER
+  const std::string first = argc > 1 ? argv[1] : "--version";
+  const auto own = program.get_subcommands([&](const CLI::App* verb) { return verb->get_name() == first; });
+  if (own.empty() && first != "--version") return hand_over(argv);
 #endif
   try {
     program.parse(argc, argv);
@@ -73,10 +99,6 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-#if FATHOM_TRAIN
-  const std::string_view verb = argc > 1 ? argv[1] : "";
-  if (verb == "train" || verb == "compress") fathom::spin_briefly(argv);  // the verbs that use libtorch
-#endif
   fathom::install_interrupt_handler();
   return run(argc, argv);
 }
