@@ -41,9 +41,9 @@ struct ExitWeight {
 };
 
 /// The exits of step `step` (from 0) of `steps` for a model of `depth` visits, ascending, the last visit at
-/// the end; an exit whose weight is 0 is left out. For layerskip e(l) = scale * (0 + 1 + ... + l), and for the
-/// last visit depth - 1 + scale * (0 + ... + depth - 2); these and `weighted` are divided by their sum over
-/// the exits of the step.
+/// the end; an exit whose weight is 0 is left out. For layerskip e(l) = scale * (0 + 1 + ... + l), and for
+/// the last visit depth - 1 + scale * (0 + ... + depth - 2); these and `weighted` are divided by their sum
+/// over the exits of the step.
 std::vector<ExitWeight> exit_weights(const ExitOptions& options, std::int64_t depth, std::int64_t step,
                                      std::int64_t steps);
 
