@@ -1,34 +1,16 @@
 #include "cli/train_options.h"
 
-#include <map>
-
 #include "base/error.h"
 #include "cli/train_presets.h"
 #include "train/hidden_pairs.h"
+#include "train/options.h"
 
 namespace fathom {
 namespace {
 
-const std::map<std::string, Trainable> trainables = {
-    {"all", Trainable::all}, {"adapters", Trainable::adapters}, {"lora", Trainable::lora}};
-const std::map<std::string, FrozenType> frozen_types = {
-    {"full", FrozenType::full}, {"nf4", FrozenType::nf4}, {"int4", FrozenType::int4}};
-const std::map<std::string, Linear> linears = {
-    {"q", Linear::q},       {"k", Linear::k},   {"v", Linear::v},      {"o", Linear::o},
-    {"gate", Linear::gate}, {"up", Linear::up}, {"down", Linear::down}};
-const std::map<std::string, Divergence> divergences = {{"forward-kl", Divergence::forward_kl},
-                                                       {"reverse-kl", Divergence::reverse_kl},
-                                                       {"jensen-shannon", Divergence::jensen_shannon},
-                                                       {"total-variation", Divergence::total_variation}};
-const std::map<std::string, ExitWeighting> exit_weightings = {{"aggressive", ExitWeighting::aggressive},
-                                                              {"weighted", ExitWeighting::weighted},
-                                                              {"layerskip", ExitWeighting::layerskip}};
-const std::map<std::string, ExitCurriculum> exit_curricula = {{"all", ExitCurriculum::all},
-                                                              {"rotational", ExitCurriculum::rotational},
-                                                              {"gradual", ExitCurriculum::gradual}};
-const std::map<std::string, BadStep> nan_actions = {{"skip", BadStep::skip}, {"stop", BadStep::stop}};
-const std::map<std::string, BadStep> spike_actions = {
-    {"note", BadStep::note}, {"skip", BadStep::skip}, {"stop", BadStep::stop}};
+const Names<Linear> linears = {{"q", Linear::q},      {"k", Linear::k},       {"v", Linear::v},
+                               {"o", Linear::o},      {"gate", Linear::gate}, {"up", Linear::up},
+                               {"down", Linear::down}};
 
 void add_data(CLI::App& app, TrainVerb& verb) {
   app.add_option("--text", verb.text,
@@ -175,11 +157,11 @@ void add_guard(CLI::App& app, TrainVerb& verb) {
   TrainOptions& training = verb.training;
   app.option_defaults()->group("Bad steps");
   app.add_option("--on-nan", verb.on_nan, "When a loss or gradient is no number: skip the step, or stop")
-      ->check(CLI::IsMember(nan_actions))
+      ->check(CLI::IsMember({"skip", "stop"}))
       ->capture_default_str();
   app.add_option("--on-spike", verb.on_spike,
                  "When the loss jumps up: note it and go on, skip the step, or stop")
-      ->check(CLI::IsMember(spike_actions))
+      ->check(CLI::IsMember(bad_steps))
       ->capture_default_str();
   app.add_option("--spike", training.guard.spike_deviations,
                  "Standard deviations above the mean that are a jump; 0: none is")
@@ -246,8 +228,8 @@ TrainOptions training_options(const TrainVerb& verb, const Checkpoint& student, 
   for (const std::string& target : verb.targets) options.lora.targets.push_back(linears.at(target));
   options.lora.merge = !verb.keep_adapters;
   options.bf16 = !verb.no_bf16;
-  options.guard.on_nan = nan_actions.at(verb.on_nan);
-  options.guard.on_spike = spike_actions.at(verb.on_spike);
+  options.guard.on_nan = bad_steps.at(verb.on_nan);
+  options.guard.on_spike = bad_steps.at(verb.on_spike);
   options.seed = verb.common.seed;
   options.bos = tokenizer.bos().value_or(-1);
   // The teacher's distribution says more about a token than the token does (and all that its own samples can

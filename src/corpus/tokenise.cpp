@@ -113,8 +113,7 @@ void tokenise(const TextInput& input, const Tokenizer& tokenizer, std::int64_t v
   if (!tokenizer.eos()) {
     fail(
         "the model's tokenizer names no end-of-text token, which training puts between documents: name one "
-        "as "
-        "eos_token in tokenizer_config.json");
+        "as eos_token in tokenizer_config.json");
   }
   Tokeniser(input, tokenizer, vocab, take).run();
 }

@@ -49,8 +49,7 @@ class Environment {
     if (has(name)) return;
     fail_usage(
         "the environment has {} but no {}: several processes need {}, {}, MASTER_ADDR and MASTER_PORT (or to "
-        "be "
-        "started by torchrun, mpirun or srun); one process alone needs none of them",
+        "be started by torchrun, mpirun or srun); one process alone needs none of them",
         has(names.rank) ? names.rank : names.ranks, name, names.rank, names.ranks);
   }
 

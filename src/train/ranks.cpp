@@ -38,8 +38,7 @@ c10::intrusive_ptr<c10d::Store> open_store(const Launch& launch, milliseconds ti
   } catch (const std::exception& error) {
     fail(
         "{}:{}: rank {} cannot {} there ({}): see that MASTER_ADDR and MASTER_PORT are a free port of the "
-        "machine "
-        "of rank 0, and that rank 0 runs",
+        "machine of rank 0, and that rank 0 runs",
         launch.address, launch.port, launch.rank, options.isServer ? "listen" : "meet the others",
         what_of(error));
   }
@@ -63,8 +62,7 @@ void wait_for_all(const Launch& launch, c10d::Store& store, milliseconds timeout
     }
     fail(
         "{}:{}: of {} ranks these have not come within {} s:{} ({}). Were all of them started (by torchrun, "
-        "mpirun "
-        "or srun)?",
+        "mpirun or srun)?",
         launch.address, launch.port, launch.ranks, timeout.count() / 1000.0, absent, what_of(error));
   }
 }

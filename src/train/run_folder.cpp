@@ -195,8 +195,7 @@ bool RunFolder::resume(
     }
     fail(
         "{}: a checkpoint of another run: different {}. Give what the run was started with, or start anew "
-        "without "
-        "resuming, or choose another folder",
+        "without resuming, or choose another folder",
         path->string(), other_run);
   }
   return false;

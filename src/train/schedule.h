@@ -7,9 +7,6 @@
 
 namespace fathom {
 
-/// Throws UsageError for a value that makes no sense, naming it.
-void check_options(const TrainOptions& options);
-
 /// Of update number `step` (from 0) of `total`: linear from 0 over the warm-up's share of the steps, then a
 /// cosine that would reach options.optimiser.min_learning_rate at `total`.
 double learning_rate(const TrainOptions& options, std::int64_t step, std::int64_t total);

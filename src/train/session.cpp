@@ -14,7 +14,7 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "train/lora.h"
-#include "train/schedule.h"
+#include "train/options.h"
 
 namespace fathom {
 namespace {
@@ -106,7 +106,7 @@ void check_inputs(const TrainInputs& inputs, const TrainOptions& options) {
     fail_usage(
         "--base {} is for weights that do not change, and --train all changes all: choose --train lora or "
         "adapters, or leave --base out",
-        options.frozen == FrozenType::nf4 ? "nf4" : "int4");
+        name_of(frozen_types, options.frozen));
   }
   if (options.context > student.config.max_positions) {
     fail_usage("--context {} is more than the {} positions of {}", options.context,

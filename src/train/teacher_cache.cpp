@@ -91,8 +91,7 @@ TeacherCache::TeacherCache(const fs::path& folder, const Json& identity, const T
     ::close(descriptor_);
     fail(
         "{}: the teacher's top {} of {} tokens take {} more, {} are free: take a smaller --teacher-top-k, "
-        "fewer "
-        "--tokens, or another disk",
+        "fewer --tokens, or another disk",
         folder.string(), form.k, format_count(rows), format_bytes(missing), format_bytes(room));
   }
 }

@@ -117,8 +117,7 @@ class Run {
       if (all[rank][0] != all[0][0]) {
         fail(
             "{}: rank {} found a checkpoint of step {}, rank 0 of step {}: the folder must be one that all "
-            "ranks "
-            "share",
+            "ranks share",
             folder_.best().parent_path().string(), rank, all[rank][0], all[0][0]);
       }
     }
@@ -166,8 +165,7 @@ class Run {
     if (state_.step > 0) save();
     fail(
         "{}: look at this text, skip such steps (--on-nan skip, --on-spike skip), lower the learning rate "
-        "(now "
-        "{}) or see whether the model is sound",
+        "(now {}) or see whether the model is sound",
         what, step.learning_rate);
   }
 

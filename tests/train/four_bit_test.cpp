@@ -12,8 +12,8 @@
 #include "base/progress.h"
 #include "base/random.h"
 #include "formats/float16.h"
-#include "oracle.h"
 #include "scratch.h"
+#include "train/small_run.h"
 #include "train/train.h"
 
 namespace fathom {
@@ -108,8 +108,6 @@ INSTANTIATE_TEST_SUITE_P(Types, FourBitError,
                          [](const auto& instance) {
                            return instance.param.type == FrozenType::nf4 ? "Nf4" : "Int4";
                          });
-
-Checkpoint tiny() { return load_checkpoint(load_oracle("llama").model); }
 
 TrainResult run(const Checkpoint& student, const TrainOptions& options) {
   set_quiet(true);

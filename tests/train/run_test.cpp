@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
-#include "oracle.h"
 #include "scratch.h"
+#include "train/small_run.h"
 #include "train/train.h"
 
 namespace fathom {
@@ -16,8 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
-
-Checkpoint tiny() { return load_checkpoint(load_oracle("llama").model); }
 
 /// Documents of random tokens, each of a length of its own.
 std::vector<std::vector<Token>> random_documents(int count, std::uint64_t seed) {
@@ -32,13 +30,8 @@ std::vector<std::vector<Token>> random_documents(int count, std::uint64_t seed) 
 
 TokenStore text(std::uint64_t seed = 11) { return store_documents(random_documents(30, seed), 1, "text"); }
 
-TrainOptions small(std::int64_t steps) {
-  TrainOptions options;
-  options.context = 16;
-  options.micro_batch = 2;
-  options.tokens_per_step = 64;
-  options.tokens = 64 * steps;
-  options.optimiser.learning_rate = 3e-3;
+TrainOptions small_in_floats(std::int64_t steps) {
+  TrainOptions options = small(steps);
   options.bf16 = false;
   return options;
 }
@@ -62,7 +55,7 @@ TEST(Run, DocumentsKeptApartAreAsIfEachWereAlone) {
     TensorMap gradients;
     loss += train_gradients(model, alone, gradients) * static_cast<double>(alone.size() - 1);
   }
-  TrainOptions options = small(1);
+  TrainOptions options = small_in_floats(1);
   options.tokens = options.tokens_per_step = options.context = 15;  // all of the text
   options.within_documents = true;
   const TrainInputs inputs{.student = model, .text = {{.store = store_documents(documents, 1, "text")}}};
@@ -77,7 +70,7 @@ TEST(Run, DocumentsKeptApartAreAsIfEachWereAlone) {
 TEST(Run, TheTeacherReadsTheSameDocuments) {
   const test::Scratch scratch;
   const Checkpoint model = tiny();
-  TrainOptions options = small(1);
+  TrainOptions options = small_in_floats(1);
   options.loss.cross_entropy = 0;
   options.loss.divergence = 1;
   for (const bool within : {false, true}) {
@@ -90,7 +83,7 @@ TEST(Run, TheTeacherReadsTheSameDocuments) {
 TEST(Run, OnlyWhatIsLearnedCounts) {
   const test::Scratch scratch;
   const Checkpoint model = tiny();
-  TrainOptions options = small(1);
+  TrainOptions options = small_in_floats(1);
   options.tokens = options.tokens_per_step = options.context = 8;
   options.loss.divergence = 1e-9;  // the teacher's rows must match too
   const TokenStore store = store_documents({{~5, ~6, 7, 8, ~9, ~10, 11}}, ~1, "text");
@@ -110,7 +103,7 @@ TEST(Run, OnlyWhatIsLearnedCounts) {
 TEST(Run, HeldOutTextIsMeasuredAndTheBestModelKept) {
   const test::Scratch scratch;
   const Checkpoint model = tiny();
-  TrainOptions options = small(30);
+  TrainOptions options = small_in_floats(30);
   options.evaluate_every = 4;
   options.optimiser.learning_rate =
       2e-2;  // learns 30 random documents by heart, which other ones suffer from
@@ -126,7 +119,7 @@ TEST(Run, HeldOutTextIsMeasuredAndTheBestModelKept) {
   EXPECT_GT(evaluations.back()["loss"].get<double>(), best);
 
   // The model that was kept is the one that was measured.
-  TrainOptions look = small(1);
+  TrainOptions look = small_in_floats(1);
   look.evaluate_every = 1;
   look.optimiser.learning_rate = 0;
   const Checkpoint kept = load_checkpoint(scratch / "best");
@@ -151,7 +144,7 @@ TEST(Run, ABadStepIsSkippedOrStopsAndItsTextIsNamed) {
   documents[17] = {3, 3, 3};
   const TrainInputs inputs{.student = with_a_hole(),
                            .text = {{.store = store_documents(documents, 1, "text")}}};
-  TrainOptions options = small(6);  // less than an epoch
+  TrainOptions options = small_in_floats(6);  // less than an epoch
   options.trainable = Trainable::lora;
   options.lora.rank = 2;
   try {
@@ -181,7 +174,7 @@ TEST(Run, ABadStepIsSkippedOrStopsAndItsTextIsNamed) {
 
 TEST(Run, AnEstimateCountsAndMeasures) {
   const Checkpoint model = tiny();
-  TrainOptions options = small(10);
+  TrainOptions options = small_in_floats(10);
   options.bf16 = true;
   const TrainEstimate found = estimate_training({.student = model, .text = {{.store = text()}}}, options);
   std::int64_t values = 0;

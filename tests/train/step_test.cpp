@@ -8,14 +8,12 @@
 #include <cmath>
 
 #include "depth/prune.h"
-#include "oracle.h"
 #include "train/hidden_loss.h"
 #include "train/layer_dropout.h"
+#include "train/small_run.h"
 
 namespace fathom {
 namespace {
-
-Checkpoint tiny() { return load_checkpoint(load_oracle("llama").model); }
 
 constexpr std::int64_t context = 6, sequences = 4, vocab = 80;
 

@@ -12,8 +12,8 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "base/random.h"
-#include "oracle.h"
 #include "scratch.h"
+#include "train/small_run.h"
 #include "train/teacher_cache.h"
 #include "train/train.h"
 
@@ -127,8 +127,6 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"Bfloat16", {.cross_entropy = 1, .divergence = 1}, 7, 3, 1e-2, at::kBFloat16}),
     [](const auto& instance) { return instance.param.name; });
 
-Checkpoint tiny() { return load_checkpoint(load_oracle("llama").model); }
-
 TokenStore text() {
   Random random(3);
   std::vector<std::vector<Token>> documents(20);
@@ -142,16 +140,12 @@ TokenStore text() {
 }
 
 /// 20 sequences, twice.
-TrainOptions small(const fs::path& cache) {
-  TrainOptions options;
-  options.context = 16;
+TrainOptions cached(const fs::path& cache) {
+  TrainOptions options = small(10);
   options.micro_batch = 3;
-  options.tokens_per_step = 64;
-  options.tokens = 2 * 320;
   options.loss.cross_entropy = 0;
   options.loss.divergence = 1;
   options.teacher_cache = {.folder = cache, .top_k = 8};
-  options.optimiser.learning_rate = 3e-3;
   options.bf16 = false;
   return options;
 }
@@ -169,7 +163,7 @@ std::vector<double> divergences(const TrainOptions& options, const Checkpoint& t
 TEST(TeacherCache, AnswersOnceForEverySequence) {
   set_quiet(true);
   const test::Scratch scratch;
-  const TrainOptions options = small(scratch / "cache");
+  const TrainOptions options = cached(scratch / "cache");
   const std::vector<double> first = divergences(options, tiny(), scratch / "a");
   EXPECT_LT(first.back(), first.front());
   const fs::path file = scratch / "cache" / "top.bin";
@@ -194,7 +188,7 @@ TEST(TeacherCache, AnswersOnceForEverySequence) {
 
 TEST(TeacherCache, IsCloseToTheWholeDivergence) {
   const test::Scratch scratch;
-  TrainOptions options = small(scratch / "cache");
+  TrainOptions options = cached(scratch / "cache");
   options.teacher_cache.top_k = 1'000;  // all of the vocabulary
   const std::vector<double> cached = divergences(options, tiny(), scratch / "a");
   options.teacher_cache = {};
@@ -204,7 +198,7 @@ TEST(TeacherCache, IsCloseToTheWholeDivergence) {
 
 TEST(TeacherCache, KnowsWhatItWasMadeFrom) {
   const test::Scratch scratch;
-  TrainOptions options = small(scratch / "cache");
+  TrainOptions options = cached(scratch / "cache");
   options.tokens = 64;
   divergences(options, tiny(), scratch / "a");
   const auto message = [&](const TrainOptions& changed, const Checkpoint& teacher) -> std::string {

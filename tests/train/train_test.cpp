@@ -13,9 +13,9 @@
 #include "base/threads.h"
 #include "damage.h"
 #include "model/checkpoint.h"
-#include "oracle.h"
 #include "scratch.h"
 #include "train/schedule.h"
+#include "train/small_run.h"
 
 namespace fathom {
 namespace {
@@ -33,8 +33,6 @@ class OneThread : public testing::Environment {
 const testing::Environment* const one_thread =
     testing::AddGlobalTestEnvironment(std::make_unique<OneThread>().release());
 
-Checkpoint tiny(const std::string& name = "llama") { return load_checkpoint(load_oracle(name).model); }
-
 std::vector<std::vector<Token>> text() {
   Random random(11);
   std::vector<std::vector<Token>> documents(9);
@@ -42,16 +40,6 @@ std::vector<std::vector<Token>> text() {
     for (int i = 0; i < 30; ++i) document.push_back(static_cast<Token>(random.below(60)));
   }
   return documents;
-}
-
-TrainOptions small(std::int64_t steps) {
-  TrainOptions options;
-  options.context = 16;
-  options.micro_batch = 2;
-  options.tokens_per_step = 64;
-  options.tokens = 64 * steps;
-  options.optimiser.learning_rate = 3e-3;
-  return options;
 }
 
 TrainResult train(const Checkpoint& student, const Checkpoint* teacher,
