@@ -4,20 +4,23 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/targets.h"
 #include "train/row_parts.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "train/row_kernels.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it.
+#include <hwy/cache_control.h>
+
 #include "train/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace fathom::HWY_NAMESPACE {
+namespace fathom::simd::HWY_NAMESPACE {
 
 void rms_norm_part(std::int64_t first, std::int64_t last, std::int64_t width, Values x, const float* gain,
                    float eps, Values y, float* inverse_rms) {
-  const Floats d;
+  const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::vector<float> row(padded(width)), gains(padded(width));
   std::copy(gain, gain + width, gains.begin());
@@ -42,7 +45,7 @@ void rms_norm_part(std::int64_t first, std::int64_t last, std::int64_t width, Va
 /// gain_gradient: this part's own sums [padded width], or nullptr.
 void rms_norm_backward_part(std::int64_t first, std::int64_t last, std::int64_t width, Values dy, Values x,
                             const float* gain, const float* inverse_rms, Values dx, float* gain_gradient) {
-  const Floats d;
+  const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::vector<float> input(padded(width)), slope(padded(width)), gains(padded(width));
   std::copy(gain, gain + width, gains.begin());
@@ -95,21 +98,20 @@ void rotate_part(std::int64_t first, std::int64_t last, std::int64_t width, std:
   hwy::FlushStream();
 }
 
-}  // namespace fathom::HWY_NAMESPACE
+}  // namespace fathom::simd::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace fathom {
-namespace {
-
+namespace simd {
 HWY_EXPORT(rms_norm_part);
 HWY_EXPORT(rms_norm_backward_part);
 HWY_EXPORT(rotate_part);
-
-}  // namespace
+}  // namespace simd
 
 void rms_norm(std::int64_t rows, std::int64_t width, Values x, const float* gain, float eps, Values y,
               float* inverse_rms) {
+  using namespace simd;
   in_parts(rows, width, [&](std::int64_t, std::int64_t first, std::int64_t last) {
     HWY_DYNAMIC_DISPATCH(rms_norm_part)(first, last, width, x, gain, eps, y, inverse_rms);
   });
@@ -117,6 +119,7 @@ void rms_norm(std::int64_t rows, std::int64_t width, Values x, const float* gain
 
 void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values x, const float* gain,
                        const float* inverse_rms, Values dx, float* gain_gradient) {
+  using namespace simd;
   const std::int64_t stride = width + 64;  // room for the padding
   std::vector<float> sums(gain_gradient != nullptr ? thread_count() * stride : 0);
   in_parts(rows, width, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
@@ -133,6 +136,7 @@ void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values 
 void rotate(std::int64_t rows, std::int64_t width, std::int64_t heads, std::int64_t positions,
             std::int64_t head_dim, const float* cosines, const float* sines, float direction, Values x,
             Values y) {
+  using namespace simd;
   in_parts(rows, width, [&](std::int64_t, std::int64_t first, std::int64_t last) {
     HWY_DYNAMIC_DISPATCH(rotate_part)
     (first, last, width, heads, positions, head_dim, cosines, sines, direction, x, y);

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <utility>
 
-#include "base/threads.h"
 #include "formats/float16.h"
 #include "kernels/targets.h"
+#include "train/row_parts.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "train/top_k.cpp"
@@ -14,36 +14,11 @@
 // After foreach_target, as Highway wants it.
 #include <hwy/contrib/math/math-inl.h>
 
-#include "kernels/vectors-inl.h"
+#include "train/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd::HWY_NAMESPACE {
 namespace {
-
-/// A logit that is no token's: e to it is nothing beside any other's.
-constexpr float nothing = -1e30F;
-
-HWY_INLINE Vector power_of_e(Vector v) { return exponential(hn::Max(v, hn::Set(D(), -87.0F))); }
-
-float largest(const float* row, std::int64_t count) {
-  Vector most = hn::Set(D(), row[0]);
-  each_vector(static_cast<std::size_t>(count), [&](std::size_t i, std::size_t n) {
-    const Vector v = load(row + i, n);
-    most = hn::Max(most, n == hn::Lanes(D()) ? v : hn::IfThenElse(hn::FirstN(D(), n), v, most));
-  });
-  return hn::GetLane(hn::MaxOfLanes(D(), most));
-}
-
-/// log of the sum of e^(x factor).
-float log_sum(const float* row, std::int64_t count, float factor) {
-  const float top = largest(row, count) * factor;
-  Vector sum = hn::Zero(D());
-  each_vector(static_cast<std::size_t>(count), [&](std::size_t i, std::size_t n) {
-    const Vector e = power_of_e(hn::MulSub(load(row + i, n), hn::Set(D(), factor), hn::Set(D(), top)));
-    sum = hn::Add(sum, n == hn::Lanes(D()) ? e : hn::IfThenElseZero(hn::FirstN(D(), n), e));
-  });
-  return top + std::log(hn::GetLane(hn::SumOfLanes(D(), sum)));
-}
 
 struct Candidate {
   float logit = 0;
@@ -217,8 +192,7 @@ void TopTokens::append(std::int64_t rows, std::int64_t vocab, const float* logit
   const std::size_t size = ids.size();
   ids.resize(size + static_cast<std::size_t>(rows * k));
   log_probs.resize(ids.size());
-  on_each_thread([&](int thread, int threads) {
-    const std::int64_t begin = rows * thread / threads, end = rows * (thread + 1) / threads;
+  in_parts(rows, vocab, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto to = static_cast<std::int64_t>(size) + begin * k;
     HWY_DYNAMIC_DISPATCH(top_rows)
     (end - begin, vocab, logits + begin * vocab, temperature, k, ids.data() + to, log_probs.data() + to);
@@ -230,16 +204,12 @@ LossSums top_k_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& we
                     std::span<const std::int32_t> labels) {
   using namespace simd;
   std::vector<LossSums> parts(static_cast<std::size_t>(thread_count()));
-  on_each_thread([&](int thread, int threads) {
-    parts[thread] =
-        HWY_DYNAMIC_DISPATCH(top_k_loss_rows)(rows * thread / threads, rows * (thread + 1) / threads, vocab,
-                                              weights, logits, stride, teacher, first, labels.data());
+  in_parts(rows, vocab, [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
+    parts[part] = HWY_DYNAMIC_DISPATCH(top_k_loss_rows)(begin, end, vocab, weights, logits, stride, teacher,
+                                                        first, labels.data());
   });
   LossSums total;
-  for (const LossSums& part : parts) {
-    total.cross_entropy += part.cross_entropy;
-    total.divergence += part.divergence;
-  }
+  for (const LossSums& part : parts) total += part;
   return total;
 }
 

@@ -5,6 +5,7 @@
 #include <numbers>
 #include <vector>
 
+#include "kernels/targets.h"
 #include "train/row_parts.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -16,31 +17,8 @@
 #include "train/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace fathom::HWY_NAMESPACE {
+namespace fathom::simd::HWY_NAMESPACE {
 namespace {
-
-/// Filler of padded logits: exp gives 0, and differences of two fillers are 0, not NaN.
-constexpr float nothing = -1e30F;
-
-/// log(sum(exp(x * factor))) over a padded row whose filler is very negative.
-float log_sum_exp(const float* row, std::int64_t width, float factor, float largest) {
-  const Floats d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const auto scale = hn::Set(d, factor), top = hn::Set(d, largest * factor);
-  auto sum = hn::Zero(d);
-  for (std::int64_t i = 0; i < padded(width); i += lanes) {
-    sum = hn::Add(sum, hn::Exp(d, hn::MulSub(hn::LoadU(d, row + i), scale, top)));
-  }
-  return largest * factor + std::log(hn::GetLane(hn::SumOfLanes(d, sum)));
-}
-
-float row_max(const float* row, std::int64_t width) {
-  const Floats d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  auto most = hn::Set(d, row[0]);
-  for (std::int64_t i = 0; i < padded(width); i += lanes) most = hn::Max(most, hn::LoadU(d, row + i));
-  return hn::GetLane(hn::MaxOfLanes(d, most));
-}
 
 /// What an entry of the vocabulary adds to the divergence D, and its q dD/dq: by the softmax's derivative
 /// dD/dlogit = slope - q sum(slope). (A constant in dD/dq cancels and is left out.)
@@ -50,7 +28,7 @@ struct Entry {
 
 template <Divergence kind>
 HWY_INLINE Entry entry(Vector q, Vector log_q, Vector log_p) {
-  const Floats d;
+  const D d;
   const auto half = hn::Set(d, 0.5F);
   const auto ahead = hn::Sub(log_p, log_q);
   if constexpr (kind == Divergence::forward_kl) {
@@ -86,7 +64,7 @@ struct EntrySums {
 /// Of padded rows.
 template <Divergence kind>
 EntrySums entry_sums(const Softmax& student, const Softmax& teacher, std::int64_t width, float factor) {
-  const Floats d;
+  const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto scale = hn::Set(d, factor), own = hn::Set(d, student.lse), other = hn::Set(d, teacher.lse);
   auto value = hn::Zero(d), slope = hn::Zero(d);
@@ -103,7 +81,7 @@ EntrySums entry_sums(const Softmax& student, const Softmax& teacher, std::int64_
 }
 
 void cap(std::vector<float>& row, std::int64_t width, float softcap) {
-  const Floats d;
+  const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto most = hn::Set(d, softcap), inverse = hn::Set(d, 1 / softcap);
   for (std::int64_t i = 0; i < padded(width); i += lanes) {
@@ -115,7 +93,7 @@ void cap(std::vector<float>& row, std::int64_t width, float softcap) {
 template <Divergence kind>
 LossSums loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab, const LossWeights& weights,
                    Values all_logits, std::int64_t stride, const float* teacher, const std::int32_t* labels) {
-  const Floats d;
+  const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const bool distil = weights.divergence != 0;
   std::vector<float> student(padded(vocab)), target(distil ? padded(vocab) : 0);
@@ -130,8 +108,7 @@ LossSums loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab, co
                            all_logits.bf16};
     load_row(logits, 0, vocab, nothing, student.data());
     if (weights.softcap != 0) cap(student, vocab, weights.softcap);
-    const float largest = row_max(student.data(), vocab);
-    const float lse = log_sum_exp(student.data(), vocab, 1, largest);
+    const float lse = log_sum(student.data(), vocab, 1);
     const bool labelled = labels[r] >= 0;
     if (labelled) sums.cross_entropy += lse - student[labels[r]];
     const float hard = labelled ? weights.cross_entropy * weights.scale : 0;
@@ -139,8 +116,8 @@ LossSums loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab, co
     EntrySums of_row{0, 0};
     if (distil) {
       load_row({const_cast<float*>(teacher), false}, r, vocab, nothing, target.data());
-      if (!one_softmax) soft_lse = log_sum_exp(student.data(), vocab, factor, largest);
-      teacher_lse = log_sum_exp(target.data(), vocab, factor, row_max(target.data(), vocab));
+      if (!one_softmax) soft_lse = log_sum(student.data(), vocab, factor);
+      teacher_lse = log_sum(target.data(), vocab, factor);
       of_row = entry_sums<kind>({student.data(), soft_lse}, {target.data(), teacher_lse}, vocab, factor);
       sums.divergence += size * of_row.value;
     }
@@ -195,17 +172,18 @@ LossSums vocabulary_loss_part(std::int64_t first, std::int64_t last, std::int64_
   return part(loss_part<Divergence::total_variation>);
 }
 
-}  // namespace fathom::HWY_NAMESPACE
+}  // namespace fathom::simd::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace fathom {
-namespace {
+namespace simd {
 HWY_EXPORT(vocabulary_loss_part);
-}  // namespace
+}  // namespace simd
 
 LossSums vocabulary_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights, Values logits,
                          std::int64_t stride, const float* teacher, std::span<const std::int32_t> labels) {
+  using namespace simd;
   std::vector<LossSums> parts(thread_count());
   in_parts(rows, vocab, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
     parts[part] = HWY_DYNAMIC_DISPATCH(vocabulary_loss_part)(first, last, vocab, weights, logits, stride,
