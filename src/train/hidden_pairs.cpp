@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/json.h"
 
 namespace fathom {
 namespace {
@@ -17,8 +18,15 @@ std::vector<std::int64_t> kept_visits(const Checkpoint& student, std::int64_t de
   const Json none = Json::array();
   const Json& account = student.provenance.is_array() ? student.provenance : none;
   for (auto entry = account.rbegin(); entry != account.rend() && missing > 0; ++entry) {
-    if (entry->value("command", "") != "prune") continue;
-    prunings.push_back(entry->at("options").at("layers").get<std::vector<std::int64_t>>());
+    const JsonObject own(*entry, student.source.string(), "fathom.provenance");
+    if (own.string_or("command", "") != "prune") continue;
+    prunings.emplace_back();
+    const JsonObject options = own.object("options");
+    for (const Json& layer : options.array("layers")) {
+      if (!layer.is_number_integer())
+        fail("{} is {}, expected layers", options.field("layers"), layer.dump());
+      prunings.back().push_back(layer.get<std::int64_t>());
+    }
     missing -= std::ssize(prunings.back());
   }
   if (missing != 0) return {};
@@ -41,8 +49,7 @@ std::vector<HiddenPair> matching(const Checkpoint& student, const Checkpoint& te
   if (std::ssize(kept) != student.plan.depth()) {
     fail_usage(
         "{}: how its {} visits match the teacher's {} is not in its account; say it with --hidden-at, such "
-        "as "
-        "--hidden-at 11:15 for what the student has after visit 11 and the teacher after visit 15",
+        "as --hidden-at 11:15 for what the student has after visit 11 and the teacher after visit 15",
         student.source.string(), student.plan.depth(), depth);
   }
   const bool same_depth = std::ssize(kept) == depth;
