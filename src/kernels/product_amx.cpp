@@ -164,6 +164,22 @@ constexpr std::int64_t stretch = 9;
 // Row blocks whose sums wait for the next stretch; 32 KB.
 constexpr std::int64_t sweep = 8;
 
+// Fetches the next two panels into the L2 cache, a part at each step with these.
+class NextPanels {
+ public:
+  NextPanels(const std::byte* first, std::int64_t bytes, std::int64_t steps)
+      : at_(first), end_(first + bytes), a_step_((bytes / row_bytes + steps - 1) / steps) {}
+
+  void step() {
+    for (std::int64_t i = 0; i < a_step_ && at_ < end_; ++i, at_ += row_bytes)
+      _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+  }
+
+ private:
+  const std::byte *at_, *end_;
+  std::int64_t a_step_;
+};
+
 // Two panels' products with rows, and what takes the results to where they belong.
 template <class Writer>
 class Product {
@@ -184,11 +200,13 @@ class Product {
         weight_, to_, {rows.first, rows.last - rows.first, panel, 4, sums_[0], row_scales_});
   }
 
-  void two_panels(Range rows, std::int64_t panel) {
+  void two_panels(Range rows, std::int64_t panel, std::int64_t last_panel) {
     const TilePanels own = tile_panels(weight_, panel, 2, scratch_);
     constexpr std::int64_t together = sweep * 2 * tile_rows;
+    NextPanels next(weight_.panel(panel + 2), least(2, last_panel - panel - 2) * weight_.panel_bytes(),
+                    (rows.last - rows.first + 2 * tile_rows - 1) / (2 * tile_rows) * steps_);
     for (std::int64_t row = rows.first; row < rows.last; row += together)
-      sweep_rows({row, least(rows.last, row + together)}, panel, own);
+      sweep_rows({row, least(rows.last, row + together)}, panel, own, next);
   }
 
   void one_panel(Range rows, std::int64_t panel) {
@@ -211,7 +229,7 @@ class Product {
 
   // The results of two panels for up to `sweep` blocks of rows. A block's sums wait until the next block is
   // computed and are then written a few rows after each step: vectors and tiles work side by side.
-  void sweep_rows(Range rows, std::int64_t panel, const TilePanels& own) {
+  void sweep_rows(Range rows, std::int64_t panel, const TilePanels& own, NextPanels& next) {
     const std::int64_t stretches = (steps_ + stretch - 1) / stretch;
     for (std::int64_t s = 0; s < stretches; ++s) {
       const std::int64_t first = steps_ * s / stretches, steps = steps_ * (s + 1) / stretches - first;
@@ -222,6 +240,7 @@ class Product {
         const auto write = [&](std::int64_t k) __attribute__((always_inline)) {
           const std::int64_t last = least(waiting_rows, (k + 1) * a_step);
           for (std::int64_t r = k * a_step; r < last; ++r) waiting.write(r);
+          next.step();
         };
         tiles_2x2<integers>(layout_, layout_.at(row) + first * layout_.step, own.weights + first * tile_bytes,
                             own.bytes, steps, sums, s > 0, write);
@@ -252,7 +271,7 @@ void product(const PackedMatrix& weight, const Activations& x, Range rows, Range
   std::int64_t panel = panels.first;
   if (rows.last - rows.first <= tile_rows)
     for (; panel + 4 <= panels.last; panel += 4) product.few_rows(rows, panel);
-  for (; panel + 2 <= panels.last; panel += 2) product.two_panels(rows, panel);
+  for (; panel + 2 <= panels.last; panel += 2) product.two_panels(rows, panel, panels.last);
   product.finish();
   if (panel < panels.last) product.one_panel(rows, panel);
 }
