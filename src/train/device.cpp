@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "base/error.h"
@@ -36,6 +37,17 @@ void use_gpu(int number) {
         number, gpus());
   }
   c10::impl::VirtualGuardImpl(at::kCUDA).setDevice({at::kCUDA, static_cast<c10::DeviceIndex>(number)});
+}
+
+void wait_for(Device device) {
+  const c10::Device place = operations(device).device();
+  if (!place.is_cpu()) c10::impl::VirtualGuardImpl(place.type()).synchronizeDevice(place.index());
+}
+
+std::int64_t gpu_peak_memory() {
+  const auto total = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const c10::DeviceIndex number = operations(Device::cuda).device().index();
+  return c10::getDeviceAllocator(at::kCUDA)->getDeviceStats(number).allocated_bytes[total].peak;
 }
 
 const Operations& operations(Device device) {
