@@ -188,8 +188,8 @@ struct TrainEstimate {
   std::int64_t optimiser_bytes = 0;  ///< gradients and both moments
   std::int64_t teacher_bytes = 0;
   std::int64_t teacher_cache_bytes = 0;  ///< on the disk, if no token of the run comes twice
-  std::int64_t peak_bytes = 0;           ///< of this process (its GPU's memory, on one) over a micro-batch, all of the above
-  std::int64_t checkpoint_bytes = 0;     ///< of one on the disk; two are kept
+  std::int64_t peak_bytes = 0;        ///< over a micro-batch, all of the above included; on a GPU its memory
+  std::int64_t checkpoint_bytes = 0;  ///< of one on the disk; two are kept
   double step_seconds = 0;
 };
 
