@@ -18,7 +18,7 @@ at::Tensor float_product(const at::Tensor& a, const at::Tensor& b) {
   return a.to(at::kFloat).mm(b.to(at::kFloat));
 }
 
-void add_product(at::Tensor sum, const at::Tensor& a, const at::Tensor& b) {
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
   if (sum.scalar_type() == a.scalar_type()) {
     sum.addmm_(a, b);
   } else {
@@ -43,7 +43,7 @@ std::vector<at::Tensor> LinearGroup::values() const {
 
 at::Tensor LinearGroup::forward(const at::Tensor& x, const at::Tensor& sum) const {
   const at::NoGradGuard no_grad;
-  const at::Tensor y = product(x, sum);
+  at::Tensor y = product(x, sum);
   std::int64_t first = 0;
   for (std::size_t i = 0; i < weights_.size(); ++i) {
     const std::int64_t count = weights_[i]->rows();

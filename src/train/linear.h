@@ -34,7 +34,7 @@ at::Tensor values_in(const Parameter& parameter, at::ScalarType type);
 at::Tensor float_product(const at::Tensor& a, const at::Tensor& b);
 
 /// sum += a b: of bfloat16, too, a float32 sum gets products that nothing has rounded.
-void add_product(at::Tensor sum, const at::Tensor& a, const at::Tensor& b);
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 
 /// Linear layers that read the same rows: their outputs lie side by side. The products are torch's; where
 /// kernels compute them, that is a KernelGroup's (train/kernel_linear.h).

@@ -195,7 +195,7 @@ at::Tensor TrainModel::visit(const Block& block, const at::Tensor& h) const {
 
 /// Keeps the visit's input alone, and computes the visit again in the way back. In float32, as it is: rounded
 /// to bfloat16 it would take half of the memory, and the gradients would be those of another input.
-at::Tensor TrainModel::checkpointed_visit(const Block& block, at::Tensor h) {
+at::Tensor TrainModel::checkpointed_visit(const Block& block, const at::Tensor& h) {
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;

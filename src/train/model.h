@@ -96,7 +96,7 @@ class TrainModel {
   at::Tensor attention(const Block& block, const at::Tensor& h) const;
   at::Tensor feed_forward(const Block& block, const at::Tensor& h) const;
   at::Tensor visit(const Block& block, const at::Tensor& h) const;
-  at::Tensor checkpointed_visit(const Block& block, at::Tensor h);
+  at::Tensor checkpointed_visit(const Block& block, const at::Tensor& h);
   void make_angles(std::int64_t positions);
   void watch(const at::Tensor& h, std::size_t visit);
 

@@ -71,7 +71,7 @@ class EngineTeacher : public Teacher {
 
   at::Tensor logits(std::int64_t first, std::int64_t rows) override {
     const ModelConfig& config = engine_.config();
-    const at::Tensor result = rows_in(logits_, rows, config.vocab_size, at::kCPU);
+    at::Tensor result = rows_in(logits_, rows, config.vocab_size, at::kCPU);
     engine_.head(rows, hidden_.data() + first * config.hidden_size, result.data_ptr<float>());
     return result;
   }
