@@ -138,6 +138,12 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
       ->capture_default_str();
   app.add_flag("--gradient-checkpointing", training.gradient_checkpointing,
                "Less memory: layers are computed again in the way back, the results are the same");
+  app.add_option(
+         "--device", verb.device,
+         "cpu: by Fathom's kernels; cuda: by torch on a GPU; torch: by the same operations on the CPU; "
+         "auto: cuda where there is a GPU, else cpu")
+      ->check(CLI::IsMember(devices))
+      ->capture_default_str();
   app.add_option("--lr", training.optimiser.learning_rate, "Learning rate (AdamW, cosine)")
       ->capture_default_str();
 }
@@ -213,6 +219,7 @@ TrainOptions training_options(const TrainVerb& verb, const Checkpoint& student, 
   TrainOptions options = verb.training;
   options.trainable = trainables.at(verb.trainable);
   options.frozen = frozen_types.at(verb.base);
+  options.device = devices.at(verb.device);
   options.loss.kind = divergences.at(verb.divergence);
   if (!verb.exits.empty()) options.exits.visits = parse_exits(verb.exits, student.plan);
   options.exits.weighting = exit_weightings.at(verb.exit_weighting);

@@ -32,6 +32,7 @@ struct TrainVerb {
   std::optional<double> exit_distil;
   std::string layer_dropout_schedule = "constant", hidden_at = "auto";
   bool no_bf16 = false;
+  std::string device = "auto";
   std::string on_nan = "stop", on_spike = "note";
 
   std::vector<std::string> held_out, prompts;

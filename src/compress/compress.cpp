@@ -202,6 +202,7 @@ Json compress(const CompressOptions& options) {
     training.optimiser.learning_rate = candidate.learning_rate;
     training.seed = options.seed;
     training.bos = bos;
+    training.device = Device::automatic;
     // What is left is shared by the runs still to come, after setting aside the judging that each needs.
     const auto runs = static_cast<double>(candidates.size() - i);
     training.max_minutes = (options.minutes - clock.minutes() - judging_minutes * (2 * runs - 1)) / runs;

@@ -1,29 +1,26 @@
 #include "train/adamw.h"
 
-#include <ATen/core/grad_mode.h>
-
 #include <cmath>
-#include <cstring>
 #include <memory>
+#include <utility>
 
 #include "base/error.h"
-#include "train/optimiser_kernels.h"
 
 namespace fathom {
 
 namespace {
 
-std::span<float> part_of(const at::Tensor& tensor, const Buckets::Share& share) {
-  return values_of(tensor).subspan(static_cast<std::size_t>(share.first),
-                                   static_cast<std::size_t>(share.count));
+at::Tensor part_of(const at::Tensor& tensor, const Buckets::Share& share) {
+  return tensor.detach().view(-1).narrow(0, share.first, share.count);
 }
 
-/// A float32 tensor for a checkpoint, which shares the values.
+/// A float32 tensor for a checkpoint, which shares the values if they lie in host memory.
 Tensor view_of(const at::Tensor& values) {
+  auto owner = std::make_shared<at::Tensor>(values.detach().cpu());
   Tensor view;
   view.shape = values.sizes().vec();
-  view.data = std::as_bytes(values_of(values));
-  view.owner = std::make_shared<at::Tensor>(values);
+  view.data = {static_cast<const std::byte*>(owner->const_data_ptr()), owner->nbytes()};
+  view.owner = std::move(owner);
   return view;
 }
 
@@ -38,53 +35,50 @@ void check(const TensorMap& state, const std::string& name, const at::Tensor& va
 }
 
 /// Fills `values`, which begin at number `first` of the saved ones.
-void take(const Tensor& saved, std::int64_t first, std::span<float> values) {
-  std::memcpy(values.data(), saved.data.data() + static_cast<std::size_t>(first) * sizeof(float),
-              values.size_bytes());
+void take(const Tensor& saved, std::int64_t first, const at::Tensor& values) {
+  const std::byte* from = saved.data.data() + static_cast<std::size_t>(first) * sizeof(float);
+  values.detach().copy_(at::from_blob(const_cast<std::byte*>(from), values.sizes(), at::kFloat));
 }
 
 }  // namespace
 
 AdamW::AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options,
-             const Buckets& buckets)
-    : options_(options), buckets_(buckets) {
-  const at::NoGradGuard no_grad;
+             const Buckets& buckets, const Operations& ops)
+    : options_(options), buckets_(buckets), ops_(ops) {
+  const at::TensorOptions floats = at::device(ops.device()).dtype(at::kFloat);
   for (auto& [name, parameter] : parameters) {
     if (!parameter.trainable()) continue;
     const Buckets::Share& share = buckets.share(name);
     entries_.push_back({.name = name,
                         .parameter = &parameter,
-                        .average = at::zeros({share.count}, at::kFloat),
-                        .square = at::zeros({share.count}, at::kFloat),
+                        .average = at::zeros({share.count}, floats),
+                        .square = at::zeros({share.count}, floats),
                         .share = share,
                         .weight_decay = parameter.values.dim() >= 2 ? options.weight_decay : 0});
   }
 }
 
 double AdamW::gradient_norm() const {
-  double squares = 0;
-  for (const Entry& entry : entries_) squares += sum_of_squares(values_of(entry.parameter->gradient));
-  return std::sqrt(squares);
+  std::vector<at::Tensor> gradients;
+  for (const Entry& entry : entries_) gradients.push_back(entry.parameter->gradient);
+  return ops_.norm(gradients);
 }
 
 void AdamW::step(double learning_rate, double norm) {
-  ++steps_;
-  const auto count = static_cast<double>(steps_);
   const bool clips = options_.clip > 0 && norm > options_.clip;
+  const AdamWUpdate update{
+      .learning_rate = learning_rate, .gradient_scale = clips ? options_.clip / norm : 1, .number = ++steps_};
+  std::vector<AdamWPart> parts;
   for (const Entry& entry : entries_) {
-    const AdamWStep step{.learning_rate = static_cast<float>(learning_rate),
-                         .beta1 = static_cast<float>(options_.beta1),
-                         .beta2 = static_cast<float>(options_.beta2),
-                         .epsilon = static_cast<float>(options_.epsilon),
-                         .weight_decay = static_cast<float>(entry.weight_decay),
-                         .correction1 = static_cast<float>(1 - std::pow(options_.beta1, count)),
-                         .correction2 = static_cast<float>(1 - std::pow(options_.beta2, count)),
-                         .gradient_scale = clips ? static_cast<float>(options_.clip / norm) : 1};
     Parameter& parameter = *entry.parameter;
-    adamw_update(step, part_of(parameter.values, entry.share), part_of(parameter.gradient, entry.share),
-                 values_of(entry.average), values_of(entry.square));
+    parts.push_back({.values = part_of(parameter.values, entry.share),
+                     .gradient = part_of(parameter.gradient, entry.share),
+                     .average = entry.average,
+                     .square = entry.square,
+                     .weight_decay = entry.weight_decay});
     ++parameter.updates;
   }
+  ops_.adamw(options_, update, parts);
   if (!buckets_.sharded()) return;
   discard();  // the gradients of the others' shares
   buckets_.share_values();
@@ -109,7 +103,6 @@ std::vector<std::pair<std::string, Tensor>> AdamW::state() const {
 }
 
 void AdamW::restore(const TensorMap& state, std::int64_t steps, const std::string& file) {
-  const at::NoGradGuard no_grad;
   // All checks first: a checkpoint that is found wanting leaves nothing half restored.
   for (const Entry& entry : entries_) {
     for (const char* prefix : {"weight/", "exp_avg/", "exp_avg_sq/"}) {
@@ -117,9 +110,9 @@ void AdamW::restore(const TensorMap& state, std::int64_t steps, const std::strin
     }
   }
   for (const Entry& entry : entries_) {
-    take(state.at("weight/" + entry.name), 0, values_of(entry.parameter->values));
-    take(state.at("exp_avg/" + entry.name), entry.share.first, values_of(entry.average));
-    take(state.at("exp_avg_sq/" + entry.name), entry.share.first, values_of(entry.square));
+    take(state.at("weight/" + entry.name), 0, entry.parameter->values);
+    take(state.at("exp_avg/" + entry.name), entry.share.first, entry.average);
+    take(state.at("exp_avg_sq/" + entry.name), entry.share.first, entry.square);
     ++entry.parameter->updates;
   }
   steps_ = steps;

@@ -9,6 +9,7 @@
 #include "formats/safetensors.h"
 #include "train/buckets.h"
 #include "train/linear.h"
+#include "train/ops.h"
 #include "train/train.h"
 
 namespace fathom {
@@ -17,10 +18,10 @@ class AdamW {
  public:
   /// All must outlive it. No weight decay on norms, biases and other vectors. Of each parameter it keeps the
   /// moments of this rank's share and updates that; the others update theirs.
-  AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options,
-        const Buckets& buckets);
+  AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options, const Buckets& buckets,
+        const Operations& ops);
 
-  /// Norm of all gradients together, before clipping. Double sums in a fixed order.
+  /// Norm of all gradients together, before clipping.
   double gradient_norm() const;
 
   /// One update with gradients scaled down to the norm `options.clip` if `norm` is above; then they
@@ -29,8 +30,9 @@ class AdamW {
   /// Zeroes the gradients without an update.
   void discard();
 
-  /// Masters ("weight/NAME") and both moments ("exp_avg/NAME", "exp_avg_sq/NAME") as float32 views, for a
-  /// checkpoint. Where moments are shared out, they are put together on rank 0, and only that has them all.
+  /// Masters ("weight/NAME") and both moments ("exp_avg/NAME", "exp_avg_sq/NAME") for a checkpoint: float32,
+  /// views where they lie in host memory, else copies. Where moments are shared out, they are put together on
+  /// rank 0, and only that has them all.
   std::vector<std::pair<std::string, Tensor>> state() const;
   /// Puts a checkpoint's state in place, after `steps` updates. Throws Error naming the tensor that is
   /// missing or of another shape or type.
@@ -47,6 +49,7 @@ class AdamW {
 
   OptimiserOptions options_;
   const Buckets& buckets_;
+  const Operations& ops_;
   std::vector<Entry> entries_;
   std::int64_t steps_ = 0;
 };

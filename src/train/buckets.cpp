@@ -25,10 +25,6 @@ std::int64_t first_visit(const DepthPlan& plan, const std::string& name) {
 
 }  // namespace
 
-std::span<float> values_of(const at::Tensor& tensor) {
-  return {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())};
-}
-
 Buckets::Buckets(std::map<std::string, Parameter>& parameters, const DepthPlan& plan, const Ranks& ranks,
                  bool sharded, std::int64_t size)
     : ranks_(ranks), sharded_(sharded && ranks.count() > 1) {
@@ -60,8 +56,9 @@ void Buckets::close(std::vector<std::pair<std::string, Parameter*>>& members, st
   std::int64_t count = 0;
   for (const auto& [name, parameter] : members) count += parameter->gradient.numel();
   count = (count + unit - 1) / unit * unit;
-  Bucket bucket{.gradients = at::zeros({count}, at::kFloat), .values = {}, .visit = visit};
-  if (sharded_) bucket.values = at::zeros({count}, at::kFloat);
+  const at::TensorOptions as_gradients = members.front().second->gradient.options();
+  Bucket bucket{.gradients = at::zeros({count}, as_gradients), .values = {}, .visit = visit};
+  if (sharded_) bucket.values = at::zeros({count}, as_gradients);
   const std::int64_t part = count / ranks_.count(), begin = ranks_.rank() * part;
   const auto moved = [](const at::Tensor& from, const at::Tensor& bucket_values, std::int64_t first) {
     at::Tensor place = bucket_values.narrow(0, first, from.numel()).view(from.sizes());
@@ -88,7 +85,7 @@ void Buckets::begin() { begun_ = true; }
 void Buckets::complete(std::int64_t visit) {
   if (!begun_) return;
   for (; summed_ < buckets_.size() && buckets_[summed_].visit >= visit; ++summed_) {
-    ranks_.begin_sum(values_of(buckets_[summed_].gradients));
+    ranks_.begin_sum(buckets_[summed_].gradients);
   }
 }
 
@@ -103,13 +100,13 @@ void Buckets::finish() {
 void Buckets::share_values() const {
   if (!sharded_) return;
   const at::NoGradGuard no_grad;
-  for (const Bucket& bucket : buckets_) ranks_.share(values_of(bucket.values), "the new weights");
+  for (const Bucket& bucket : buckets_) ranks_.share(bucket.values, "the new weights");
 }
 
 at::Tensor Buckets::whole(const at::Tensor& own, const Share& share, at::IntArrayRef shape) const {
-  at::Tensor result = at::zeros(shape, at::kFloat);
+  at::Tensor result = at::zeros(shape, own.options());
   result.view(-1).narrow(0, share.first, share.count).copy_(own);
-  ranks_.begin_sum(values_of(result));  // with zeros where it is another's
+  ranks_.begin_sum(result);  // with zeros where it is another's
   ranks_.finish_sums("the optimiser's state");
   return ranks_.is_first() ? result : at::Tensor();
 }

@@ -14,9 +14,6 @@
 
 namespace fathom {
 
-/// The values of a contiguous float32 tensor.
-std::span<float> values_of(const at::Tensor& tensor);
-
 /// Gradients are summed while the backward pass of a step's last micro-batch is still on its way (Li et al.
 /// 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", arXiv 2006.15704, section
 /// 3.2.3): buckets are in the order in which it completes them, later visits first. A layer that is visited

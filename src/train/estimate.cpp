@@ -3,14 +3,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 
+#include "train/device.h"
 #include "train/session.h"
 #include "train/train.h"
 
 namespace fathom {
 namespace {
 
-std::int64_t peak_memory() {
+std::int64_t peak_memory(Device device) {
+  if (device == Device::cuda) return gpu_peak_memory();
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
@@ -33,7 +36,8 @@ TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& o
       continue;
     }
     // Matrices are packed twice in bfloat16, for the way ahead and the way back.
-    const std::int64_t packed = options.bf16 && parameter.values.dim() > 1 ? 4 * count : 0;
+    const bool packs = options.bf16 && session.model.operations().packs();
+    const std::int64_t packed = packs && parameter.values.dim() > 1 ? 4 * count : 0;
     result.weight_bytes += static_cast<std::int64_t>(parameter.values.nbytes()) + packed;
     if (!parameter.trainable()) continue;
     result.trained += count;
@@ -47,16 +51,19 @@ TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& o
   if (session.teacher) result.teacher_bytes = session.teacher->weight_bytes();
 
   session.runner.run_part(options.micro_batch);  // the first is slower: all memory is new
-  const auto begin = Clock::now();
-  session.runner.run_part(options.micro_batch);
-  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  const auto seconds_of = [&](const std::function<void()>& work) {
+    wait_for(session.device);
+    const auto begin = Clock::now();
+    work();
+    wait_for(session.device);
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  const double seconds = seconds_of([&] { session.runner.run_part(options.micro_batch); });
   const std::int64_t sequences = session.runner.tokens() / options.context;
   const double part = static_cast<double>(std::min(options.micro_batch, sequences));
-  const auto before_update = Clock::now();
-  session.optimiser.step(0, session.optimiser.gradient_norm());
-  result.step_seconds = seconds * static_cast<double>(sequences) / part +
-                        std::chrono::duration<double>(Clock::now() - before_update).count();
-  result.peak_bytes = peak_memory();
+  const double update = seconds_of([&] { session.optimiser.step(0, session.optimiser.gradient_norm()); });
+  result.step_seconds = seconds * static_cast<double>(sequences) / part + update;
+  result.peak_bytes = peak_memory(session.device);
   return result;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <vector>
 
 #include "base/threads.h"
 #include "formats/float16.h"
@@ -21,8 +22,15 @@ std::uint8_t nearest_nf4(float value) {
   return static_cast<std::uint8_t>(code);
 }
 
-void put(float value, float& to) { to = value; }
-void put(float value, std::uint16_t& to) { to = to_bf16(value); }
+std::vector<float> meanings(FrozenType type) {
+  std::vector<float> result(nf4_codes.begin(), nf4_codes.end());
+  if (type == FrozenType::int4) std::iota(result.begin(), result.end(), -8.0F);
+  return result;
+}
+
+std::int64_t bytes_of(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<std::int64_t>(tensor.nbytes()) : 0;
+}
 
 }  // namespace
 
@@ -30,7 +38,7 @@ FourBitMatrix::FourBitMatrix(FrozenType type, std::int64_t rows, std::int64_t co
                              std::span<const float> values)
     : type_(type), rows_(rows), columns_(columns), block_(type == FrozenType::nf4 ? 64 : group_size) {
   const std::int64_t blocks = rows * row_blocks();
-  codes_.resize(static_cast<std::size_t>(blocks * block_ / 2));
+  codes_ = at::empty({blocks, block_ / 2}, at::kByte);
   std::vector<float> scales(static_cast<std::size_t>(blocks));
   parallel_for(rows, [&](std::int64_t row) {
     encode_row(row, values.data() + row * columns_, scales.data() + row * row_blocks());
@@ -39,7 +47,7 @@ FourBitMatrix::FourBitMatrix(FrozenType type, std::int64_t rows, std::int64_t co
 }
 
 void FourBitMatrix::encode_row(std::int64_t row, const float* values, float* scales) {
-  std::uint8_t* to = codes_.data() + row * row_blocks() * block_ / 2;
+  std::uint8_t* to = codes_.data_ptr<std::uint8_t>() + row * row_blocks() * block_ / 2;
   std::array<std::uint8_t, 64> codes{};
   std::array<std::int8_t, 64> whole{};
   for (std::int64_t first = 0; first < columns_; first += block_, ++scales) {
@@ -63,45 +71,57 @@ void FourBitMatrix::encode_row(std::int64_t row, const float* values, float* sca
 }
 
 void FourBitMatrix::quantise_scales(std::span<const float> scales) {
+  const auto count = std::ssize(scales);
   if (type_ == FrozenType::int4) {
-    for (const float scale : scales) half_scales_.push_back(to_f16(scale));
+    scales_ = at::empty({count}, at::kHalf);
+    auto* to = static_cast<std::uint16_t*>(scales_.data_ptr());
+    for (const float scale : scales) *to++ = to_f16(scale);
     return;
   }
   const double sum = std::accumulate(scales.begin(), scales.end(), 0.0);
-  mean_scale_ = static_cast<float>(sum / static_cast<double>(scales.size()));
-  scales_.resize(scales.size());
-  for (std::size_t first = 0; first < scales.size(); first += scales_together) {
-    std::vector<float> around(
-        scales.begin() + static_cast<std::ptrdiff_t>(first),
-        scales.begin() + static_cast<std::ptrdiff_t>(std::min(first + scales_together, scales.size())));
+  mean_scale_ = static_cast<float>(sum / static_cast<double>(count));
+  scales_ = at::empty({count}, at::kChar);
+  scale_steps_ = at::empty({(count + scales_together - 1) / scales_together}, at::kFloat);
+  for (std::int64_t first = 0; first < count; first += scales_together) {
+    const auto together = static_cast<std::size_t>(std::min(scales_together, count - first));
+    const auto part = scales.subspan(static_cast<std::size_t>(first), together);
+    std::vector<float> around(part.begin(), part.end());
     for (float& scale : around) scale -= mean_scale_;
-    scale_steps_.push_back(quantise_int8(around, std::span(scales_).subspan(first, around.size())));
+    scale_steps_.data_ptr<float>()[first / scales_together] =
+        quantise_int8(around, {scales_.data_ptr<std::int8_t>() + first, together});
   }
 }
 
 float FourBitMatrix::scale(std::int64_t block) const {
-  if (type_ == FrozenType::int4) return from_f16(half_scales_[block]);
-  return mean_scale_ + scale_steps_[block / scales_together] * static_cast<float>(scales_[block]);
+  if (type_ == FrozenType::int4)
+    return from_f16(static_cast<const std::uint16_t*>(scales_.data_ptr())[block]);
+  return mean_scale_ + scale_steps_.const_data_ptr<float>()[block / scales_together] *
+                           static_cast<float>(scales_.const_data_ptr<std::int8_t>()[block]);
 }
 
 std::int64_t FourBitMatrix::bytes() const {
-  return static_cast<std::int64_t>(codes_.size() + 2 * half_scales_.size() + scales_.size() +
-                                   4 * scale_steps_.size() + sizeof mean_scale_);
+  return bytes_of(codes_) + bytes_of(scales_) + bytes_of(scale_steps_) +
+         static_cast<std::int64_t>(sizeof mean_scale_);
 }
 
-template <typename T>
-void FourBitMatrix::decode_as(T* to) const {
+void FourBitMatrix::move_to(at::Device device) {
+  for (at::Tensor* tensor : {&codes_, &scales_, &scale_steps_}) {
+    if (tensor->defined()) *tensor = tensor->to(device);
+  }
+}
+
+void FourBitMatrix::decode(std::uint16_t* to) const {
   const std::int64_t half = block_ / 2;
+  const std::vector<float> meaning = meanings(type_);
+  const auto* codes = codes_.const_data_ptr<std::uint8_t>();
   parallel_for(rows_, [&](std::int64_t row) {
-    T* out = to + row * columns_;
+    std::uint16_t* out = to + row * columns_;
     for (std::int64_t block = 0; block < row_blocks(); ++block, out += block_) {
       const std::int64_t number = row * row_blocks() + block;
       const float unit = scale(number);
-      T table[16];
-      for (int code = 0; code < 16; ++code) {
-        put(unit * (type_ == FrozenType::nf4 ? nf4_codes[code] : static_cast<float>(code - 8)), table[code]);
-      }
-      const std::uint8_t* from = codes_.data() + number * half;
+      std::uint16_t table[16];
+      for (std::size_t code = 0; code < 16; ++code) table[code] = to_bf16(unit * meaning[code]);
+      const std::uint8_t* from = codes + number * half;
       const std::int64_t count = std::min(block_, columns_ - block * block_);
       const std::int64_t lower = std::min(count, half);
       for (std::int64_t j = 0; j < lower; ++j) out[j] = table[from[j] & 15];
@@ -110,7 +130,18 @@ void FourBitMatrix::decode_as(T* to) const {
   });
 }
 
-void FourBitMatrix::decode(std::uint16_t* to) const { decode_as(to); }
-void FourBitMatrix::decode(float* to) const { decode_as(to); }
+at::Tensor FourBitMatrix::decoded(at::ScalarType type) const {
+  at::Tensor scales = scales_.to(at::kFloat);
+  if (type_ == FrozenType::nf4) {
+    const at::Tensor steps = scale_steps_.repeat_interleave(scales_together).narrow(0, 0, scales.numel());
+    scales = scales * steps + mean_scale_;
+  }
+  const std::vector<float> meaning = meanings(type_);
+  const at::Tensor table = at::tensor(at::ArrayRef<float>(meaning)).to(codes_.device());
+  const at::Tensor numbers = at::cat({codes_.bitwise_and(15), codes_.bitwise_right_shift(4)}, 1).to(at::kInt);
+  const at::Tensor values =
+      table.index_select(0, numbers.view(-1)).view(numbers.sizes()) * scales.unsqueeze(1);
+  return values.view({rows_, row_blocks() * block_}).narrow(1, 0, columns_).to(type).contiguous();
+}
 
 }  // namespace fathom

@@ -2,11 +2,12 @@
 // arXiv 2305.14314).
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "train/train.h"
 
@@ -44,13 +45,15 @@ class FourBitMatrix {
   std::int64_t columns() const { return columns_; }
   std::int64_t bytes() const;
 
-  /// All values, [rows, columns], on all threads: bf16, rounded to nearest, or float32.
+  /// To where decoded() is to compute.
+  void move_to(at::Device device);
+
+  /// All values, [rows, columns], rounded to nearest: on all threads, of codes that lie in host memory.
   void decode(std::uint16_t* to) const;
-  void decode(float* to) const;
+  /// The same values by torch's operations, of this type, where the codes lie.
+  at::Tensor decoded(at::ScalarType type) const;
 
  private:
-  template <typename T>
-  void decode_as(T* to) const;
   void encode_row(std::int64_t row, const float* values, float* scales);
   void quantise_scales(std::span<const float> scales);
   float scale(std::int64_t block) const;
@@ -58,11 +61,10 @@ class FourBitMatrix {
 
   FrozenType type_;
   std::int64_t rows_, columns_, block_;
-  /// Byte j of a block holds its values j (lower half) and j + block / 2.
-  std::vector<std::uint8_t> codes_;
-  std::vector<std::uint16_t> half_scales_;  ///< int4
-  std::vector<std::int8_t> scales_;         ///< nf4
-  std::vector<float> scale_steps_;          ///< of 256 scales each
+  /// [blocks, block / 2]: byte j of a block holds its values j (lower half) and j + block / 2.
+  at::Tensor codes_;
+  at::Tensor scales_;       ///< [blocks]: f16 for int4, 8 bits for nf4
+  at::Tensor scale_steps_;  ///< nf4: of 256 scales each, float32
   float mean_scale_ = 0;
 };
 

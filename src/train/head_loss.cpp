@@ -3,11 +3,8 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <vector>
-
-#include "kernels/multiply.h"
-#include "kernels/repack.h"
-#include "train/ops.h"
+#include <limits>
+#include <numbers>
 
 namespace fathom {
 namespace {
@@ -15,97 +12,134 @@ namespace {
 // Logits of a chunk: 50 MB in bfloat16, 100 MB of float32 for the teacher. The head's weight and its gradient
 // (113 MB for SmolLM2) come by once a chunk: 512 rows make that a fifth of what the products take.
 constexpr std::int64_t chunk_logits = 25'200'000;
-// Entries of the vocabulary in a product of the way back: 256 rows of them are 1 MB, half of an L2 cache.
-constexpr std::int64_t piece = 2'048;
 
 std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocab) {
   return std::clamp<std::int64_t>(chunk_logits / vocab, 1, rows);
 }
 
-HalfRows half_rows(const at::Tensor& rows, std::int64_t first) {
-  return {static_cast<const std::uint16_t*>(rows.data_ptr()) + first, rows.stride(0)};
+/// Of scores [rows, vocab], as a float64 sum over rows; a label below 0 is left out.
+at::Tensor cross_entropy(const at::Tensor& scores, std::span<const std::int32_t> labels) {
+  const at::Tensor targets =
+      at::from_blob(const_cast<std::int32_t*>(labels.data()), {scores.size(0)}, at::kInt)
+          .to(scores.device(), at::kLong)
+          .clamp_min(-1);
+  return at::nll_loss(scores.log_softmax(1), targets, {}, at::Reduction::None, /*ignore_index=*/-1)
+      .sum(at::kDouble);
+}
+
+at::Tensor divergence_of_entries(Divergence kind, const at::Tensor& log_q, const at::Tensor& log_p) {
+  switch (kind) {
+    case Divergence::forward_kl:
+      return log_p.exp() * (log_p - log_q);
+    case Divergence::reverse_kl:
+      return log_q.exp() * (log_q - log_p);
+    case Divergence::jensen_shannon: {
+      const at::Tensor log_m = at::logaddexp(log_q, log_p) - std::numbers::ln2;
+      return (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)) / 2;
+    }
+    case Divergence::total_variation:
+      break;
+  }
+  return (log_p.exp() - log_q.exp()).abs() / 2;
+}
+
+at::Tensor divergence(const LossWeights& weights, const at::Tensor& scores, const at::Tensor& teacher) {
+  const double t = weights.temperature;
+  const at::Tensor log_q = (scores / t).log_softmax(1), log_p = (teacher / t).log_softmax(1);
+  const double size = weights.kind == Divergence::total_variation ? t : t * t;
+  return divergence_of_entries(weights.kind, log_q, log_p).sum(1).sum(at::kDouble) * size;
+}
+
+/// Over the k tokens and the rest (top_k.h).
+at::Tensor top_k_divergence(const LossWeights& weights, const at::Tensor& scores, const TopTokens& teacher,
+                            std::int64_t first) {
+  const std::int64_t rows = scores.size(0), k = teacher.k;
+  const auto of_rows = [&](const auto& values, at::ScalarType in, at::ScalarType type) {
+    return at::from_blob(const_cast<void*>(static_cast<const void*>(values.data() + first * k)), {rows, k},
+                         in)
+        .to(scores.device(), type);
+  };
+  const at::Tensor ids = of_rows(teacher.ids, at::kInt, at::kLong);
+  at::Tensor log_p = of_rows(teacher.log_probs, at::kHalf, at::kFloat);
+  const at::Tensor sum = log_p.exp().sum(1, /*keepdim=*/true);
+  at::Tensor rest = (1 - sum).clamp_min(0);
+  if (k == scores.size(1)) rest.zero_();
+  // Nothing is left in a row, or what f16 has rounded away.
+  log_p = log_p - at::where(rest > 0, at::zeros_like(sum), sum.log());
+  const double t = weights.temperature;
+  const at::Tensor log_q = (scores / t).log_softmax(1);
+  at::Tensor result = (log_p.exp() * (log_p - log_q.gather(1, ids))).sum(1);
+  if (k < scores.size(1)) {
+    rest = rest.squeeze(1);
+    const at::Tensor log_rest = log_q.scatter(1, ids, -std::numeric_limits<float>::infinity()).logsumexp(1);
+    result = result + at::xlogy(rest, rest) - rest * log_rest;
+  }
+  return result.sum(at::kDouble) * (t * t);
+}
+
+/// The losses' sums; overwrites logits by the gradient of both together, by torch's autograd.
+LossSums learned(const LossWeights& weights, const at::Tensor& logits, std::span<const std::int32_t> labels,
+                 const std::function<at::Tensor(const at::Tensor& scores)>& divergence_of) {
+  const at::AutoGradMode with_gradients(true);
+  const at::Tensor z = logits.detach().to(at::kFloat).set_requires_grad(true);
+  const double cap = weights.softcap;
+  const at::Tensor scores = cap != 0 ? (z / cap).tanh() * cap : z;
+  const at::Tensor ce = cross_entropy(scores, labels);
+  const at::Tensor divergence = weights.divergence != 0 ? divergence_of(scores) : at::zeros_like(ce);
+  const double scale = weights.scale;
+  (ce * (scale * weights.cross_entropy) + divergence * (scale * weights.divergence)).backward();
+  logits.detach().copy_(z.grad());
+  return {ce.item<double>(), divergence.item<double>()};
 }
 
 }  // namespace
 
-void Head::pack() {
-  const at::Tensor& values = weight_->values;
-  if (packed_updates_ == weight_->updates) return;
-  packed_updates_ = weight_->updates;
-  const std::int64_t vocab = values.size(0), width = values.size(1);
-  const bool halves = values.scalar_type() == at::kBFloat16;
-  const auto rows = [&](std::int64_t first, std::int64_t count) -> DenseMatrix {
-    const auto* data = static_cast<const std::byte*>(values.data_ptr()) + first * width * (halves ? 2 : 4);
-    return {halves ? Compute::bf16 : Compute::f32, data, count, width, width};
-  };
-  const DenseMatrix all = rows(0, vocab);
-  pack_rows({&all, 1}, ahead_);
-  back_.resize(static_cast<std::size_t>((vocab + piece - 1) / piece));
-  for (std::size_t i = 0; i < back_.size(); ++i) {
-    const std::int64_t first = static_cast<std::int64_t>(i) * piece;
-    const DenseMatrix part = rows(first, std::min(piece, vocab - first));
-    pack_columns({&part, 1}, back_[i]);
-  }
-}
-
 at::Tensor Head::logits_memory(std::int64_t rows, const at::Tensor& x) {
-  const std::int64_t vocab = weight_->values.size(0);
-  // An odd number of lines from row to row: rows of a tile must not share one set of the L1 cache.
-  const std::int64_t stride = ((vocab + 31) / 32 | 1) * 32;
-  logits_.reserve(static_cast<std::size_t>(rows * stride) * x.element_size());
-  return at::from_blob(logits_.as<std::byte>(), {rows, vocab}, {stride, 1}, x.options());
+  return at::empty({rows, vocab()}, x.options());
 }
 
 void Head::logits(const at::Tensor& x, const at::Tensor& logits) {
-  if (x.scalar_type() != at::kBFloat16) {
-    at::Tensor(logits).copy_(at::linear(x, weight_->values.to(x.scalar_type())));
-    return;
-  }
-  pack();
-  multiply(ahead_, x.size(0), half_rows(x, 0),
-           {.y = static_cast<std::byte*>(logits.data_ptr()),
-            .type = logits.scalar_type() == at::kFloat ? Compute::f32 : Compute::bf16,
-            .stride = logits.stride(0),
-            .past_caches = true});
+  const at::Tensor turned = weight_->values.to(x.scalar_type()).t();
+  at::Tensor(logits).copy_(logits.scalar_type() == at::kFloat ? float_product(x, turned) : x.mm(turned));
 }
 
 void Head::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx) {
-  if (x.scalar_type() != at::kBFloat16) {
-    at::mm_out(dx, d, weight_->values.to(x.scalar_type()));
-    if (weight_->trainable()) at::Tensor(weight_->gradient).addmm_(d.t(), x);
-    return;
+  at::mm_out(dx, d, weight_->values.to(x.scalar_type()));
+  if (weight_->trainable()) add_product(weight_->gradient, d.t(), x);
+}
+
+LossSums Head::vocabulary_loss(const LossWeights& weights, const at::Tensor& logits,
+                               const at::Tensor& teacher, std::span<const std::int32_t> labels) const {
+  return learned(weights, logits, labels,
+                 [&](const at::Tensor& scores) { return divergence(weights, scores, teacher); });
+}
+
+LossSums Head::top_k_loss(const LossWeights& weights, const at::Tensor& logits, const TopTokens& teacher,
+                          std::int64_t first, std::span<const std::int32_t> labels) const {
+  return learned(weights, logits, labels,
+                 [&](const at::Tensor& scores) { return top_k_divergence(weights, scores, teacher, first); });
+}
+
+at::Tensor rows_in(at::Tensor& memory, std::int64_t rows, std::int64_t width, at::Device device) {
+  if (!memory.defined() || memory.size(0) < rows) {
+    memory = at::empty({rows, width}, at::device(device).dtype(at::kFloat));
   }
-  const std::int64_t rows = x.size(0), width = x.size(1);
-  if (weight_->trainable()) {
-    const DenseMatrix inputs = {Compute::bf16, x.data_ptr(), rows, width, width};
-    pack_columns({&inputs, 1}, inputs_);
-  }
-  const at::Tensor sum = at::empty({rows, width}, at::kFloat);
-  for (std::size_t i = 0; i < back_.size(); ++i) {
-    const std::int64_t first = static_cast<std::int64_t>(i) * piece;
-    const HalfRows own = half_rows(d, first);
-    multiply(back_[i], rows, own,
-             {.y = static_cast<std::byte*>(sum.data_ptr()), .stride = width, .accumulate = i > 0});
-    if (weight_->trainable()) {
-      add_weight_gradient(inputs_, own.data, own.stride, back_[i].in,
-                          weight_->gradient.data_ptr<float>() + first * width);
-    }
-  }
-  dx.copy_(sum);
+  return memory.narrow(0, 0, rows);
 }
 
 TeacherLogits head_logits(Head& head, const at::Tensor& hidden, float softcap) {
-  return [&head, hidden, softcap](std::int64_t first, std::int64_t rows, float* logits) {
-    const at::Tensor to = at::from_blob(logits, {rows, head.weight().values.size(0)}, at::kFloat);
-    head.logits(hidden.narrow(0, first, rows), to);
-    if (softcap != 0) at::Tensor(to).div_(softcap).tanh_().mul_(softcap);
+  return [&head, hidden, softcap, memory = at::Tensor()](std::int64_t first, std::int64_t rows) mutable {
+    at::Tensor logits = rows_in(memory, rows, head.vocab(), hidden.device());
+    head.logits(hidden.narrow(0, first, rows), logits);
+    if (softcap != 0) logits.div_(softcap).tanh_().mul_(softcap);
+    return logits;
   };
 }
 
 LossSums head_loss(const at::Tensor& hidden, Head& head, const LogitsLoss& loss,
                    at::Tensor& hidden_gradient) {
   const at::NoGradGuard no_grad;
-  const std::int64_t rows = hidden.size(0), chunk = chunk_rows(rows, head.weight().values.size(0));
+  const std::int64_t rows = hidden.size(0), chunk = chunk_rows(rows, head.vocab());
   hidden_gradient = at::empty_like(hidden);
   const at::Tensor all_logits = head.logits_memory(chunk, hidden);
   LossSums sums;
@@ -123,14 +157,10 @@ LossSums head_loss(const at::Tensor& hidden, Head& head, const LogitsLoss& loss,
 
 LossSums head_loss(const at::Tensor& hidden, Head& head, std::span<const std::int32_t> labels,
                    const LossWeights& weights, const TeacherLogits& teacher, at::Tensor& hidden_gradient) {
-  const std::int64_t vocab = head.weight().values.size(0);
-  const bool distil = weights.divergence != 0;
-  std::vector<float> target(distil ? chunk_rows(hidden.size(0), vocab) * vocab : 0);
   const auto loss = [&](std::int64_t first, const at::Tensor& logits) {
     const std::int64_t count = logits.size(0);
-    if (distil) teacher(first, count, target.data());
-    return vocabulary_loss(count, vocab, weights, rows_of(logits), logits.stride(0),
-                           distil ? target.data() : nullptr, labels.subspan(first, count));
+    const at::Tensor target = weights.divergence != 0 ? teacher(first, count) : at::Tensor();
+    return head.vocabulary_loss(weights, logits, target, labels.subspan(first, count));
   };
   return head_loss(hidden, head, loss, hidden_gradient);
 }

@@ -8,50 +8,55 @@
 #include <cstdint>
 #include <functional>
 #include <span>
-#include <vector>
 
-#include "kernels/aligned.h"
-#include "kernels/packed_matrix.h"
 #include "train/linear.h"
+#include "train/top_k.h"
 #include "train/vocabulary_loss.h"
 
 namespace fathom {
 
-/// Writes the teacher's logits of rows [first, first + rows) of the micro-batch: [rows, vocab].
-using TeacherLogits = std::function<void(std::int64_t first, std::int64_t rows, float* logits)>;
+/// The teacher's logits of rows [first, first + rows) of the micro-batch, where the student's are: float32
+/// [rows, vocab], which stay until the next call.
+using TeacherLogits = std::function<at::Tensor(std::int64_t first, std::int64_t rows)>;
 
-/// The head's weight [vocab, width], packed once a step.
+/// The head's weight [vocab, width] and the losses of its logits, by torch's operations; where kernels
+/// compute them, that is a KernelHead (train/kernel_head.h).
 class Head {
  public:
-  Head() = default;
+  /// It must outlive the head.
   explicit Head(const Parameter* weight) : weight_(weight) {}
+  virtual ~Head() = default;
+  Head(const Head&) = delete;
+  Head& operator=(const Head&) = delete;
 
   const Parameter& weight() const { return *weight_; }
+  std::int64_t vocab() const { return weight_->values.size(0); }
 
-  /// Memory for logits [rows, vocab] of x's type, rows apart as products like them. The same at each call:
-  /// 50 MB that the system would have to zero and map each time.
-  at::Tensor logits_memory(std::int64_t rows, const at::Tensor& x);
+  /// Memory for logits [rows, vocab] of x's type.
+  virtual at::Tensor logits_memory(std::int64_t rows, const at::Tensor& x);
 
-  /// logits[rows, vocab] = x Wᵀ, rows `stride` apart, in x's type or in float32.
-  void logits(const at::Tensor& x, const at::Tensor& logits);
+  /// logits[rows, vocab] = x Wᵀ, in x's type or in float32.
+  virtual void logits(const at::Tensor& x, const at::Tensor& logits);
   /// dx = d W, and the weight's gradient += dᵀ x, from the logits' gradient d.
-  void backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx);
+  virtual void backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx);
+
+  /// As the functions of these names (train/vocabulary_loss.h, train/top_k.h).
+  virtual LossSums vocabulary_loss(const LossWeights& weights, const at::Tensor& logits,
+                                   const at::Tensor& teacher, std::span<const std::int32_t> labels) const;
+  virtual LossSums top_k_loss(const LossWeights& weights, const at::Tensor& logits, const TopTokens& teacher,
+                              std::int64_t first, std::span<const std::int32_t> labels) const;
 
  private:
-  void pack();
-
-  const Parameter* weight_ = nullptr;
-  std::int64_t packed_updates_ = -1;
-  AlignedBuffer logits_;
-  PackedMatrix ahead_, inputs_;
-  /// Its transpose, for some entries of the vocabulary each: rows of the logits' gradient are too long for a
-  /// cache.
-  std::vector<PackedMatrix> back_;
+  const Parameter* weight_;
 };
+
+/// Rows of float32 in memory that grows and is kept: what the system would have to zero and map each time.
+at::Tensor rows_in(at::Tensor& memory, std::int64_t rows, std::int64_t width, at::Device device);
 
 /// The logits of `hidden` [rows, width] (after the final norm, without a graph) by the same head, as it is
 /// when they are asked for.
 TeacherLogits head_logits(Head& head, const at::Tensor& hidden, float softcap);
+
 /// Turns the logits of rows [first, first + logits.size(0)) into their gradient.
 using LogitsLoss = std::function<LossSums(std::int64_t first, const at::Tensor& logits)>;
 

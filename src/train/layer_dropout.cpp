@@ -49,7 +49,7 @@ at::Tensor on_kept(const at::Tensor& h, std::int64_t length, const std::vector<s
   const std::int64_t width = h.size(1);
   if (std::ssize(kept) * length == h.size(0)) return body(h);
   if (kept.empty()) return h;
-  const at::Tensor which = at::tensor(at::ArrayRef<std::int64_t>(kept), at::kLong);
+  const at::Tensor which = at::tensor(at::ArrayRef<std::int64_t>(kept), at::kLong).to(h.device());
   const at::Tensor all = h.view({-1, length, width});
   const at::Tensor own = body(all.index_select(0, which).view({-1, width}));
   return all.index_copy(0, which, own.view({-1, length, width})).view({-1, width});

@@ -1,22 +1,20 @@
-// Linear layers and their gradients. In bfloat16 all three products are the runtime's kernels' (multiply.h):
-// torch's take weights and gradients as they lie and bring them into form for each use.
+// Linear layers and their gradients, by torch's operations on any device. Weights are brought into the type
+// of the products (rounded, or decoded) for each use, in the way back once more: a graph that kept what it
+// multiplied with would hold a copy of all weights for every visit.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <vector>
 
-#include "kernels/packed_matrix.h"
-#include "kernels/repack.h"
 #include "train/four_bit.h"
 
 namespace fathom {
 
-/// Mixed precision is explicit rather than torch's autocast: values are float32, products round them once a
-/// step (LinearGroup). The gradient of each use is added to one float32 total at once, so that layers visited
+/// Mixed precision is explicit rather than torch's autocast: values are float32, products round them
+/// (LinearGroup). The gradient of each use is added to one float32 total at once, so that layers visited
 /// many times and accumulated micro-batches sum without bfloat16's rounding.
 struct Parameter {
   at::Tensor values;         ///< float32, contiguous; frozen matrices are in the type of the products
@@ -29,11 +27,24 @@ struct Parameter {
   std::int64_t elements() const { return four_bit ? rows() * four_bit->columns() : values.numel(); }
 };
 
-/// Linear layers that read the same rows: their outputs lie side by side, one product computes them all.
+/// The parameter's values in this type; those in 4 bits are decoded.
+at::Tensor values_in(const Parameter& parameter, at::ScalarType type);
+
+/// a b in float32, whatever the type that both have.
+at::Tensor float_product(const at::Tensor& a, const at::Tensor& b);
+
+/// sum += a b: of bfloat16, too, a float32 sum gets products that nothing has rounded.
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+
+/// Linear layers that read the same rows: their outputs lie side by side. The products are torch's; where
+/// kernels compute them, that is a KernelGroup's (train/kernel_linear.h).
 class LinearGroup {
  public:
   /// Weights [out, in]; a bias for each, or nullptr. All must outlive the group.
   LinearGroup(std::vector<const Parameter*> weights, std::vector<const Parameter*> biases);
+  virtual ~LinearGroup() = default;
+  LinearGroup(const LinearGroup&) = delete;
+  LinearGroup& operator=(const LinearGroup&) = delete;
 
   std::int64_t out() const { return out_; }
 
@@ -47,22 +58,18 @@ class LinearGroup {
   /// Weights and biases: what autograd reaches through this group.
   std::vector<at::Tensor> values() const;
 
- private:
-  std::vector<DenseMatrix> dense_weights() const;
-  void add_gradients(const at::Tensor& x, const at::Tensor& dy) const;
+ protected:
+  const std::vector<const Parameter*>& weights() const { return weights_; }
+  /// x Wᵀ, or sum + x Wᵀ.
+  virtual at::Tensor product(const at::Tensor& x, const at::Tensor& sum) const;
+  /// dy W.
+  virtual at::Tensor product_back(const at::Tensor& dy) const;
+  /// Adds dyᵀ x to the gradients of the weights that are trained.
+  virtual void add_weight_gradients(const at::Tensor& x, const at::Tensor& dy) const;
 
+ private:
   std::vector<const Parameter*> weights_, biases_;
   std::int64_t out_ = 0;
-  // The weights as products read them, W and its transpose.
-  struct Packed {
-    PackedMatrix matrix;
-    std::int64_t updates = -1;   // packed after so many
-    std::int64_t last_use = -1;  // after so many
-    bool reused = false;
-  };
-  const PackedMatrix& packed(Packed& own, void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const;
-
-  mutable Packed ahead_, back_;
 };
 
 /// x[rows, in] Wᵀ + bias: [rows, out] in x's type.
@@ -70,9 +77,5 @@ at::Tensor linear(const at::Tensor& x, const LinearGroup& group);
 
 /// h[rows, out] + x Wᵀ + bias: float32.
 at::Tensor add_linear(const at::Tensor& h, const at::Tensor& x, const LinearGroup& group);
-
-/// dW[out, in] += dyᵀ x for bfloat16 dy[rows, out], rows `stride` apart, and x, which is packed by columns.
-void add_weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
-                         std::int64_t out, float* gradient);
 
 }  // namespace fathom

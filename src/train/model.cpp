@@ -18,7 +18,7 @@ at::Tensor to_torch(const Tensor& tensor) {
 }
 
 Tensor from_torch(const at::Tensor& tensor, DType type) {
-  const at::Tensor values = tensor.detach().to(at::kFloat).contiguous();
+  const at::Tensor values = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
   const std::span<const float> span(values.data_ptr<float>(), static_cast<std::size_t>(values.numel()));
   return make_tensor(type, values.sizes().vec(), span);
 }
@@ -26,10 +26,13 @@ Tensor from_torch(const at::Tensor& tensor, DType type) {
 }  // namespace
 
 TrainModel::TrainModel(const Checkpoint& checkpoint, const Options& options)
-    : config_(checkpoint.config), options_(options), compute_(options.bf16 ? at::kBFloat16 : at::kFloat) {
+    : config_(checkpoint.config),
+      options_(options),
+      ops_(fathom::operations(options.device)),
+      compute_(options.bf16 ? at::kBFloat16 : at::kFloat) {
   embedding_ = parameter(checkpoint, "model.embed_tokens.weight");
   final_norm_ = parameter(checkpoint, "model.norm.weight");
-  head_ = Head(config_.tied_embeddings ? embedding_ : parameter(checkpoint, "lm_head.weight"));
+  head_ = ops_.head(config_.tied_embeddings ? embedding_ : parameter(checkpoint, "lm_head.weight"));
   for (const Visit& visit : checkpoint.plan.visits) blocks_.push_back(block(checkpoint, visit));
 }
 
@@ -38,28 +41,32 @@ const Parameter* TrainModel::parameter(const Checkpoint& checkpoint, const std::
   const auto [entry, is_new] = parameters_.try_emplace(name);
   Parameter& result = entry->second;
   if (!is_new) return &result;
-  const bool trainable = options_.trainable == Trainable::all || name.starts_with("model.adapters.");
+  const bool trainable =
+      options_.trainable && (*options_.trainable == Trainable::all || name.starts_with("model.adapters."));
   const Tensor& tensor = checkpoint.tensor(name);
   if (!trainable && frozen != FrozenType::full) {
     result.four_bit.emplace(frozen, tensor.rows(), tensor.row_elements(), decode(tensor));
+    result.four_bit->move_to(ops_.device());
     release_pages(tensor.data);
     return &result;
   }
   const at::Tensor values = to_torch(tensor);
   release_pages(tensor.data);
   if (trainable) {
-    result.values = values;
-    result.gradient = at::zeros_like(values);
+    result.values = values.to(ops_.device());
+    result.gradient = at::zeros_like(result.values);
     result.values.set_requires_grad(true);
   } else {
-    result.values = values.dim() == 1 ? values : values.to(compute_);
+    result.values = values.to(ops_.device(), values.dim() == 1 ? at::kFloat : compute_);
   }
   return &result;
 }
 
 const LinearGroup* TrainModel::group(const std::string& name, std::vector<const Parameter*> weights,
                                      std::vector<const Parameter*> biases) {
-  return &groups_.try_emplace(name, std::move(weights), std::move(biases)).first->second;
+  std::unique_ptr<LinearGroup>& result = groups_[name];
+  if (!result) result = ops_.linear_group(std::move(weights), std::move(biases));
+  return result.get();
 }
 
 const LinearGroup* TrainModel::layer_group(const Checkpoint& checkpoint, std::int64_t layer,
@@ -149,7 +156,7 @@ at::Tensor TrainModel::add(const Block& block, const LinearGroup& group, Linear 
 }
 
 at::Tensor TrainModel::norm(const Parameter& gain, const at::Tensor& x) const {
-  return rms_norm(x, gain, config_.norm_plus_one, config_.norm_eps, compute_);
+  return ops_.rms_norm(x, gain, config_.norm_plus_one, config_.norm_eps, compute_);
 }
 
 at::Tensor TrainModel::norm_heads(const Block& block, const at::Tensor& qkv) const {
@@ -165,7 +172,7 @@ at::Tensor TrainModel::attention(const Block& block, const at::Tensor& h) const 
   const at::Tensor x = norm(*block.input_norm, h);
   at::Tensor qkv = norm_heads(block, apply(block, *block.qkv, {Linear::q, Linear::k, Linear::v}, x));
   const Angles& angles = angles_[block.type];
-  qkv = rotary(qkv, angles.cosines, angles.sines, config_.heads + config_.kv_heads);
+  qkv = ops_.rotary(qkv, angles.cosines, angles.sines, config_.heads + config_.kv_heads);
   const AttentionForm form{.heads = config_.heads,
                            .kv_heads = config_.kv_heads,
                            .head_dim = config_.head_dim,
@@ -173,13 +180,13 @@ at::Tensor TrainModel::attention(const Block& block, const at::Tensor& h) const 
                            .scale = config_.attention_scale,
                            .window = config_.attention_types[block.type].window,
                            .softcap = config_.attention_softcap};
-  return add(block, *block.o, Linear::o, block.attention_norm, attend(qkv, form), h);
+  return add(block, *block.o, Linear::o, block.attention_norm, ops_.attend(qkv, form), h);
 }
 
 at::Tensor TrainModel::feed_forward(const Block& block, const at::Tensor& h) const {
   const at::Tensor x = norm(*block.ffn_norm, h);
   const at::Tensor gate_up = apply(block, *block.gate_up, {Linear::gate, Linear::up}, x);
-  return add(block, *block.down, Linear::down, block.ffn_out_norm, gate(gate_up, config_.activation), h);
+  return add(block, *block.down, Linear::down, block.ffn_out_norm, ops_.gate(gate_up, config_.activation), h);
 }
 
 at::Tensor TrainModel::visit(const Block& block, const at::Tensor& h) const {
@@ -188,7 +195,7 @@ at::Tensor TrainModel::visit(const Block& block, const at::Tensor& h) const {
 
 /// Keeps the visit's input alone, and computes the visit again in the way back. In float32, as it is: rounded
 /// to bfloat16 it would take half of the memory, and the gradients would be those of another input.
-at::Tensor TrainModel::checkpointed_visit(const Block& block, at::Tensor h) {
+at::Tensor TrainModel::checkpointed_visit(const Block& block, const at::Tensor& h) {
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;
@@ -209,11 +216,10 @@ void TrainModel::make_angles(std::int64_t positions) {
   if (positions == positions_) return;
   positions_ = positions;
   angles_.clear();
-  const at::Tensor steps = at::arange(positions, at::kFloat);
+  const at::Tensor steps = at::arange(positions, at::device(ops_.device()).dtype(at::kFloat));
   for (const AttentionType& type : config_.attention_types) {
-    std::vector<float> frequencies = type.rope.frequencies;
-    const at::Tensor turns = at::outer(
-        steps, at::from_blob(frequencies.data(), static_cast<std::int64_t>(frequencies.size()), at::kFloat));
+    const at::Tensor frequencies = at::tensor(at::ArrayRef<float>(type.rope.frequencies), at::kFloat);
+    const at::Tensor turns = at::outer(steps, frequencies.to(ops_.device()));
     angles_.push_back({turns.cos() * type.rope.attention_factor, turns.sin() * type.rope.attention_factor});
   }
 }
@@ -232,7 +238,7 @@ std::vector<at::Tensor> TrainModel::streams(const at::Tensor& ids, std::span<con
                                             const KeptSequences& kept) {
   make_angles(ids.size(1));
   std::vector<at::Tensor> result;
-  at::Tensor h = embed(ids.reshape(-1), *embedding_, config_.embedding_scale);
+  at::Tensor h = ops_.embed(ids.reshape(-1), *embedding_, config_.embedding_scale);
   const bool checkpoints = options_.gradient_checkpointing && at::GradMode::is_enabled();
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     watch(h, i);

@@ -6,6 +6,8 @@
 
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,11 +24,13 @@ namespace fathom {
 class TrainModel {
  public:
   struct Options {
-    bool bf16 = false;                     ///< compute type; float32 otherwise
-    Trainable trainable = Trainable::all;  ///< `lora` is `adapters` here: with_lora has added them
+    bool bf16 = false;  ///< compute type; float32 otherwise
+    /// `lora` is `adapters` here: with_lora has added them. Nothing: a teacher.
+    std::optional<Trainable> trainable = Trainable::all;
     double adapter_scale = 1;              ///< multiplies every pair's output (LoRA's alpha / rank)
     FrozenType frozen = FrozenType::full;  ///< of layers' matrices that are not trained
     bool gradient_checkpointing = false;   ///< TrainOptions
+    Device device = Device::cpu;           ///< not `automatic`
   };
 
   TrainModel(const Checkpoint& checkpoint, const Options& options);
@@ -40,14 +44,16 @@ class TrainModel {
   /// What the head reads of a residual stream.
   at::Tensor final_norm(const at::Tensor& stream) const { return norm(*final_norm_, stream); }
 
+  const Operations& operations() const { return ops_; }
   const ModelConfig& config() const { return config_; }
   std::int64_t depth() const { return std::ssize(blocks_); }
-  Head& head() { return head_; }
+  Head& head() { return *head_; }
   /// In each backward pass, called with v as soon as the gradients of visit v and of all after it are
   /// complete (not for visits that need none).
   void on_complete(std::function<void(std::int64_t visit)> call) { on_complete_ = std::move(call); }
   /// By canonical name.
   std::map<std::string, Parameter>& parameters() { return parameters_; }
+  const std::map<std::string, Parameter>& parameters() const { return parameters_; }
 
   /// The checkpoint with the trained values in it, frozen tensors as they were. Float32 tensors stay float32,
   /// all others become bfloat16. Adapters' B are multiplied by adapter_scale.
@@ -90,17 +96,18 @@ class TrainModel {
   at::Tensor attention(const Block& block, const at::Tensor& h) const;
   at::Tensor feed_forward(const Block& block, const at::Tensor& h) const;
   at::Tensor visit(const Block& block, const at::Tensor& h) const;
-  at::Tensor checkpointed_visit(const Block& block, at::Tensor h);
+  at::Tensor checkpointed_visit(const Block& block, const at::Tensor& h);
   void make_angles(std::int64_t positions);
   void watch(const at::Tensor& h, std::size_t visit);
 
   ModelConfig config_;
   Options options_;
+  const Operations& ops_;
   at::ScalarType compute_;
   std::map<std::string, Parameter> parameters_;
-  std::map<std::string, LinearGroup> groups_;
+  std::map<std::string, std::unique_ptr<LinearGroup>> groups_;
   const Parameter *embedding_ = nullptr, *final_norm_ = nullptr;
-  Head head_;
+  std::unique_ptr<Head> head_;
   std::vector<Block> blocks_;
   std::function<void(std::int64_t)> on_complete_;
   std::vector<int> on_the_way_;  ///< by visit: forward passes whose backward has not come through it yet

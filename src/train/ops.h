@@ -1,35 +1,82 @@
-// The operations of the trained model between its linear layers (train/linear.h), with their gradients.
-// Activations: the residual stream is float32, what matrix products read is in their type.
+// The operations of the trained model, with their gradients, on one of two ways: by torch's own, on any
+// device (Operations), or by Fathom's kernels on the CPU, which take their place where they are faster
+// (KernelOperations, train/kernel_ops.h). Activations: the residual stream is float32, what matrix products
+// read is in their type.
 #pragma once
 
 #include <ATen/ATen.h>
 
+#include <memory>
+#include <span>
+#include <vector>
+
 #include "model/config.h"
 #include "train/attention.h"
+#include "train/head_loss.h"
 #include "train/linear.h"
-#include "train/row_kernels.h"
+#include "train/train.h"
 
 namespace fathom {
 
-/// The tensor's rows for row_kernels.h; it must be contiguous, float32 or bfloat16.
-Values rows_of(const at::Tensor& tensor);
+/// What an update of AdamW does to one tensor's values; all are float32, of the same length.
+struct AdamWPart {
+  at::Tensor values, gradient, average, square;
+  double weight_decay = 0;
+};
 
-/// RMS norm of x[rows, width] with gain w, or 1 + w: same shape, of type `out`.
-at::Tensor rms_norm(const at::Tensor& x, const Parameter& gain, bool plus_one, double eps,
-                    at::ScalarType out);
+struct AdamWUpdate {
+  double learning_rate = 0, gradient_scale = 1;  ///< gradients are multiplied by it first (clipping)
+  std::int64_t number = 1;                       ///< from 1
+};
 
-/// Rows `ids` of the matrix times `scale`, float32 [ids, width].
-at::Tensor embed(const at::Tensor& ids, const Parameter& matrix, double scale);
+class Operations {
+ public:
+  /// Where the model's tensors lie.
+  explicit Operations(at::Device device) : device_(device) {}
+  virtual ~Operations() = default;
+  Operations(const Operations&) = delete;
+  Operations& operator=(const Operations&) = delete;
 
-/// Rotary embedding of the first `heads` heads of x[rows, all heads * head_dim]; the others stay as they are.
-/// Tables [positions, head_dim / 2]; row r has position r % positions.
-at::Tensor rotary(const at::Tensor& x, const at::Tensor& cosines, const at::Tensor& sines, int64_t heads);
+  at::Device device() const { return device_; }
+  /// Whether matrices lie packed beside their values, too, for products in bfloat16.
+  virtual bool packs() const { return false; }
 
-/// Causal attention within each sequence of `positions` rows: qkv[rows, qkv_width] to [rows, heads *
-/// head_dim]. By attention.h in bfloat16, by torch where that does not compute it.
-at::Tensor attend(const at::Tensor& qkv, const AttentionForm& form);
+  /// RMS norm of x[rows, width] with gain w, or 1 + w: same shape, of type `out`.
+  virtual at::Tensor rms_norm(const at::Tensor& x, const Parameter& gain, bool plus_one, double eps,
+                              at::ScalarType out) const;
 
-/// gate_up [rows, 2 width], gates first, to activation(gate) * up [rows, width].
-at::Tensor gate(const at::Tensor& gate_up, Activation activation);
+  /// Rows `ids` of the matrix times `scale`, float32 [ids, width].
+  at::Tensor embed(const at::Tensor& ids, const Parameter& matrix, double scale) const;
+
+  /// Rotary embedding of the first `heads` heads of x[rows, all heads * head_dim]; the others stay as they
+  /// are. Tables [positions, head_dim / 2]; row r has position r % positions.
+  virtual at::Tensor rotary(const at::Tensor& x, const at::Tensor& cosines, const at::Tensor& sines,
+                            std::int64_t heads) const;
+
+  /// Causal attention within each sequence of `positions` rows: qkv[rows, qkv_width] to [rows, heads *
+  /// head_dim].
+  virtual at::Tensor attend(const at::Tensor& qkv, const AttentionForm& form) const;
+
+  /// gate_up [rows, 2 width], gates first, to activation(gate) * up [rows, width].
+  virtual at::Tensor gate(const at::Tensor& gate_up, Activation activation) const;
+
+  /// As the constructors of LinearGroup and Head.
+  virtual std::unique_ptr<LinearGroup> linear_group(std::vector<const Parameter*> weights,
+                                                    std::vector<const Parameter*> biases) const;
+  virtual std::unique_ptr<Head> head(const Parameter* weight) const;
+
+  /// Norm of all values together.
+  virtual double norm(const std::vector<at::Tensor>& tensors) const;
+  /// Decoupled weight decay, then Adam's update (Loshchilov and Hutter 2019, algorithm 2). Gradients are
+  /// zeroed.
+  virtual void adamw(const OptimiserOptions& options, const AdamWUpdate& update,
+                     const std::vector<AdamWPart>& parts) const;
+
+ private:
+  at::Device device_;
+};
+
+/// Those of a device, which is not `automatic`.
+const Operations& operations(Device device);
 
 }  // namespace fathom

@@ -67,6 +67,7 @@ Json to_json(const TrainOptions& options) {
           {"evaluate_every", options.evaluate_every},
           {"checkpoint_every", options.checkpoint_every},
           {"max_minutes", options.max_minutes},
+          {"device", name_of(devices, options.device)},
           {"shard_optimiser", options.shard_optimiser}};
 }
 

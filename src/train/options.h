@@ -14,6 +14,8 @@ using Names = std::map<std::string, T>;
 
 inline const Names<Trainable> trainables = {
     {"all", Trainable::all}, {"adapters", Trainable::adapters}, {"lora", Trainable::lora}};
+inline const Names<Device> devices = {
+    {"auto", Device::automatic}, {"cpu", Device::cpu}, {"cuda", Device::cuda}, {"torch", Device::torch}};
 inline const Names<FrozenType> frozen_types = {
     {"full", FrozenType::full}, {"nf4", FrozenType::nf4}, {"int4", FrozenType::int4}};
 inline const Names<Divergence> divergences = {{"forward-kl", Divergence::forward_kl},

@@ -3,12 +3,16 @@
 #include <ATen/ATen.h>
 #include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#ifdef USE_C10D_NCCL
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+#endif
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <optional>
+#include <thread>
 
 #include "base/interrupt.h"
 #include "train/heartbeat.h"
@@ -89,10 +93,6 @@ std::shared_ptr<gloo::transport::Device> device(const Launch& launch) {
                         : c10d::ProcessGroupGloo::createDefaultDevice();
 }
 
-at::Tensor tensor_of(std::span<float> values) {
-  return at::from_blob(values.data(), {std::ssize(values)}, at::kFloat);
-}
-
 }  // namespace
 
 struct Ranks::Group {
@@ -140,14 +140,60 @@ struct Ranks::Group {
     fail_lost(who.empty() ? "the connection to a rank is" : fmt::format("rank {} is", who), what);
   }
 
+  /// NCCL for values on a GPU, where libtorch has it; Gloo for all others.
+  c10d::Backend& backend(const at::Tensor& values) {
+#ifdef USE_C10D_NCCL
+    if (values.is_cuda()) {
+      if (!nccl) nccl = open_nccl();
+      return *nccl;
+    }
+#else
+    static_cast<void>(values);
+#endif
+    return *gloo;
+  }
+
+#ifdef USE_C10D_NCCL
+  c10::intrusive_ptr<c10d::ProcessGroupNCCL> open_nccl() {
+    // Whether the others live is seen by the heartbeat; NCCL's own watch would end the process without a
+    // word.
+    for (const char* name : {"TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_ENABLE_MONITORING"}) {
+      ::setenv(name, "0", 0);
+    }
+    auto options = c10d::ProcessGroupNCCL::Options::create();
+    options->timeout = no_limit;
+    try {
+      return c10::make_intrusive<c10d::ProcessGroupNCCL>(store->clone(), launch.rank, launch.ranks, options);
+    } catch (const std::exception& error) {
+      fail("rank {} cannot begin with NCCL ({}): name the network's interface in NCCL_SOCKET_IFNAME",
+           launch.rank, what_of(error));
+    }
+  }
+#endif
+
+  /// Returns when the work is done or has failed, or after a heartbeat.
+  void wait_a_beat(c10d::Work& work) {
+#ifdef USE_C10D_NCCL
+    // With a time its wait() ends all communication when that is over, without one it waits on the GPU only.
+    if (dynamic_cast<c10d::ProcessGroupNCCL::WorkNCCL*>(&work) != nullptr) {
+      const auto end = std::chrono::steady_clock::now() + heart.interval();
+      while (!work.isCompleted() && std::chrono::steady_clock::now() < end) {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+      }
+      return;
+    }
+#endif
+    try {
+      work.wait(heart.interval());
+    } catch (const std::exception&) {  // the time was up, or it failed: seen by whoever waits
+    }
+  }
+
   void wait(c10d::Work& work, const std::string& what) {
     const std::int64_t most = timeout / heart.interval();
     std::int64_t rounds = heart.state().rounds, waited = 0;
     while (!work.isCompleted()) {
-      try {
-        work.wait(heart.interval());
-      } catch (const std::exception&) {  // the time was up, or it failed: seen below
-      }
+      wait_a_beat(work);
       const Heartbeat::State state = heart.state();
       waited = state.rounds == rounds ? waited + 1 : 0;
       rounds = state.rounds;
@@ -171,8 +217,10 @@ struct Ranks::Group {
   milliseconds timeout;
   c10::intrusive_ptr<c10d::Store> store;
   Heartbeat heart;
-  // NCCL, for tensors of a GPU, would stand here beside it.
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
+#ifdef USE_C10D_NCCL
+  c10::intrusive_ptr<c10d::ProcessGroupNCCL> nccl;
+#endif
   std::vector<c10::intrusive_ptr<c10d::Work>> pending;
   bool left = false;
 };
@@ -192,10 +240,10 @@ Ranks::~Ranks() {
   static_cast<void>(group_.release());
 }
 
-void Ranks::begin_sum(std::span<float> values) const {
+void Ranks::begin_sum(const at::Tensor& values) const {
   if (!group_) return;
-  std::vector<at::Tensor> tensors = {tensor_of(values)};
-  group_->pending.push_back(group_->gloo->allreduce(tensors));
+  std::vector<at::Tensor> tensors = {values};
+  group_->pending.push_back(group_->backend(values).allreduce(tensors));
 }
 
 void Ranks::finish_sums(const std::string& what) const {
@@ -203,16 +251,15 @@ void Ranks::finish_sums(const std::string& what) const {
   group_->wait_pending(what);
 }
 
-void Ranks::share(std::span<float> values, const std::string& what) const {
+void Ranks::share(const at::Tensor& values, const std::string& what) const {
   if (!group_) return;
   // A broadcast of each part: an all-gather of Gloo's would take as much memory again.
-  const std::size_t part = values.size() / static_cast<std::size_t>(count());
+  const std::int64_t part = values.numel() / count();
   c10d::BroadcastOptions options;
   for (int from = 0; from < count(); ++from) {
-    std::vector<at::Tensor> tensors = {
-        tensor_of(values.subspan(part * static_cast<std::size_t>(from), part))};
+    std::vector<at::Tensor> tensors = {values.narrow(0, part * from, part)};
     options.rootRank = from;
-    group_->pending.push_back(group_->gloo->broadcast(tensors, options));
+    group_->pending.push_back(group_->backend(values).broadcast(tensors, options));
   }
   group_->wait_pending(what);
 }

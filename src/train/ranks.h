@@ -4,12 +4,15 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "train/launch.h"
+
+namespace at {
+class Tensor;
+}
 
 namespace fathom {
 
@@ -36,16 +39,17 @@ class Ranks {
   int rank() const { return launch_.rank; }
   int count() const { return launch_.ranks; }
   bool is_first() const { return launch_.rank == 0; }
+  int local_rank() const { return launch_.local_rank; }  ///< among those on this machine
 
-  /// Adds the values up over all ranks, in the background: nobody may touch them until finish_sums(). Every
-  /// rank gets the same bits.
-  void begin_sum(std::span<float> values) const;
+  /// Adds the values (float32, contiguous) up over all ranks, in the background: nobody may touch them until
+  /// finish_sums(). Every rank gets the same bits. Values of a GPU stay there (NCCL).
+  void begin_sum(const at::Tensor& values) const;
   /// Returns when all sums that were begun are there.
   void finish_sums(const std::string& what) const;
 
-  /// The values consist of one part of the same size for each rank, in their order. Each gives its own and
-  /// gets all others.
-  void share(std::span<float> values, const std::string& what) const;
+  /// The values (flat) consist of one part of the same size for each rank, in their order. Each gives its own
+  /// and gets all others.
+  void share(const at::Tensor& values, const std::string& what) const;
 
   /// What each rank says, by rank. All must say as much.
   std::vector<std::vector<double>> gather(const std::vector<double>& own, const std::string& what) const;

@@ -13,6 +13,7 @@
 #include "base/fingerprint.h"
 #include "base/progress.h"
 #include "base/threads.h"
+#include "train/device.h"
 #include "train/lora.h"
 #include "train/options.h"
 
@@ -54,6 +55,13 @@ Checkpoint checked_start(const TrainInputs& inputs, const TrainOptions& options)
   return start;
 }
 
+/// That the options name, ready to be computed with.
+Device ready_device(const TrainOptions& options, const Ranks& ranks) {
+  const Device device = found_device(options.device);
+  if (device == Device::cuda) use_gpu(ranks.local_rank());
+  return device;
+}
+
 /// All that the teacher's answers depend on.
 std::unique_ptr<TeacherCache> opened_cache(const Checkpoint& teacher, const Session& session,
                                            const Ranks& ranks) {
@@ -92,6 +100,7 @@ void check_inputs(const TrainInputs& inputs, const TrainOptions& options) {
   const auto& [student, teacher, text, held_out, sample] = inputs;
   const std::string where = student.source.string();
   check_options(options);
+  found_device(options.device);
   if (needs_teacher(options) && teacher == nullptr) fail_usage("distillation needs a teacher (--teacher)");
   if (teacher != nullptr && teacher->config.vocab_size != student.config.vocab_size) {
     fail("{}: the teacher has a vocabulary of {}, the student {} has {}: they must be the same",
@@ -130,15 +139,17 @@ KeptMemory::~KeptMemory() {
 
 Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, const Ranks& ranks)
     : options(train_options),
+      device(ready_device(options, ranks)),
       start(checked_start(inputs, options)),
       packing(inputs.text, packing_options(inputs.student, options)),
       model(start, {.bf16 = options.bf16,
                     .trainable = options.trainable,
                     .adapter_scale = adapter_scale(options),
                     .frozen = options.frozen,
-                    .gradient_checkpointing = options.gradient_checkpointing}),
+                    .gradient_checkpointing = options.gradient_checkpointing,
+                    .device = device}),
       buckets(model.parameters(), start.plan, ranks, options.shard_optimiser),
-      optimiser(model.parameters(), options.optimiser, buckets),
+      optimiser(model.parameters(), options.optimiser, buckets, model.operations()),
       runner(model, packing, teacher, cached_teacher, buckets, ranks, options) {
   if (ranks.count() > runner.sequences()) {
     fail_usage("a step is {} sequences of {} tokens, too few for {} ranks: raise --batch-tokens",
@@ -149,10 +160,11 @@ Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, c
     malloc_trim(0);  // gives back where the parameters lay before they were put into buckets
   }
   if (!options.teacher_cache.folder.empty()) {
-    cached_teacher.emplace(*inputs.teacher, options.bf16, static_cast<float>(options.loss.temperature),
-                           top_form(), opened_cache(*inputs.teacher, *this, ranks));
+    cached_teacher.emplace(*inputs.teacher, options.bf16, device,
+                           static_cast<float>(options.loss.temperature), top_form(),
+                           opened_cache(*inputs.teacher, *this, ranks));
   } else if (needs_teacher(options)) {
-    teacher.emplace(*inputs.teacher, options.context, options.bf16);
+    teacher = make_teacher(*inputs.teacher, options.context, options.bf16, device);
   }
 }
 

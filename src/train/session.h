@@ -1,6 +1,7 @@
 // All that a training step works with, put together from what a run is given.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -38,13 +39,14 @@ struct Session {
   std::int64_t steps() const { return (options.tokens + runner.tokens() - 1) / runner.tokens(); }
 
   const TrainOptions& options;
+  Device device;  ///< the one chosen, which is there
   KeptMemory kept_memory;
   Checkpoint start;  ///< the student, with new adapters for LoRA
   Packing packing;
   TrainModel model;
   Buckets buckets;
   AdamW optimiser;
-  std::optional<Teacher> teacher;
+  std::unique_ptr<Teacher> teacher;
   std::optional<CachedTeacher> cached_teacher;  ///< in the place of `teacher`
   StepRunner runner;
 };

@@ -5,21 +5,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <set>
 
 #include "train/head_loss.h"
 #include "train/hidden_loss.h"
 #include "train/layer_dropout.h"
+#include "train/micro_batch.h"
 
 namespace fathom {
 namespace {
-
-at::Tensor ids_of(std::span<const Token> tokens, std::int64_t sequences) {
-  at::Tensor ids = at::empty({sequences, std::ssize(tokens) / sequences}, at::kLong);
-  std::ranges::copy(tokens, ids.data_ptr<std::int64_t>());
-  return ids;
-}
 
 /// This rank's part of `count` sequences.
 RowRange part_of(std::int64_t count, const Ranks& ranks) {
@@ -28,38 +22,6 @@ RowRange part_of(std::int64_t count, const Ranks& ranks) {
 }
 
 }  // namespace
-
-struct MicroBatch {
-  std::vector<Sequence> sequences;
-  std::vector<std::int64_t> positions;  ///< theirs in the row of all sequences
-  std::vector<std::int32_t> labels;     ///< of the learned rows
-  std::vector<std::int64_t> rows;       ///< which those are, of the sequences laid end to end
-
-  MicroBatch(Packing& packing, std::int64_t first, std::int64_t count) {
-    std::int64_t row = 0;
-    for (std::int64_t i = first; i < first + count; ++i) {
-      positions.push_back(i);
-      sequences.push_back(packing.at(i));
-      for (const Token label : sequences.back().labels) {
-        if (label >= 0) {
-          labels.push_back(label);
-          rows.push_back(row);
-        }
-        ++row;
-      }
-    }
-  }
-};
-
-/// The residual streams [rows, width] of the learned rows after some visits.
-struct Streams {
-  std::vector<std::int64_t> visits;  ///< ascending
-  std::vector<at::Tensor> rows;      ///< by visit
-
-  const at::Tensor& after(std::int64_t visit) const {
-    return rows[static_cast<std::size_t>(std::ranges::lower_bound(visits, visit) - visits.begin())];
-  }
-};
 
 /// Where the way back begins.
 class Roots {
@@ -79,41 +41,6 @@ class Roots {
 
 namespace {
 
-using Kept = std::function<KeptSequences(std::span<const std::int64_t> positions)>;
-
-/// Where attention stays within documents each is run by itself.
-Streams forward(TrainModel& model, const MicroBatch& batch, const std::set<std::int64_t>& wanted,
-                const Kept& kept) {
-  Streams result{.visits = {wanted.begin(), wanted.end()}, .rows = {}};
-  std::vector<std::vector<at::Tensor>> parts(wanted.size());
-  const auto run = [&](std::span<const Token> tokens, std::span<const std::int64_t> positions) {
-    const auto streams = model.streams(ids_of(tokens, std::ssize(positions)), result.visits, kept(positions));
-    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].push_back(streams[i]);
-  };
-  if (std::ranges::all_of(batch.sequences, [](const Sequence& s) { return s.starts.size() == 1; })) {
-    std::vector<Token> tokens;
-    for (const Sequence& s : batch.sequences) tokens.insert(tokens.end(), s.inputs.begin(), s.inputs.end());
-    run(tokens, batch.positions);
-  } else {
-    for (std::size_t s = 0; s < batch.sequences.size(); ++s) {
-      const Sequence& sequence = batch.sequences[s];
-      for (std::size_t i = 0; i < sequence.starts.size(); ++i) {
-        const auto [first, count] = document_rows(sequence, i);
-        run(std::span(sequence.inputs)
-                .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)),
-            {&batch.positions[s], 1});
-      }
-    }
-  }
-  for (const auto& part : parts) {
-    const at::Tensor all = part.size() == 1 ? part.front() : at::cat(part);
-    const bool whole = std::ssize(batch.rows) == all.size(0);
-    result.rows.push_back(
-        whole ? all : all.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(batch.rows), at::kLong)));
-  }
-  return result;
-}
-
 void add(const StepLoss& part, StepLoss& sum) {
   sum.cross_entropy += part.cross_entropy;
   sum.divergence += part.divergence;
@@ -127,7 +54,7 @@ void add(const StepLoss& part, StepLoss& sum) {
 
 }  // namespace
 
-StepRunner::StepRunner(TrainModel& model, Packing& packing, std::optional<Teacher>& teacher,
+StepRunner::StepRunner(TrainModel& model, Packing& packing, std::unique_ptr<Teacher>& teacher,
                        std::optional<CachedTeacher>& cached_teacher, Buckets& buckets, const Ranks& ranks,
                        const TrainOptions& options)
     : model_(model),
@@ -219,8 +146,7 @@ TeacherLogits StepRunner::read_teacher(const MicroBatch& batch) {
   std::vector<std::int64_t> visits;
   for (const HiddenPair& pair : options_.hidden.pairs) visits.push_back(pair.teacher);
   teacher_->read(batch.sequences, visits);
-  return
-      [this](std::int64_t first, std::int64_t rows, float* logits) { teacher_->logits(first, rows, logits); };
+  return [this](std::int64_t first, std::int64_t rows) { return teacher_->logits(first, rows); };
 }
 
 StepLoss StepRunner::run(const Step& step, const MicroBatch& batch) {
@@ -249,8 +175,8 @@ void StepRunner::learn_heads(const Step& step, const MicroBatch& batch, const St
     weights.scale = static_cast<float>(exit.weight / learned);
     at::Tensor gradient;
     const auto top_loss = [&](std::int64_t first, const at::Tensor& logits) {
-      return top_k_loss(logits.size(0), logits.size(1), weights, rows_of(logits), logits.stride(0), *top,
-                        first, std::span(batch.labels).subspan(static_cast<std::size_t>(first)));
+      return model_.head().top_k_loss(weights, logits, *top, first,
+                                      std::span(batch.labels).subspan(static_cast<std::size_t>(first)));
     };
     const LossSums sums =
         top != nullptr ? head_loss(hidden.detach(), model_.head(), top_loss, gradient)
@@ -297,18 +223,16 @@ double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch, cons
   const at::NoGradGuard no_grad;
   Parameter weight;  // one that gathers no gradient
   weight.values = model.head().weight().values.detach();
-  Head head(&weight);
+  const auto head = model.operations().head(&weight);
   const LossWeights weights{.softcap = static_cast<float>(model.config().logit_softcap)};
   double loss = 0, learned = 0;
   const RowRange own = part_of(text.sequences(), ranks);
   for (std::int64_t done = 0; done < own.count; done += micro_batch) {
     const MicroBatch batch(text, own.first + done, std::min(micro_batch, own.count - done));
     if (batch.rows.empty()) continue;
-    const auto whole = [](std::span<const std::int64_t>) { return KeptSequences(); };
-    const at::Tensor hidden =
-        model.final_norm(forward(model, batch, {model.depth() - 1}, whole).rows.front());
+    const at::Tensor hidden = model.final_norm(forward(model, batch, {model.depth() - 1}).rows.front());
     at::Tensor gradient;
-    loss += head_loss(hidden, head, batch.labels, weights, {}, gradient).cross_entropy;
+    loss += head_loss(hidden, *head, batch.labels, weights, {}, gradient).cross_entropy;
     learned += static_cast<double>(batch.rows.size());
   }
   double all_loss = 0, all_learned = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -30,7 +31,7 @@ class Roots;
 class StepRunner {
  public:
   /// They must outlive it. For a divergence one of the teachers must be there at the first step.
-  StepRunner(TrainModel& model, Packing& packing, std::optional<Teacher>& teacher,
+  StepRunner(TrainModel& model, Packing& packing, std::unique_ptr<Teacher>& teacher,
              std::optional<CachedTeacher>& cached_teacher, Buckets& buckets, const Ranks& ranks,
              const TrainOptions& options);
 
@@ -65,7 +66,7 @@ class StepRunner {
 
   TrainModel& model_;
   Packing& packing_;
-  std::optional<Teacher>& teacher_;
+  std::unique_ptr<Teacher>& teacher_;
   std::optional<CachedTeacher>& cached_teacher_;
   Buckets& buckets_;
   const Ranks& ranks_;

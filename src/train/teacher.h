@@ -1,35 +1,41 @@
-// The teacher of a distillation: the runtime's forward pass, and its logits a chunk of rows at a time.
+// The teacher of a distillation: its logits a chunk of rows at a time, and its hidden states.
 #pragma once
 
-#include <map>
-#include <span>
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "corpus/packing.h"
-#include "runtime/engine.h"
+#include "model/checkpoint.h"
+#include "train/train.h"
 
 namespace fathom {
 
 class Teacher {
  public:
-  Teacher(const Checkpoint& checkpoint, std::int64_t context, bool bf16);
+  Teacher() = default;
+  virtual ~Teacher() = default;
+  Teacher(const Teacher&) = delete;
+  Teacher& operator=(const Teacher&) = delete;
 
   /// Runs the model over the sequences' inputs, each from one of its starts to the next by itself; what
   /// logits() and stream() speak of from here on.
-  void read(const std::vector<Sequence>& sequences, const std::vector<std::int64_t>& visits = {});
-  /// logits[rows, vocab] of rows [first, first + rows) of those that are learned, of the sequences laid end
-  /// to end.
-  void logits(std::int64_t first, std::int64_t rows, float* logits) const;
+  virtual void read(const std::vector<Sequence>& sequences, const std::vector<std::int64_t>& visits = {}) = 0;
+  /// Float32 [rows, vocab] of rows [first, first + rows) of those that are learned, of the sequences laid end
+  /// to end; they stay until the next call.
+  virtual at::Tensor logits(std::int64_t first, std::int64_t rows) = 0;
 
   /// The residual stream [rows, hidden] after `visit`, one of those read, of the rows that are learned.
-  std::span<const float> stream(std::int64_t visit) const { return streams_.at(visit); }
+  virtual at::Tensor stream(std::int64_t visit) const = 0;
 
-  std::int64_t weight_bytes() const { return engine_.weight_bytes(); }
-
- private:
-  Engine engine_;
-  std::vector<float> hidden_;  ///< of the rows that are learned, as are the streams
-  std::map<std::int64_t, std::vector<float>> streams_;
+  virtual std::int64_t weight_bytes() const = 0;
 };
+
+/// For Device::cpu the runtime's forward pass, which keeps weights packed once; for the others the trainer's,
+/// with weights, logits and hidden states on the student's device.
+std::unique_ptr<Teacher> make_teacher(const Checkpoint& checkpoint, std::int64_t context, bool bf16,
+                                      Device device);
 
 }  // namespace fathom

@@ -155,9 +155,14 @@ void TeacherCache::write(std::int64_t place, const TopTokens& top, std::int64_t 
   write_at(descriptor_, slot(place), std::as_bytes(std::span(own)), file_);
 }
 
-CachedTeacher::CachedTeacher(const Checkpoint& teacher, bool bf16, float temperature, const TopForm& form,
-                             std::unique_ptr<TeacherCache> cache)
-    : checkpoint_(teacher), bf16_(bf16), temperature_(temperature), form_(form), cache_(std::move(cache)) {}
+CachedTeacher::CachedTeacher(const Checkpoint& teacher, bool bf16, Device device, float temperature,
+                             const TopForm& form, std::unique_ptr<TeacherCache> cache)
+    : checkpoint_(teacher),
+      bf16_(bf16),
+      device_(device),
+      temperature_(temperature),
+      form_(form),
+      cache_(std::move(cache)) {}
 
 TopTokens CachedTeacher::top(const std::vector<Sequence>& sequences) {
   TopTokens result{.k = form_.k};
@@ -171,15 +176,14 @@ TopTokens CachedTeacher::top(const std::vector<Sequence>& sequences) {
 }
 
 void CachedTeacher::compute(const Sequence& sequence, std::int64_t rows, TopTokens& top) {
-  if (!teacher_) teacher_.emplace(checkpoint_, form_.context, bf16_);
+  if (!teacher_) teacher_ = make_teacher(checkpoint_, form_.context, bf16_, device_);
   teacher_->read({sequence});
   const std::int64_t chunk =
       std::clamp<std::int64_t>(chunk_logits / form_.vocab, 1, std::max<std::int64_t>(rows, 1));
-  std::vector<float> logits(static_cast<std::size_t>(chunk * form_.vocab));
   for (std::int64_t row = 0; row < rows; row += chunk) {
     const std::int64_t count = std::min(chunk, rows - row);
-    teacher_->logits(row, count, logits.data());
-    top.append(count, form_.vocab, logits.data(), temperature_);
+    const at::Tensor logits = teacher_->logits(row, count).cpu();
+    top.append(count, form_.vocab, logits.const_data_ptr<float>(), temperature_);
   }
 }
 

@@ -11,7 +11,6 @@
 
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 
@@ -62,7 +61,7 @@ class TeacherCache {
 class CachedTeacher {
  public:
   /// `teacher` must outlive it; it is made ready at the first sequence that the cache does not have.
-  CachedTeacher(const Checkpoint& teacher, bool bf16, float temperature, const TopForm& form,
+  CachedTeacher(const Checkpoint& teacher, bool bf16, Device device, float temperature, const TopForm& form,
                 std::unique_ptr<TeacherCache> cache);
 
   /// Of the learned rows of the sequences, laid end to end.
@@ -74,10 +73,11 @@ class CachedTeacher {
 
   const Checkpoint& checkpoint_;
   bool bf16_;
+  Device device_;
   float temperature_;
   TopForm form_;
   std::unique_ptr<TeacherCache> cache_;
-  std::optional<Teacher> teacher_;
+  std::unique_ptr<Teacher> teacher_;
 };
 
 }  // namespace fathom

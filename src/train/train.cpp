@@ -12,6 +12,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "train/guard.h"
+#include "train/options.h"
 #include "train/run_folder.h"
 #include "train/schedule.h"
 #include "train/session.h"
@@ -26,11 +27,11 @@ double seconds_since(Clock::time_point begin) {
 }
 
 /// What makes a run this run: when to stop for time, how often to save and to evaluate, what to do about bad
-/// steps and how the work is shared out may change.
+/// steps, where it computes and how the work is shared out may change.
 Json identity(const Session& session, const Checkpoint* teacher) {
   Json chosen = to_json(session.options);
   for (const char* key : {"checkpoint_every", "max_minutes", "guard", "evaluate_every", "shard_optimiser",
-                          "gradient_checkpointing"})
+                          "gradient_checkpointing", "device"})
     chosen.erase(key);
   return {{"options", chosen},
           {"student", digest(session.start)},
@@ -105,13 +106,14 @@ class Run {
   void check_same_run() {
     Fingerprint print;
     print.add(identity_.dump());
+    print.add(name_of(devices, session_.device));  // of one kind: they sum on it together
     // 13 hexadecimal digits are 52 bits, which a double holds.
     const auto own = static_cast<double>(std::stoll(print.hex().substr(0, 13), nullptr, 16));
     const auto all =
         ranks_.gather({static_cast<double>(state_.step), own}, "the other ranks to load the model");
     for (std::size_t rank = 1; rank < all.size(); ++rank) {
       if (all[rank][1] != all[0][1]) {
-        fail("{}: rank {} was given another model, text or option than rank 0",
+        fail("{}: rank {} was given another model, text, option or device than rank 0",
              inputs_.student.source.string(), rank);
       }
       if (all[rank][0] != all[0][0]) {

@@ -24,6 +24,14 @@ enum class Trainable {
         ///< where the plan is plain and `merge` is set, kept as adapters otherwise
 };
 
+/// Where a run computes, and by what.
+enum class Device {
+  automatic,  ///< cuda where libtorch sees a GPU, else cpu
+  cpu,        ///< Fathom's own kernels
+  cuda,       ///< torch's operations on a GPU: of several ranks on a machine each has its own
+  torch       ///< the same operations on the CPU
+};
+
 /// How weights that are not trained are held, where they are matrices of the layers.
 enum class FrozenType {
   full,  ///< in the type that products compute in
@@ -121,6 +129,7 @@ struct TrainOptions {
   /// is only made shorter, if the machine turns out slower. A resumed run keeps the number decided. 0: no
   /// limit.
   double max_minutes = 0;
+  Device device = Device::cpu;
   bool shard_optimiser = false;  ///< several ranks share the optimiser's moments out (ZeRO, stage 1)
 };
 
@@ -150,8 +159,9 @@ struct TrainInputs {
   std::function<Json(const Checkpoint&)> sample = {};
 };
 
-/// Throws Error or UsageError for models and options that do not fit together; `text` is not looked at, so
-/// that this can be done before it is read. train and estimate_training do it, too.
+/// Throws Error or UsageError for models and options that do not fit together, or a device that is not there;
+/// `text` is not looked at, so that this can be done before it is read. train and estimate_training do it,
+/// too.
 void check_inputs(const TrainInputs& inputs, const TrainOptions& options);
 
 struct TrainResult {
@@ -178,8 +188,8 @@ struct TrainEstimate {
   std::int64_t optimiser_bytes = 0;  ///< gradients and both moments
   std::int64_t teacher_bytes = 0;
   std::int64_t teacher_cache_bytes = 0;  ///< on the disk, if no token of the run comes twice
-  std::int64_t peak_bytes = 0;           ///< of this process over a micro-batch, all of the above included
-  std::int64_t checkpoint_bytes = 0;     ///< of one on the disk; two are kept
+  std::int64_t peak_bytes = 0;        ///< over a micro-batch, all of the above included; on a GPU its memory
+  std::int64_t checkpoint_bytes = 0;  ///< of one on the disk; two are kept
   double step_seconds = 0;
 };
 
@@ -187,11 +197,13 @@ struct TrainEstimate {
 TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& options);
 
 /// Logits [tokens, vocab] by the trainer's own forward pass in float32: for parity tests with the runtime.
-std::vector<float> train_logits(const Checkpoint& checkpoint, const std::vector<Token>& ids);
+std::vector<float> train_logits(const Checkpoint& checkpoint, const std::vector<Token>& ids,
+                                Device device = Device::cpu);
 
 /// Cross-entropy of ids (mean over tokens 1..) and its gradients by tensor name, in float32: for parity
 /// tests.
-double train_gradients(const Checkpoint& checkpoint, const std::vector<Token>& ids, TensorMap& gradients);
+double train_gradients(const Checkpoint& checkpoint, const std::vector<Token>& ids, TensorMap& gradients,
+                       Device device = Device::cpu);
 
 Json to_json(const TrainOptions& options);
 

@@ -10,6 +10,7 @@
 #include "free_port.h"
 #include "model/checkpoint.h"
 #include "oracle.h"
+#include "train/devices.h"
 #include "train/model.h"
 
 namespace fathom {
@@ -21,24 +22,28 @@ DepthPlan looped() {
 
 std::map<std::string, at::Tensor> gradients(TrainModel& model) {
   std::map<std::string, at::Tensor> result;
-  for (const auto& [name, parameter] : model.parameters()) result[name] = parameter.gradient.clone();
+  for (const auto& [name, parameter] : model.parameters()) result[name] = parameter.gradient.cpu().clone();
   return result;
 }
 
-TEST(Buckets, ATiedLayerIsCompleteWithItsFirstVisitInAllDocuments) {
+class Completion : public testing::TestWithParam<Device> {};
+
+TEST_P(Completion, ATiedLayerIsCompleteWithItsFirstVisitInAllDocuments) {
+  if (!is_there(GetParam())) GTEST_SKIP() << "no GPU";
   Checkpoint checkpoint = load_checkpoint(load_oracle("llama").model);
   checkpoint.plan = looped();
-  TrainModel model(checkpoint, {});
+  TrainModel model(checkpoint, {.bf16 = true, .device = GetParam()});
   std::vector<std::int64_t> order;
   std::map<std::int64_t, std::map<std::string, at::Tensor>> then;
   model.on_complete([&](std::int64_t visit) {
     order.push_back(visit);
     then[visit] = gradients(model);
   });
+  const at::Device device = model.operations().device();
   const at::Tensor hidden =
-      at::cat({model.forward(at::arange(3, 12).view({1, 9})),  // one document, and another
-               model.forward(at::arange(20, 24).view({1, 4}))});
-  hidden.backward(at::linspace(-1, 1, hidden.numel()).view(hidden.sizes()));
+      at::cat({model.forward(at::arange(3, 12).view({1, 9}).to(device)),  // one document, and another
+               model.forward(at::arange(20, 24).view({1, 4}).to(device))});
+  hidden.backward(at::linspace(-1, 1, hidden.numel()).view(hidden.sizes()).to(hidden.options()));
   EXPECT_THAT(order, testing::ElementsAre(3, 2, 1, 0));
   for (const auto& [name, at_the_end] : gradients(model)) {
     for (const std::int64_t layer : {0, 1}) {
@@ -48,6 +53,9 @@ TEST(Buckets, ATiedLayerIsCompleteWithItsFirstVisitInAllDocuments) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, Completion, each_device,
+                         [](const auto& instance) { return test_name(instance.param); });
 
 void on_ranks(int count, const std::function<void(const Ranks& ranks)>& body) {
   const int port = test::free_port();

@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "oracle.h"
 #include "scratch.h"
+#include "train/devices.h"
 #include "train/model.h"
 #include "train/train.h"
 
@@ -28,12 +29,14 @@ struct Case {
   const char* model = "llama";
   Trainable trainable = Trainable::all;
   bool within_documents = false, bf16 = true;
+  Device device = Device::cpu;
 };
 
 class GradientCheckpointing : public testing::TestWithParam<Case> {};
 
 TEST_P(GradientCheckpointing, ChangesNothing) {
   const Case& given = GetParam();
+  if (!is_there(given.device)) GTEST_SKIP() << "no GPU";
   TrainOptions options;
   options.context = 16;
   options.micro_batch = 2;
@@ -47,6 +50,7 @@ TEST_P(GradientCheckpointing, ChangesNothing) {
   options.lora.merge = false;
   options.within_documents = given.within_documents;
   options.bf16 = given.bf16;
+  options.device = given.device;
   Checkpoint model = load_checkpoint(load_oracle(given.model).model);
   // The first layers are visited twice: their gradients are sums over visits.
   model.plan.visits.insert(model.plan.visits.begin(), model.plan.visits.begin(), model.plan.visits.end());
@@ -68,7 +72,9 @@ INSTANTIATE_TEST_SUITE_P(Runs, GradientCheckpointing,
                          testing::Values(Case{.name = "All"}, Case{.name = "Floats", .bf16 = false},
                                          Case{.name = "Lora", .trainable = Trainable::lora},
                                          Case{.name = "WithinDocuments", .within_documents = true},
-                                         Case{.name = "SandwichNorms", .model = "gemma2"}),
+                                         Case{.name = "SandwichNorms", .model = "gemma2"},
+                                         Case{.name = "Torch", .device = Device::torch},
+                                         Case{.name = "Cuda", .device = Device::cuda}),
                          [](const auto& instance) { return instance.param.name; });
 
 std::int64_t kept_bytes(bool gradient_checkpointing) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "base/error.h"
@@ -13,6 +14,7 @@
 #include "base/random.h"
 #include "formats/float16.h"
 #include "scratch.h"
+#include "train/devices.h"
 #include "train/small_run.h"
 #include "train/train.h"
 
@@ -40,9 +42,8 @@ std::vector<float> normal(std::int64_t count) {
 }
 
 std::vector<float> decoded(const FourBitMatrix& matrix) {
-  std::vector<float> result(static_cast<std::size_t>(matrix.rows() * matrix.columns()));
-  matrix.decode(result.data());
-  return result;
+  const at::Tensor values = matrix.decoded(at::kFloat);
+  return {values.data_ptr<float>(), values.data_ptr<float>() + values.numel()};
 }
 
 TEST(FourBit, Nf4IsTheNearestCodeOfTheBlock) {
@@ -100,6 +101,8 @@ TEST_P(FourBitError, IsThatOfNormalWeights) {
   std::vector<std::uint16_t> halves(values.size());
   matrix.decode(halves.data());
   for (std::size_t i = 0; i < halves.size(); i += 997) EXPECT_EQ(halves[i], to_bf16(found[i]));
+  const at::Tensor by_torch = matrix.decoded(at::kBFloat16);
+  EXPECT_EQ(std::memcmp(by_torch.data_ptr(), halves.data(), 2 * halves.size()), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, FourBitError,
@@ -143,11 +146,15 @@ Checkpoint coarse(FrozenType type) {
   return model;
 }
 
-TEST(FourBit, TrainsAsWithTheDecodedWeights) {
+class FourBitRun : public testing::TestWithParam<Device> {};
+
+TEST_P(FourBitRun, TrainsAsWithTheDecodedWeights) {
+  if (!is_there(GetParam())) GTEST_SKIP() << "no GPU";
   for (const FrozenType type : {FrozenType::nf4, FrozenType::int4}) {
     for (const bool bf16 : {false, true}) {
       TrainOptions options = lora();
       options.bf16 = bf16;
+      options.device = GetParam();
       const TrainResult expected = run(coarse(type), options);
       options.frozen = type;
       const TrainResult found = run(tiny(), options);
@@ -159,6 +166,9 @@ TEST(FourBit, TrainsAsWithTheDecodedWeights) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, FourBitRun, each_device,
+                         [](const auto& instance) { return test_name(instance.param); });
 
 TEST(FourBit, TakesLessMemory) {
   const Checkpoint model = tiny();

@@ -3,15 +3,26 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <vector>
 
+#include "train/devices.h"
+
 namespace fathom {
 namespace {
 
+class TrainOps : public testing::TestWithParam<Device> {
+ protected:
+  void SetUp() override {
+    if (!is_there(GetParam())) GTEST_SKIP() << "no GPU";
+  }
+  const Operations& ops() const { return operations(GetParam()); }
+};
+
 double relative(const at::Tensor& found, const at::Tensor& expected) {
-  return ((found.to(at::kFloat) - expected).abs().max() / expected.abs().max()).item<double>();
+  return ((found.to(at::kCPU, at::kFloat) - expected).abs().max() / expected.abs().max()).item<double>();
 }
 
 at::Tensor halves(at::IntArrayRef shape) { return at::randn(shape).to(at::kBFloat16); }
@@ -19,13 +30,15 @@ at::Tensor halves(at::IntArrayRef shape) { return at::randn(shape).to(at::kBFloa
 using Operation = std::function<at::Tensor(const at::Tensor&)>;
 
 // The operation in bfloat16 against torch's in float32 on the same values: result and gradient.
-void expect_same(const Operation& own, const Operation& plain, const at::Tensor& input, double tolerance) {
-  const at::Tensor x = input.clone().set_requires_grad(true);
+void expect_same(const Operations& ops, const Operation& own, const Operation& plain, const at::Tensor& input,
+                 double tolerance) {
+  const at::Tensor x =
+      input.to(ops.device(), input.scalar_type(), false, /*copy=*/true).set_requires_grad(true);
   const at::Tensor twin = input.to(at::kFloat).set_requires_grad(true);
   const at::Tensor y = own(x), expected = plain(twin);
   EXPECT_LT(relative(y, expected), tolerance);
   const at::Tensor slope = at::randn(expected.sizes()).to(at::kBFloat16);
-  y.backward(slope.to(y.scalar_type()));
+  y.backward(slope.to(y.options()));
   expected.backward(slope.to(at::kFloat));
   EXPECT_LT(relative(x.grad(), twin.grad()), tolerance);
 }
@@ -44,7 +57,7 @@ at::Tensor plain_attention(const at::Tensor& qkv, const AttentionForm& form) {
   return scores.softmax(-1).matmul(v).transpose(1, 2).reshape({qkv.size(0), -1});
 }
 
-TEST(TrainOps, AttentionIsTorchs) {
+TEST_P(TrainOps, AttentionIsTorchs) {
   at::manual_seed(1);
   // Whole blocks, short ones, one alone; dimensions that are whole tiles and not; windows within a block,
   // across blocks and beyond.
@@ -58,14 +71,15 @@ TEST(TrainOps, AttentionIsTorchs) {
                                .window = window};
       SCOPED_TRACE(positions);
       SCOPED_TRACE(window);
-      expect_same([&](const at::Tensor& x) { return attend(x, form); },
-                  [&](const at::Tensor& x) { return plain_attention(x, form); },
-                  halves({3 * positions, form.qkv_width()}), 0.015);
+      expect_same(
+          ops(), [&](const at::Tensor& x) { return ops().attend(x, form); },
+          [&](const at::Tensor& x) { return plain_attention(x, form); },
+          halves({3 * positions, form.qkv_width()}), 0.015);
     }
   }
 }
 
-TEST(TrainOps, GatesAreTorchs) {
+TEST_P(TrainOps, GatesAreTorchs) {
   at::manual_seed(2);
   const auto plain = [](Activation activation, const at::Tensor& x) {
     switch (activation) {
@@ -88,9 +102,9 @@ TEST(TrainOps, GatesAreTorchs) {
       const Operation twin = [&](const at::Tensor& x) {
         return plain(activation, x.narrow(1, 0, width)) * x.narrow(1, width, width);
       };
-      const Operation own = [&](const at::Tensor& x) { return gate(x, activation); };
-      expect_same(own, twin, input, 0.01);
-      const at::Tensor x = input.to(at::kFloat).set_requires_grad(true);
+      const Operation own = [&](const at::Tensor& x) { return ops().gate(x, activation); };
+      expect_same(ops(), own, twin, input, 0.01);
+      const at::Tensor x = input.to(ops().device(), at::kFloat).set_requires_grad(true);
       const at::Tensor y = input.to(at::kFloat).set_requires_grad(true);
       own(x).sum().backward();
       twin(y).sum().backward();
@@ -99,42 +113,121 @@ TEST(TrainOps, GatesAreTorchs) {
   }
 }
 
-TEST(TrainOps, LinearGroupsAreTorchs) {
+TEST_P(TrainOps, LinearGroupsAreTorchs) {
   at::manual_seed(3);
   for (const auto& [rows, in] : std::vector<std::pair<std::int64_t, std::int64_t>>{{96, 64}, {50, 40}}) {
+    const at::TensorOptions floats = at::device(ops().device()).dtype(at::kFloat);
+    const auto parameter = [&](at::IntArrayRef shape) -> Parameter {
+      return {halves(shape).to(floats), at::zeros(shape, floats)};
+    };
     std::vector<Parameter> weights, biases;
     for (const std::int64_t out : {48, 16, 19}) {
       // Values that bfloat16 holds: the products are then of the same numbers.
-      weights.push_back({halves({out, in}).to(at::kFloat), at::zeros({out, in})});
-      biases.push_back({halves({out}).to(at::kFloat), at::zeros({out})});
+      weights.push_back(parameter({out, in}));
+      biases.push_back(parameter({out}));
     }
-    const LinearGroup group({&weights[0], &weights[1], &weights[2]}, {&biases[0], nullptr, &biases[2]});
-    const at::Tensor w = at::cat({weights[0].values, weights[1].values, weights[2].values});
-    const at::Tensor b = at::cat({biases[0].values, at::zeros({16}), biases[2].values});
+    const auto group =
+        ops().linear_group({&weights[0], &weights[1], &weights[2]}, {&biases[0], nullptr, &biases[2]});
+    const at::Tensor w = at::cat({weights[0].values, weights[1].values, weights[2].values}).cpu();
+    const at::Tensor b = at::cat({biases[0].values, at::zeros({16}, floats), biases[2].values}).cpu();
     const at::Tensor plain_w = w.clone().set_requires_grad(true), plain_b = b.clone().set_requires_grad(true);
-    expect_same([&](const at::Tensor& x) { return linear(x, group); },
-                [&](const at::Tensor& x) { return at::linear(x, plain_w, plain_b); }, halves({rows, in}),
-                0.01);
+    expect_same(
+        ops(), [&](const at::Tensor& x) { return linear(x, *group); },
+        [&](const at::Tensor& x) { return at::linear(x, plain_w, plain_b); }, halves({rows, in}), 0.01);
     EXPECT_LT(
         relative(at::cat({weights[0].gradient, weights[1].gradient, weights[2].gradient}), plain_w.grad()),
         1e-5);
     EXPECT_LT(relative(biases[2].gradient, plain_b.grad().narrow(0, 64, 19)), 1e-5);
     // A second use adds to the total; changed weights are packed anew.
-    const at::Tensor before = weights[0].gradient.clone();
+    const at::Tensor before = weights[0].gradient.cpu().clone();
     for (Parameter& weight : weights) {
       weight.values.mul_(2);
       ++weight.updates;
     }
-    const at::Tensor h = at::randn({rows, 83}), x = halves({rows, in}).set_requires_grad(true);
-    const at::Tensor y = add_linear(h, x, group);
-    EXPECT_LT(relative(y, h + at::linear(x.detach().to(at::kFloat), w * 2, b)), 1e-5);
+    const at::Tensor h = at::randn({rows, 83}), plain_x = halves({rows, in});
+    const at::Tensor x = plain_x.to(ops().device()).set_requires_grad(true);
+    const at::Tensor y = add_linear(h.to(ops().device()), x, *group);
+    EXPECT_LT(relative(y, h + at::linear(plain_x.to(at::kFloat), w * 2, b)), 1e-5);
     const at::Tensor slope = halves({rows, 83});
-    y.backward(slope.to(at::kFloat));
-    const at::Tensor more = slope.narrow(1, 0, 48).t().to(at::kFloat).mm(x.detach().to(at::kFloat));
+    y.backward(slope.to(floats));
+    const at::Tensor more = slope.narrow(1, 0, 48).t().to(at::kFloat).mm(plain_x.to(at::kFloat));
     EXPECT_LT(relative(weights[0].gradient, before + more), 1e-5);
     EXPECT_LT(relative(x.grad(), slope.to(at::kFloat).mm(w * 2)), 0.01);
   }
 }
+
+TEST_P(TrainOps, NormsAreTorchs) {
+  at::manual_seed(4);
+  const std::int64_t width = 40;
+  for (const bool plus_one : {false, true}) {
+    const at::Tensor gain = at::randn({width});
+    const Parameter parameter{gain.to(ops().device()), at::zeros({width}).to(ops().device())};
+    const at::Tensor plain_gain = gain.clone().set_requires_grad(true);
+    // Two heads a row, each normed by itself.
+    expect_same(
+        ops(), [&](const at::Tensor& x) { return ops().rms_norm(x, parameter, plus_one, 1e-3, at::kFloat); },
+        [&](const at::Tensor& x) {
+          const at::Tensor heads = x.view({-1, width});
+          const at::Tensor size = (heads.square().mean(1, true) + 1e-3).sqrt();
+          return (heads / size * (plus_one ? plain_gain + 1 : plain_gain)).view(x.sizes());
+        },
+        halves({9, 2 * width}), 0.01);
+    EXPECT_LT(relative(parameter.gradient, plain_gain.grad()), 1e-5);
+  }
+}
+
+TEST_P(TrainOps, RotationTurnsPairsByTheirPosition) {
+  at::manual_seed(5);
+  const std::int64_t positions = 7, half = 6, heads = 3, turned = 2;
+  const at::Tensor angles = at::randn({positions, half});
+  const auto there = [&](const at::Tensor& table) { return table.to(ops().device()); };
+  expect_same(
+      ops(),
+      [&](const at::Tensor& x) { return ops().rotary(x, there(angles.cos()), there(angles.sin()), turned); },
+      [&](const at::Tensor& x) {
+        const at::Tensor all = x.view({-1, positions, heads, 2 * half}), first = all.narrow(2, 0, turned);
+        const auto pair = first.chunk(2, -1);
+        const at::Tensor wide = angles.repeat({1, 2}).unsqueeze(1);
+        const at::Tensor own = first * wide.cos() + at::cat({-pair[1], pair[0]}, -1) * wide.sin();
+        return at::cat({own, all.narrow(2, turned, heads - turned)}, 2).view(x.sizes());
+      },
+      halves({2 * positions, heads * 2 * half}), 0.01);
+}
+
+TEST_P(TrainOps, AnUpdateIsAdamWs) {
+  at::manual_seed(6);
+  const OptimiserOptions options{.beta1 = 0.8, .beta2 = 0.9, .epsilon = 1e-3};
+  const AdamWUpdate update{.learning_rate = 0.1, .gradient_scale = 0.5, .number = 3};
+  std::vector<AdamWPart> parts;
+  std::vector<at::Tensor> gradients, expected;
+  for (const double decay : {0.0, 0.2, 0.2}) {
+    const auto some = [] { return at::randn({5'000}); };
+    const at::Tensor value = some(), gradient = some(), average = some(), square = some().square();
+    const at::Tensor g = gradient * 0.5, m = average * 0.8 + g * 0.2, v = square * 0.9 + g * g * 0.1;
+    const double first = 1 - std::pow(0.8, 3), second = 1 - std::pow(0.9, 3);
+    expected.push_back(value * (1 - 0.1 * decay) - 0.1 * (m / first) / ((v / second).sqrt() + 1e-3));
+    expected.push_back(m);
+    expected.push_back(v);
+    gradients.push_back(gradient);
+    const auto there = [&](const at::Tensor& tensor) { return tensor.clone().to(ops().device()); };
+    parts.push_back({there(value), there(gradient), there(average), there(square), decay});
+  }
+  parts.push_back(parts.front());  // of a share that is empty
+  for (at::Tensor* tensor : {&parts[3].values, &parts[3].gradient, &parts[3].average, &parts[3].square})
+    *tensor = tensor->narrow(0, 0, 0);
+  const double norm = at::cat(gradients).norm().item<double>();
+  EXPECT_NEAR(ops().norm({parts[0].gradient, parts[1].gradient, parts[2].gradient}) / norm, 1, 1e-5);
+  ops().adamw(options, update, parts);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_LT(relative(parts[i].values, expected[3 * i]), 1e-5) << i;
+    EXPECT_LT(relative(parts[i].average, expected[3 * i + 1]), 1e-5) << i;
+    EXPECT_LT(relative(parts[i].square, expected[3 * i + 2]), 1e-5) << i;
+    EXPECT_EQ(parts[i].gradient.abs().max().item<double>(), 0) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, TrainOps, each_device,
+                         [](const auto& instance) { return test_name(instance.param); });
 
 }  // namespace
 }  // namespace fathom

@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "model/checkpoint.h"
 #include "oracle.h"
+#include "train/devices.h"
 #include "train/train.h"
 
 namespace fathom {
@@ -19,25 +20,30 @@ float relative_difference(const std::vector<float>& found, const std::vector<flo
   return largest_difference(found, expected) / largest;
 }
 
-class TrainParity : public testing::TestWithParam<std::string> {};
+class TrainParity : public testing::TestWithParam<std::tuple<Device, std::string>> {};
 
 TEST_P(TrainParity, LogitsLossAndGradientsAreTransformers) {
-  const Oracle oracle = load_oracle(GetParam());
+  const auto& [device, model_name] = GetParam();
+  if (!is_there(device)) GTEST_SKIP() << "no GPU";
+  const Oracle oracle = load_oracle(model_name);
   const Checkpoint model = load_checkpoint(oracle.model);
-  EXPECT_LT(largest_difference(train_logits(model, oracle.ids), oracle.logits), 1e-4);
+  EXPECT_LT(largest_difference(train_logits(model, oracle.ids, device), oracle.logits), 1e-4);
   TensorMap gradients;
-  EXPECT_NEAR(train_gradients(model, oracle.ids, gradients), oracle.loss, 1e-4);
+  EXPECT_NEAR(train_gradients(model, oracle.ids, gradients, device), oracle.loss, 1e-4);
   for (const auto& [name, expected] : oracle.gradients) {
     ASSERT_TRUE(gradients.contains(name)) << name;
     EXPECT_LT(relative_difference(decode(gradients.at(name)), expected), 1e-4) << name;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, TrainParity, testing::ValuesIn(oracle_names()), [](const auto& instance) {
-  std::string name = instance.param;
-  std::ranges::replace(name, '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Models, TrainParity,
+                         testing::Combine(each_device, testing::ValuesIn(oracle_names())),
+                         [](const auto& instance) {
+                           std::string name =
+                               test_name(std::get<0>(instance.param)) + "_" + std::get<1>(instance.param);
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
 
 /// The tiny Llama with its first two layers visited twice, in turn.
 Checkpoint looped() {

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "depth/prune.h"
+#include "train/devices.h"
 #include "train/hidden_loss.h"
 #include "train/layer_dropout.h"
 #include "train/small_run.h"
@@ -30,7 +31,7 @@ struct Case {
   double hidden = 0, layer_dropout = 0;
 };
 
-class Step : public testing::TestWithParam<Case> {};
+class Step : public testing::TestWithParam<std::tuple<Device, Case>> {};
 
 /// The same step, a sequence at a time, by torch's operations alone from the residual streams on.
 double plain_step(TrainModel& model, TrainModel& teacher, Packing& packing, const TrainOptions& options,
@@ -84,25 +85,29 @@ double plain_step(TrainModel& model, TrainModel& teacher, Packing& packing, cons
 }
 
 TEST_P(Step, LossAndGradientsAreTorchs) {
+  const auto& [device, given] = GetParam();
+  if (!is_there(device)) GTEST_SKIP() << "no GPU";
   TrainOptions options;
   options.context = context;
   options.micro_batch = 3;  // 3 + 1
   options.tokens_per_step = sequences * context;
   options.bf16 = false;
   options.seed = 5;
-  options.loss = GetParam().loss;
-  options.exits = GetParam().exits;
-  options.layer_dropout.rate = GetParam().layer_dropout;
-  options.hidden.weight = GetParam().hidden;
+  options.loss = given.loss;
+  options.exits = given.exits;
+  options.layer_dropout.rate = given.layer_dropout;
+  options.hidden.weight = given.hidden;
   if (options.hidden.weight > 0) options.hidden.pairs = {{0, 1}, {1, 2}};
 
   const Checkpoint original = tiny();
   const std::vector<std::int64_t> dropped = {1};
   const Checkpoint checkpoint = options.hidden.weight > 0 ? prune(original, dropped) : original;
-  TrainModel model(checkpoint, {}), twin(checkpoint, {}), plain_teacher(original, {});
+  TrainModel model(checkpoint, {.device = device}), twin(checkpoint, {}), plain_teacher(original, {});
   Packing packing(text(), {.context = context, .vocab = vocab, .seed = 5});
-  std::optional<Teacher> teacher;
-  if (options.loss.divergence > 0 || options.hidden.weight > 0) teacher.emplace(original, context, false);
+  std::unique_ptr<Teacher> teacher;
+  if (options.loss.divergence > 0 || options.hidden.weight > 0) {
+    teacher = make_teacher(original, context, false, device);
+  }
   std::optional<CachedTeacher> cached;
   const Ranks alone;
   Buckets buckets(model.parameters(), checkpoint.plan, alone, false);
@@ -118,7 +123,7 @@ TEST_P(Step, LossAndGradientsAreTorchs) {
     if (name.starts_with("model.layers.")) {
       EXPECT_GT(expected.abs().max().item<double>(), 0) << name;
     }
-    EXPECT_LT((parameter.gradient - expected).abs().max().item<double>(),
+    EXPECT_LT((parameter.gradient.cpu() - expected).abs().max().item<double>(),
               1e-4 * expected.abs().max().item<double>() + 1e-6)
         << name;
   }
@@ -126,23 +131,27 @@ TEST_P(Step, LossAndGradientsAreTorchs) {
 
 INSTANTIATE_TEST_SUITE_P(
     Losses, Step,
-    testing::Values(Case{"Plain", {}, {}}, Case{"Aggressive", {}, {.visits = {0, 1}, .divergence = 0}},
-                    Case{"SelfDistilled", {}, {.visits = {1}, .alpha = 0.3, .cross_entropy = 0}},
-                    Case{"WeightedWithATeacher",
-                         {.cross_entropy = 0.5, .divergence = 1},
-                         {.visits = {0, 1}, .weighting = ExitWeighting::weighted}},
-                    Case{"LayerSkip",
-                         {},
-                         {.visits = {0, 1},
-                          .weighting = ExitWeighting::layerskip,
-                          .curriculum = ExitCurriculum::rotational,
-                          .rotation = 2,
-                          .divergence = 0},
-                         0,
-                         0.6},
-                    Case{"Hidden", {}, {}, 0.7}, Case{"HiddenAlone", {.cross_entropy = 0}, {}, 1},
-                    Case{"All", {.divergence = 0.5}, {.visits = {0}}, 0.2, 0.5}),
-    [](const auto& instance) { return instance.param.name; });
+    testing::Combine(
+        each_device,
+        testing::Values(Case{"Plain", {}, {}}, Case{"Aggressive", {}, {.visits = {0, 1}, .divergence = 0}},
+                        Case{"SelfDistilled", {}, {.visits = {1}, .alpha = 0.3, .cross_entropy = 0}},
+                        Case{"WeightedWithATeacher",
+                             {.cross_entropy = 0.5, .divergence = 1},
+                             {.visits = {0, 1}, .weighting = ExitWeighting::weighted}},
+                        Case{"LayerSkip",
+                             {},
+                             {.visits = {0, 1},
+                              .weighting = ExitWeighting::layerskip,
+                              .curriculum = ExitCurriculum::rotational,
+                              .rotation = 2,
+                              .divergence = 0},
+                             0,
+                             0.6},
+                        Case{"Hidden", {}, {}, 0.7}, Case{"HiddenAlone", {.cross_entropy = 0}, {}, 1},
+                        Case{"All", {.divergence = 0.5}, {.visits = {0}}, 0.2, 0.5})),
+    [](const auto& instance) {
+      return test_name(std::get<0>(instance.param)) + std::get<1>(instance.param).name;
+    });
 
 TEST(Streams, AreTransformersHiddenStates) {
   const Oracle oracle = load_oracle("llama");
@@ -159,20 +168,37 @@ TEST(Streams, AreTransformersHiddenStates) {
   }
 }
 
-TEST(Teacher, GivesTheHiddenStatesOfWhatIsLearned) {
+class WhatATeacherGives : public testing::TestWithParam<Device> {};
+
+TEST_P(WhatATeacherGives, AreTheHiddenStatesAndLogitsOfWhatIsLearned) {
+  if (!is_there(GetParam())) GTEST_SKIP() << "no GPU";
   const Oracle oracle = load_oracle("llama");
-  Teacher teacher(load_checkpoint(oracle.model), 64, false);
+  const auto teacher = make_teacher(load_checkpoint(oracle.model), 64, false, GetParam());
   Sequence sequence{.inputs = oracle.ids, .labels = oracle.ids, .starts = {0}};
   sequence.labels[0] = sequence.labels[2] = -1;
-  teacher.read({sequence}, {1});
-  std::vector<float> expected;
+  teacher->read({sequence}, {1});
+  const std::size_t entries = oracle.logits.size() / oracle.ids.size();
+  std::vector<float> expected, logits;
   for (std::size_t row = 0; row < oracle.ids.size(); ++row) {
     if (sequence.labels[row] < 0) continue;
     const auto from = oracle.hidden[2].begin() + static_cast<std::ptrdiff_t>(row * 24);
     expected.insert(expected.end(), from, from + 24);
+    const auto own = oracle.logits.begin() + static_cast<std::ptrdiff_t>(row * entries);
+    logits.insert(logits.end(), own, own + static_cast<std::ptrdiff_t>(entries));
   }
-  EXPECT_LT(largest_difference(teacher.stream(1), expected), 1e-4);
+  const auto floats = [](const at::Tensor& values) {
+    const at::Tensor here = values.cpu().contiguous();
+    return std::vector<float>(here.data_ptr<float>(), here.data_ptr<float>() + here.numel());
+  };
+  EXPECT_LT(largest_difference(floats(teacher->stream(1)), expected), 1e-4);
+  const auto rows = std::ssize(oracle.ids) - 2;
+  std::vector<float> found = floats(teacher->logits(0, 1));
+  for (const float logit : floats(teacher->logits(1, rows - 1))) found.push_back(logit);
+  EXPECT_LT(largest_difference(found, logits), 1e-4);
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, WhatATeacherGives, each_device,
+                         [](const auto& instance) { return test_name(instance.param); });
 
 TEST(LayerDropout, LeavesOutWhatAModelWithoutTheLayerDoes) {
   const Checkpoint original = tiny();
@@ -243,7 +269,7 @@ TEST(HiddenLoss, IsRelativeByToken) {
   at::manual_seed(2);
   const at::Tensor student = at::randn({7, 13}).set_requires_grad(true), teacher = at::randn({7, 13});
   at::Tensor gradient;
-  const double sum = hidden_loss(student.detach(), {teacher.data_ptr<float>(), 7 * 13}, 0.3, gradient);
+  const double sum = hidden_loss(student.detach(), teacher, 0.3, gradient);
   at::Tensor expected = at::zeros({}, at::kFloat);
   for (std::int64_t i = 0; i < 7; ++i) {
     expected = expected + at::mse_loss(student[i], teacher[i]) / teacher[i].square().mean();

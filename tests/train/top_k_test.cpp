@@ -13,6 +13,7 @@
 #include "base/progress.h"
 #include "base/random.h"
 #include "scratch.h"
+#include "train/devices.h"
 #include "train/small_run.h"
 #include "train/teacher_cache.h"
 #include "train/train.h"
@@ -59,10 +60,12 @@ struct Case {
   at::ScalarType type = at::kFloat;
 };
 
-class TopKLoss : public testing::TestWithParam<Case> {};
+class TopKLoss : public testing::TestWithParam<std::tuple<Device, Case>> {};
 
 TEST_P(TopKLoss, ValuesAndGradientsAreTorchs) {
-  const auto& [name, weights, k, spread, tolerance, type] = GetParam();
+  const auto& [device, given] = GetParam();
+  if (!is_there(device)) GTEST_SKIP() << "no GPU";
+  const auto& [name, weights, k, spread, tolerance, type] = given;
   const std::int64_t rows = 23, vocab = 515;
   at::manual_seed(2);
   const at::Tensor teacher = at::randn({rows, vocab}) * 3;
@@ -98,12 +101,13 @@ TEST_P(TopKLoss, ValuesAndGradientsAreTorchs) {
   kl = kl * (t * t);
   ((ce * weights.cross_entropy + kl * weights.divergence) * weights.scale).backward();
 
-  const Values values = {logits.data_ptr(), type == at::kBFloat16};
-  const LossSums sums = top_k_loss(rows, vocab, weights, values, vocab, top, 0, labels);
+  const Parameter none;
+  const at::Tensor found = logits.to(operations(device).device());
+  const LossSums sums = operations(device).head(&none)->top_k_loss(weights, found, top, 0, labels);
   EXPECT_NEAR(sums.cross_entropy / ce.item<double>(), 1, tolerance);
   EXPECT_NEAR(sums.divergence / kl.item<double>(), 1, tolerance);
   const double largest = x.grad().abs().max().item<double>();
-  EXPECT_LT((logits.to(at::kDouble) - x.grad()).abs().max().item<double>() / largest, tolerance);
+  EXPECT_LT((found.to(at::kCPU, at::kDouble) - x.grad()).abs().max().item<double>() / largest, tolerance);
 
   // Never more than the whole divergence, and all of it where k is the vocabulary.
   const double whole =
@@ -118,14 +122,19 @@ TEST_P(TopKLoss, ValuesAndGradientsAreTorchs) {
 
 INSTANTIATE_TEST_SUITE_P(
     Losses, TopKLoss,
-    testing::Values(Case{"Divergence", {.cross_entropy = 0, .divergence = 1}},
-                    Case{"Both", {.cross_entropy = 0.3F, .divergence = 0.7F, .scale = 0.1F}},
-                    Case{"Temperature", {.cross_entropy = 0.5F, .divergence = 2, .temperature = 3}},
-                    Case{"SoftCap", {.cross_entropy = 1, .divergence = 1, .temperature = 2, .softcap = 5}},
-                    Case{"AStudentThatIsSure", {.cross_entropy = 0, .divergence = 1}, 7, 40},
-                    Case{"AllOfTheVocabulary", {.cross_entropy = 1, .divergence = 1}, 515},
-                    Case{"Bfloat16", {.cross_entropy = 1, .divergence = 1}, 7, 3, 1e-2, at::kBFloat16}),
-    [](const auto& instance) { return instance.param.name; });
+    testing::Combine(
+        each_device,
+        testing::Values(Case{"Divergence", {.cross_entropy = 0, .divergence = 1}},
+                        Case{"Both", {.cross_entropy = 0.3F, .divergence = 0.7F, .scale = 0.1F}},
+                        Case{"Temperature", {.cross_entropy = 0.5F, .divergence = 2, .temperature = 3}},
+                        Case{"SoftCap",
+                             {.cross_entropy = 1, .divergence = 1, .temperature = 2, .softcap = 5}},
+                        Case{"AStudentThatIsSure", {.cross_entropy = 0, .divergence = 1}, 7, 40},
+                        Case{"AllOfTheVocabulary", {.cross_entropy = 1, .divergence = 1}, 515},
+                        Case{"Bfloat16", {.cross_entropy = 1, .divergence = 1}, 7, 3, 1e-2, at::kBFloat16})),
+    [](const auto& instance) {
+      return test_name(std::get<0>(instance.param)) + std::get<1>(instance.param).name;
+    });
 
 TokenStore text() {
   Random random(3);
@@ -186,15 +195,22 @@ TEST(TeacherCache, AnswersOnceForEverySequence) {
   }
 }
 
-TEST(TeacherCache, IsCloseToTheWholeDivergence) {
+class TeacherCacheOn : public testing::TestWithParam<Device> {};
+
+TEST_P(TeacherCacheOn, IsCloseToTheWholeDivergence) {
+  if (!is_there(GetParam())) GTEST_SKIP() << "no GPU";
   const test::Scratch scratch;
   TrainOptions options = cached(scratch / "cache");
+  options.device = GetParam();
   options.teacher_cache.top_k = 1'000;  // all of the vocabulary
   const std::vector<double> cached = divergences(options, tiny(), scratch / "a");
   options.teacher_cache = {};
   const std::vector<double> whole = divergences(options, tiny(), scratch / "b");
   for (std::size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(cached[i] / whole[i], 1, 5e-3) << i;
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, TeacherCacheOn, each_device,
+                         [](const auto& instance) { return test_name(instance.param); });
 
 TEST(TeacherCache, KnowsWhatItWasMadeFrom) {
   const test::Scratch scratch;

@@ -14,6 +14,7 @@
 #include "damage.h"
 #include "model/checkpoint.h"
 #include "scratch.h"
+#include "train/devices.h"
 #include "train/schedule.h"
 #include "train/small_run.h"
 
@@ -119,12 +120,14 @@ TEST(Train, AccumulatedMicroBatchesAreOneBatch) {
   for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(two.steps[i].loss, three.steps[i].loss, 1e-5);
 }
 
-class Resume : public testing::TestWithParam<Trainable> {};
+class Resume : public testing::TestWithParam<std::tuple<Device, Trainable>> {};
 
 TEST_P(Resume, GoesOnToTheLastBit) {
+  const auto& [device, trainable] = GetParam();
   const test::Scratch whole, stopped;
   TrainOptions options = small(9);
-  options.trainable = GetParam();
+  options.device = device;
+  options.trainable = trainable;
   options.lora.rank = 4;
   options.lora.merge = false;
   options.loss.divergence = 0.5;
@@ -152,10 +155,66 @@ TEST_P(Resume, GoesOnToTheLastBit) {
   EXPECT_EQ(std::ranges::count(after, '\n'), 9);
 }
 
-INSTANTIATE_TEST_SUITE_P(What, Resume, testing::Values(Trainable::all, Trainable::lora),
+// Not on a GPU, whose sums have no fixed order.
+INSTANTIATE_TEST_SUITE_P(What, Resume,
+                         testing::Combine(testing::Values(Device::cpu, Device::torch),
+                                          testing::Values(Trainable::all, Trainable::lora)),
                          [](const auto& instance) {
-                           return instance.param == Trainable::all ? "All" : "Lora";
+                           const bool all = std::get<1>(instance.param) == Trainable::all;
+                           return test_name(std::get<0>(instance.param)) + (all ? "All" : "Lora");
                          });
+
+class TrainOn : public testing::TestWithParam<Device> {};
+
+TEST_P(TrainOn, IsAsByTheKernels) {
+  if (!is_there(GetParam())) GTEST_SKIP() << "no GPU";
+  const test::Scratch a, b;
+  Checkpoint student = tiny();
+  student.plan.visits.pop_back();
+  const Checkpoint teacher = tiny();
+  TrainOptions options = small(10);
+  options.loss.divergence = 1;
+  options.exits = {.visits = {0}};
+  options.hidden = {.weight = 0.1, .pairs = {{1, 2}}};
+  options.bf16 = false;
+  const auto expected = losses(train(student, &teacher, text(), 1, options, a.path(), false));
+  options.device = GetParam();
+  const auto found = losses(train(student, &teacher, text(), 1, options, b.path(), false));
+  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-4) << "step " << i;
+}
+
+TEST_P(TrainOn, ARunGoesOnAnotherDevice) {
+  if (!is_there(GetParam())) GTEST_SKIP() << "no GPU";
+  const test::Scratch whole, moved;
+  TrainOptions options = small(6);
+  options.checkpoint_every = 3;
+  options.bf16 = false;
+  const auto expected = losses(train(tiny(), nullptr, text(), 1, options, whole.path(), false));
+  train(tiny(), nullptr, text(), 1, options, moved.path(), false);
+  fs::remove_all(newest_checkpoint(moved.path()));
+  options.device = GetParam();
+  const TrainResult resumed = train(tiny(), nullptr, text(), 1, options, moved.path(), true);
+  ASSERT_EQ(resumed.steps.size(), 6U);
+  for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(resumed.steps[i].loss, expected[i], 1e-4) << "step " << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, TrainOn, torch_devices,
+                         [](const auto& instance) { return test_name(instance.param); });
+
+TEST(Train, AGpuThatIsNotThereIsAnErrorThatSaysWhatToDo) {
+  if (is_there(Device::cuda)) GTEST_SKIP() << "it is there";
+  const test::Scratch scratch;
+  TrainOptions options = small(2);
+  options.device = Device::cuda;
+  try {
+    train(tiny(), nullptr, text(), 1, options, scratch / "run", false);
+    FAIL() << "trained on a GPU";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("--device cuda"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("train with --device cpu"));
+  }
+  EXPECT_FALSE(fs::exists(scratch / "run"));
+}
 
 TEST(Train, ACheckpointOfAnotherRunIsRefused) {
   const test::Scratch scratch;

@@ -15,6 +15,7 @@
 #include "oracle.h"
 #include "train/adamw.h"
 #include "train/buckets.h"
+#include "train/devices.h"
 #include "train/head_loss.h"
 #include "train/model.h"
 
@@ -118,21 +119,22 @@ struct Precision {
   bool bf16;
 };
 
-class WholeStep : public testing::TestWithParam<Precision> {};
+class WholeStep : public testing::TestWithParam<std::tuple<Device, Precision>> {};
 
 double norm_of(const at::Tensor& tensor) { return tensor.norm().item<double>(); }
 
 TEST_P(WholeStep, IsThePlainTwinsForAHundredSteps) {
-  const Precision& precision = GetParam();
+  const auto& [device, precision] = GetParam();
+  if (!is_there(device)) GTEST_SKIP() << "no GPU";
   const Checkpoint checkpoint = load_checkpoint(load_oracle("llama").model);
   Twin twin(checkpoint, false), rounded(checkpoint, true);
-  TrainModel model(checkpoint, {.bf16 = precision.bf16});
+  TrainModel model(checkpoint, {.bf16 = precision.bf16, .device = device});
   OptimiserOptions options;
   options.learning_rate = 5e-4;
   options.weight_decay = 0.1;
   const Ranks alone;
   Buckets buckets(model.parameters(), checkpoint.plan, alone, /*sharded=*/false);
-  AdamW optimiser(model.parameters(), options, buckets);
+  AdamW optimiser(model.parameters(), options, buckets, model.operations());
   at::manual_seed(4);
   // 150 positions: a whole block of attention and a short one.
   const std::int64_t batch = 3, positions = 150, rows = batch * positions;
@@ -141,7 +143,7 @@ TEST_P(WholeStep, IsThePlainTwinsForAHundredSteps) {
   const at::Tensor targets = all.narrow(1, 1, positions).contiguous().view(-1);
   std::vector<std::int32_t> labels(targets.data_ptr<std::int64_t>(), targets.data_ptr<std::int64_t>() + rows);
   for (int step = 0; step < 100; ++step) {
-    const at::Tensor hidden = model.forward(ids);
+    const at::Tensor hidden = model.forward(ids.to(model.operations().device()));
     at::Tensor hidden_gradient;
     const LossSums sums = head_loss(hidden.detach(), model.head(), labels,
                                     {.scale = 1 / static_cast<float>(rows)}, {}, hidden_gradient);
@@ -161,7 +163,7 @@ TEST_P(WholeStep, IsThePlainTwinsForAHundredSteps) {
         const at::Tensor& plain = twin.gradient(name);
         const double error =
             precision.bf16 ? 1.3 * norm_of(rounded.gradient(name) - plain) : 1e-5 * norm_of(plain);
-        EXPECT_LT(norm_of(parameter.gradient - plain), error) << name;
+        EXPECT_LT(norm_of(parameter.gradient.cpu() - plain), error) << name;
       }
     }
     optimiser.step(options.learning_rate, optimiser.gradient_norm());
@@ -171,8 +173,11 @@ TEST_P(WholeStep, IsThePlainTwinsForAHundredSteps) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Precisions, WholeStep,
-                         testing::Values(Precision{"Float32", false}, Precision{"Bfloat16", true}),
-                         [](const auto& instance) { return instance.param.name; });
+                         testing::Combine(each_device, testing::Values(Precision{"Float32", false},
+                                                                       Precision{"Bfloat16", true})),
+                         [](const auto& instance) {
+                           return test_name(std::get<0>(instance.param)) + std::get<1>(instance.param).name;
+                         });
 
 }  // namespace
 }  // namespace fathom

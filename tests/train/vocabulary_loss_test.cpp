@@ -4,7 +4,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "train/ops.h"
+#include "train/devices.h"
+#include "train/head_loss.h"
 
 namespace fathom {
 namespace {
@@ -12,10 +13,11 @@ namespace {
 constexpr std::int64_t rows = 7, vocab = 1'013;  // no multiple of any vector's length
 
 struct Case {
-  const char* name;
+  std::string name;
   LossWeights weights;
   double tolerance = 2e-5;
   at::ScalarType type = at::kFloat;
+  Device device = Device::cpu;
 };
 
 struct Problem {
@@ -56,14 +58,33 @@ at::Tensor divergence(const at::Tensor& student, const at::Tensor& teacher, cons
   return (p - q).abs().sum() / 2 * t;
 }
 
+/// The loss of a device's head, for logits that are there.
+class Loss {
+ public:
+  explicit Loss(Device device) : ops_(operations(device)), head_(ops_.head(&weight_)) {}
+
+  at::Device device() const { return ops_.device(); }
+  LossSums operator()(const LossWeights& weights, const at::Tensor& logits, const at::Tensor& teacher,
+                      std::span<const std::int32_t> labels) const {
+    return head_->vocabulary_loss(weights, logits, teacher.to(device()), labels);
+  }
+
+ private:
+  Parameter weight_;
+  const Operations& ops_;
+  std::unique_ptr<Head> head_;
+};
+
 class VocabularyLoss : public testing::TestWithParam<Case> {};
 
 TEST_P(VocabularyLoss, ValuesAndGradientsAreTorchs) {
-  const auto& [name, weights, tolerance, type] = GetParam();
+  const auto& [name, weights, tolerance, type, device] = GetParam();
+  if (!is_there(device)) GTEST_SKIP() << "no GPU";
   const Problem given = problem(type);
-  at::Tensor found = given.logits.clone();
-  const LossSums sums = vocabulary_loss(rows, vocab, weights, rows_of(found), vocab,
-                                        given.teacher.data_ptr<float>(), given.labels);
+  const Loss loss(device);
+  at::Tensor found = given.logits.clone().to(loss.device());
+  const LossSums sums = loss(weights, found, given.teacher, given.labels);
+  found = found.cpu();
 
   at::Tensor z = given.logits.to(at::kDouble).set_requires_grad(true);
   const at::Tensor student = weights.softcap == 0 ? z : (z / weights.softcap).tanh() * weights.softcap;
@@ -86,17 +107,16 @@ TEST_P(VocabularyLoss, ValuesAndGradientsAreTorchs) {
 class VocabularyLossSlope : public VocabularyLoss {};
 
 TEST_P(VocabularyLossSlope, IsTheGradient) {
-  const auto& [name, weights, tolerance, type] = GetParam();
+  const auto& [name, weights, tolerance, type, device] = GetParam();
   const Problem given = problem(type);
+  const Loss loss(device);
   at::Tensor gradient = given.logits.clone();
-  vocabulary_loss(rows, vocab, weights, rows_of(gradient), vocab, given.teacher.data_ptr<float>(),
-                  given.labels);
+  loss(weights, gradient, given.teacher, given.labels);
   const auto value = [&](std::int64_t row, std::int64_t entry, double step) {
     at::Tensor moved = given.logits.narrow(0, row, 1).clone();
     moved[0][entry] += step;
     const std::span label = std::span(given.labels).subspan(static_cast<std::size_t>(row), 1);
-    const LossSums sums = vocabulary_loss(1, vocab, weights, rows_of(moved), vocab,
-                                          given.teacher.data_ptr<float>() + row * vocab, label);
+    const LossSums sums = loss(weights, moved, given.teacher.narrow(0, row, 1), label);
     return weights.scale *
            (weights.cross_entropy * sums.cross_entropy + weights.divergence * sums.divergence);
   };
@@ -116,27 +136,36 @@ constexpr Divergence all[] = {Divergence::forward_kl, Divergence::reverse_kl, Di
 
 const char* const names[] = {"ForwardKl", "ReverseKl", "JensenShannon", "TotalVariation"};
 
-std::vector<Case> each(LossWeights weights, double tolerance = 2e-5, at::ScalarType type = at::kFloat) {
+std::vector<Case> each(std::vector<Device> on, LossWeights weights, double tolerance = 2e-5,
+                       at::ScalarType type = at::kFloat) {
   std::vector<Case> result;
-  for (const Divergence kind : all) {
-    weights.kind = kind;
-    result.push_back({names[static_cast<std::size_t>(kind)], weights, tolerance, type});
+  for (const Device device : on) {
+    for (const Divergence kind : all) {
+      weights.kind = kind;
+      const std::string name = test_name(device) + names[static_cast<std::size_t>(kind)];
+      result.push_back({name, weights, tolerance, type, device});
+    }
   }
   return result;
 }
 
-const auto name_of = [](const auto& instance) { return instance.param.name; };
+const auto name_of_case = [](const auto& instance) { return instance.param.name; };
 
 const LossWeights alone{.cross_entropy = 0, .divergence = 1};
 const LossWeights mixed{
     .cross_entropy = 0.5F, .divergence = 2, .temperature = 2.5F, .softcap = 20, .scale = 0.1F};
 
-INSTANTIATE_TEST_SUITE_P(Alone, VocabularyLoss, testing::ValuesIn(each(alone)), name_of);
-INSTANTIATE_TEST_SUITE_P(Mixed, VocabularyLoss, testing::ValuesIn(each(mixed)), name_of);
+const std::vector<Device> every = {Device::cpu, Device::torch, Device::cuda};
+
+INSTANTIATE_TEST_SUITE_P(Alone, VocabularyLoss, testing::ValuesIn(each(every, alone)), name_of_case);
+INSTANTIATE_TEST_SUITE_P(Mixed, VocabularyLoss, testing::ValuesIn(each(every, mixed)), name_of_case);
 INSTANTIATE_TEST_SUITE_P(Bfloat16, VocabularyLoss,
-                         testing::ValuesIn(each({.divergence = 1}, 1e-2, at::kBFloat16)), name_of);
-INSTANTIATE_TEST_SUITE_P(Alone, VocabularyLossSlope, testing::ValuesIn(each(alone)), name_of);
-INSTANTIATE_TEST_SUITE_P(Mixed, VocabularyLossSlope, testing::ValuesIn(each(mixed)), name_of);
+                         testing::ValuesIn(each(every, {.divergence = 1}, 1e-2, at::kBFloat16)),
+                         name_of_case);
+INSTANTIATE_TEST_SUITE_P(Alone, VocabularyLossSlope, testing::ValuesIn(each({Device::cpu}, alone)),
+                         name_of_case);
+INSTANTIATE_TEST_SUITE_P(Mixed, VocabularyLossSlope, testing::ValuesIn(each({Device::cpu}, mixed)),
+                         name_of_case);
 
 }  // namespace
 }  // namespace fathom

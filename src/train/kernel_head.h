@@ -1,0 +1,38 @@
+// The head whose products in bfloat16 and losses are Fathom's kernels'.
+#pragma once
+
+#include <vector>
+
+#include "kernels/aligned.h"
+#include "kernels/packed_matrix.h"
+#include "train/head_loss.h"
+
+namespace fathom {
+
+/// The weight is packed once a step. Products in float32 are left to torch.
+class KernelHead : public Head {
+ public:
+  using Head::Head;
+
+  /// Rows apart as products like them. The same at each call: 50 MB that the system would have to zero and
+  /// map each time.
+  at::Tensor logits_memory(std::int64_t rows, const at::Tensor& x) override;
+  void logits(const at::Tensor& x, const at::Tensor& logits) override;
+  void backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx) override;
+  LossSums vocabulary_loss(const LossWeights& weights, const at::Tensor& logits, const at::Tensor& teacher,
+                           std::span<const std::int32_t> labels) const override;
+  LossSums top_k_loss(const LossWeights& weights, const at::Tensor& logits, const TopTokens& teacher,
+                      std::int64_t first, std::span<const std::int32_t> labels) const override;
+
+ private:
+  void pack();
+
+  std::int64_t packed_updates_ = -1;
+  AlignedBuffer logits_;
+  PackedMatrix ahead_, inputs_;
+  /// Its transpose, for some entries of the vocabulary each: rows of the logits' gradient are too long for a
+  /// cache.
+  std::vector<PackedMatrix> back_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,109 @@
+#include "train/kernel_linear.h"
+
+#include "kernels/aligned.h"
+#include "kernels/multiply.h"
+
+namespace fathom {
+namespace {
+
+Compute type_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 ? Compute::bf16 : Compute::f32;
+}
+
+DenseMatrix dense(const at::Tensor& matrix) {
+  return {type_of(matrix), matrix.data_ptr(), matrix.size(0), matrix.size(1), matrix.size(1)};
+}
+
+HalfRows half_rows(const at::Tensor& rows) {
+  return {static_cast<const std::uint16_t*>(rows.data_ptr()), rows.size(1)};
+}
+
+// Results of a micro-batch are larger than the caches; written as usual each line would be read first, from
+// rows that are far apart, and the products would take twice as long.
+Destination destination(const at::Tensor& rows, const at::Tensor& addend) {
+  return {.y = static_cast<std::byte*>(rows.data_ptr()),
+          .type = type_of(rows),
+          .stride = rows.size(1),
+          .addend = addend.defined() ? addend.data_ptr<float>() : nullptr,
+          .past_caches = true};
+}
+
+}  // namespace
+
+/// Those in 4 bits are decoded into memory that all groups share, until the next call.
+std::vector<DenseMatrix> KernelGroup::dense_weights() const {
+  thread_local AlignedBuffer decoded;
+  std::int64_t size = 0, first = 0;
+  for (const Parameter* weight : weights()) size += weight->four_bit ? weight->elements() : 0;
+  decoded.reserve(static_cast<std::size_t>(2 * size));
+  std::vector<DenseMatrix> result;
+  for (const Parameter* weight : weights()) {
+    if (!weight->four_bit) {
+      result.push_back(dense(weight->values));
+      continue;
+    }
+    std::uint16_t* to = decoded.as<std::uint16_t>() + first;
+    weight->four_bit->decode(to);
+    const std::int64_t columns = weight->four_bit->columns();
+    result.push_back({Compute::bf16, to, weight->rows(), columns, columns});
+    first += weight->elements();
+  }
+  return result;
+}
+
+/// Of what is used once between two changes, as in steps of one micro-batch, in memory that all groups share;
+/// so are weights in 4 bits. From the second use on the group has its own.
+const PackedMatrix& KernelGroup::packed(Packed& own,
+                                        void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const {
+  thread_local PackedMatrix shared;
+  const std::int64_t updates = weights().front()->updates;
+  own.reused = own.reused || own.last_use == updates;
+  own.last_use = updates;
+  if (weights().front()->four_bit || !own.reused) {
+    pack(dense_weights(), shared);
+    return shared;
+  }
+  if (own.updates != updates) pack(dense_weights(), own.matrix);
+  own.updates = updates;
+  return own.matrix;
+}
+
+at::Tensor KernelGroup::product(const at::Tensor& x, const at::Tensor& sum) const {
+  if (x.scalar_type() != at::kBFloat16) return LinearGroup::product(x, sum);
+  at::Tensor y = at::empty({x.size(0), out()}, sum.defined() ? sum.options() : x.options());
+  multiply(packed(ahead_, pack_rows), x.size(0), half_rows(x), destination(y, sum));
+  return y;
+}
+
+at::Tensor KernelGroup::product_back(const at::Tensor& dy) const {
+  if (dy.scalar_type() != at::kBFloat16) return LinearGroup::product_back(dy);
+  const PackedMatrix& weights = packed(back_, pack_columns);
+  at::Tensor dx = at::empty({dy.size(0), weights.out}, dy.options());
+  multiply(weights, dy.size(0), half_rows(dy), destination(dx, {}));
+  return dx;
+}
+
+void KernelGroup::add_weight_gradients(const at::Tensor& x, const at::Tensor& dy) const {
+  if (x.scalar_type() != at::kBFloat16) return LinearGroup::add_weight_gradients(x, dy);
+  thread_local PackedMatrix inputs;
+  bool packed = false;
+  std::int64_t first = 0;
+  for (const Parameter* weight : weights()) {
+    if (weight->trainable()) {
+      const DenseMatrix rows = dense(x);
+      if (!packed) pack_columns({&rows, 1}, inputs);
+      packed = true;
+      add_weight_gradient(inputs, half_rows(dy).data + first, dy.size(1), weight->rows(),
+                          weight->gradient.data_ptr<float>());
+    }
+    first += weight->rows();
+  }
+}
+
+void add_weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
+                         std::int64_t out, float* gradient) {
+  multiply(x, out, {dy, stride, /*turned=*/true},
+           {.y = reinterpret_cast<std::byte*>(gradient), .stride = x.out, .accumulate = true});
+}
+
+}  // namespace fathom

@@ -1,0 +1,43 @@
+// Linear layers whose products in bfloat16 are the runtime's kernels' (kernels/multiply.h), all three:
+// torch's take weights and gradients as they lie and bring them into form for each use.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/packed_matrix.h"
+#include "kernels/repack.h"
+#include "train/linear.h"
+
+namespace fathom {
+
+/// One product computes the outputs of all layers. Float32 is left to torch.
+class KernelGroup : public LinearGroup {
+ public:
+  using LinearGroup::LinearGroup;
+
+ protected:
+  at::Tensor product(const at::Tensor& x, const at::Tensor& sum) const override;
+  at::Tensor product_back(const at::Tensor& dy) const override;
+  void add_weight_gradients(const at::Tensor& x, const at::Tensor& dy) const override;
+
+ private:
+  // The weights as products read them, W and its transpose.
+  struct Packed {
+    PackedMatrix matrix;
+    std::int64_t updates = -1;   // packed after so many
+    std::int64_t last_use = -1;  // after so many
+    bool reused = false;
+  };
+  std::vector<DenseMatrix> dense_weights() const;
+  const PackedMatrix& packed(Packed& own, void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const;
+
+  mutable Packed ahead_, back_;
+};
+
+/// dW[out, in] += dyᵀ x for bfloat16 dy[rows, out], rows `stride` apart, and x, which is packed by columns.
+void add_weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
+                         std::int64_t out, float* gradient);
+
+}  // namespace fathom
