@@ -60,7 +60,7 @@ AdamW::AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOption
 
 double AdamW::gradient_norm() const {
   std::vector<at::Tensor> gradients;
-  for (const Entry& entry : entries_) gradients.push_back(entry.parameter->gradient);
+  for (const Entry& entry : entries_) gradients.push_back(entry.parameter->gradient_sum());
   return ops_.norm(gradients);
 }
 
@@ -72,20 +72,19 @@ void AdamW::step(double learning_rate, double norm) {
   for (const Entry& entry : entries_) {
     Parameter& parameter = *entry.parameter;
     parts.push_back({.values = part_of(parameter.values, entry.share),
-                     .gradient = part_of(parameter.gradient, entry.share),
+                     .gradient = part_of(parameter.gradient_sum(), entry.share),
                      .average = entry.average,
                      .square = entry.square,
                      .weight_decay = entry.weight_decay});
     ++parameter.updates;
   }
   ops_.adamw(options_, update, parts);
-  if (!buckets_.sharded()) return;
-  discard();  // the gradients of the others' shares
+  discard();
   buckets_.share_values();
 }
 
 void AdamW::discard() {
-  for (const Entry& entry : entries_) entry.parameter->gradient.zero_();
+  for (const Entry& entry : entries_) entry.parameter->spent = true;
 }
 
 std::vector<std::pair<std::string, Tensor>> AdamW::state() const {

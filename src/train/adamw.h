@@ -24,10 +24,10 @@ class AdamW {
   /// Norm of all gradients together, before clipping.
   double gradient_norm() const;
 
-  /// One update with gradients scaled down to the norm `options.clip` if `norm` is above; then they
-  /// are zeroed.
+  /// One update with gradients scaled down to the norm `options.clip` if `norm` is above; then they are
+  /// spent.
   void step(double learning_rate, double norm);
-  /// Zeroes the gradients without an update.
+  /// Takes the gradients for spent without an update.
   void discard();
 
   /// Masters ("weight/NAME") and both moments ("exp_avg/NAME", "exp_avg_sq/NAME") for a checkpoint: float32,

@@ -68,6 +68,7 @@ void Buckets::close(std::vector<std::pair<std::string, Parameter*>>& members, st
   std::int64_t first = 0;
   for (const auto& [name, parameter] : members) {
     const std::int64_t own = parameter->gradient.numel();
+    bucket.members.push_back(parameter);
     parameter->gradient = moved(parameter->gradient, bucket.gradients, first);
     if (sharded_) {
       parameter->values = moved(parameter->values, bucket.values, first).detach().set_requires_grad(true);
@@ -85,7 +86,9 @@ void Buckets::begin() { begun_ = true; }
 void Buckets::complete(std::int64_t visit) {
   if (!begun_) return;
   for (; summed_ < buckets_.size() && buckets_[summed_].visit >= visit; ++summed_) {
-    ranks_.begin_sum(buckets_[summed_].gradients);
+    const Bucket& bucket = buckets_[summed_];
+    for (const Parameter* member : bucket.members) member->gradient_sum();  // what got none counts as zeros
+    ranks_.begin_sum(bucket.gradients);
   }
 }
 

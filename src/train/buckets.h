@@ -55,6 +55,7 @@ class Buckets {
   struct Bucket {
     at::Tensor gradients, values;  ///< float32, flat, of a length that all ranks share alike
     std::int64_t visit = 0;        ///< complete with this one
+    std::vector<const Parameter*> members = {};
   };
   void close(std::vector<std::pair<std::string, Parameter*>>& members, std::int64_t visit);
 

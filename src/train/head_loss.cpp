@@ -105,7 +105,7 @@ void Head::logits(const at::Tensor& x, const at::Tensor& logits) {
 
 void Head::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx) {
   at::mm_out(dx, d, weight_->values.to(x.scalar_type()));
-  if (weight_->trainable()) add_product(weight_->gradient, d.t(), x);
+  if (weight_->trainable()) add_product(weight_->gradient_sum(), d.t(), x);
 }
 
 LossSums Head::vocabulary_loss(const LossWeights& weights, const at::Tensor& logits,

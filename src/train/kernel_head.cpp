@@ -70,10 +70,11 @@ void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& 
     multiply(back_[i], rows, own,
              {.y = static_cast<std::byte*>(sum.data_ptr()), .stride = width, .accumulate = i > 0});
     if (weight().trainable()) {
-      add_weight_gradient(inputs_, own.data, own.stride, back_[i].in,
-                          weight().gradient.data_ptr<float>() + first * width);
+      weight_gradient(inputs_, own.data, own.stride, back_[i].in, !weight().spent,
+                      weight().gradient.data_ptr<float>() + first * width);
     }
   }
+  weight().spent = false;
   dx.copy_(sum);
 }
 

@@ -93,17 +93,21 @@ void KernelGroup::add_weight_gradients(const at::Tensor& x, const at::Tensor& dy
       const DenseMatrix rows = dense(x);
       if (!packed) pack_columns({&rows, 1}, inputs);
       packed = true;
-      add_weight_gradient(inputs, half_rows(dy).data + first, dy.size(1), weight->rows(),
-                          weight->gradient.data_ptr<float>());
+      weight_gradient(inputs, half_rows(dy).data + first, dy.size(1), weight->rows(), !weight->spent,
+                      weight->gradient.data_ptr<float>());
+      weight->spent = false;
     }
     first += weight->rows();
   }
 }
 
-void add_weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
-                         std::int64_t out, float* gradient) {
+void weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride, std::int64_t out,
+                     bool accumulate, float* gradient) {
   multiply(x, out, {dy, stride, /*turned=*/true},
-           {.y = reinterpret_cast<std::byte*>(gradient), .stride = x.out, .accumulate = true});
+           {.y = reinterpret_cast<std::byte*>(gradient),
+            .stride = x.out,
+            .accumulate = accumulate,
+            .past_caches = !accumulate});
 }
 
 }  // namespace fathom

@@ -36,8 +36,9 @@ class KernelGroup : public LinearGroup {
   mutable Packed ahead_, back_;
 };
 
-/// dW[out, in] += dyᵀ x for bfloat16 dy[rows, out], rows `stride` apart, and x, which is packed by columns.
-void add_weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
-                         std::int64_t out, float* gradient);
+/// dW[out, in] = or += dyᵀ x for bfloat16 dy[rows, out], rows `stride` apart, and x, which is packed by
+/// columns.
+void weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride, std::int64_t out,
+                     bool accumulate, float* gradient);
 
 }  // namespace fathom

@@ -60,11 +60,12 @@ at::Tensor KernelOperations::rms_norm(const at::Tensor& x, const Parameter& para
   fathom::rms_norm(rows, width, rows_of(x), gain.data_ptr<float>(), static_cast<float>(eps), rows_of(y),
                    inverse_rms.data_ptr<float>());
   return with_way_back(y, {x, parameter.values},
-                       [=, x = x.detach(), gradient = parameter.gradient](const at::Tensor& dy) -> Tensors {
+                       [=, x = x.detach(), &parameter](const at::Tensor& dy) -> Tensors {
                          at::Tensor dx = at::empty_like(x);
+                         const bool trains = parameter.trainable();
                          rms_norm_backward(rows, width, rows_of(dy), rows_of(x), gain.data_ptr<float>(),
                                            inverse_rms.data_ptr<float>(), rows_of(dx),
-                                           gradient.defined() ? gradient.data_ptr<float>() : nullptr);
+                                           trains ? parameter.gradient_sum().data_ptr<float>() : nullptr);
                          return {dx};
                        });
 }

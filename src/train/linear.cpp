@@ -8,6 +8,12 @@
 
 namespace fathom {
 
+at::Tensor Parameter::gradient_sum() const {
+  if (spent) gradient.zero_();
+  spent = false;
+  return gradient;
+}
+
 at::Tensor values_in(const Parameter& parameter, at::ScalarType type) {
   return parameter.four_bit ? parameter.four_bit->decoded(type) : parameter.values.to(type);
 }
@@ -60,7 +66,7 @@ at::Tensor LinearGroup::backward(const at::Tensor& x, const at::Tensor& gradient
   for (std::size_t i = 0; i < weights_.size(); ++i) {
     const std::int64_t count = weights_[i]->rows();
     if (biases_[i] != nullptr && biases_[i]->trainable()) {
-      at::Tensor(biases_[i]->gradient).add_(dy.narrow(1, first, count).to(at::kFloat).sum(0));
+      biases_[i]->gradient_sum().add_(dy.narrow(1, first, count).to(at::kFloat).sum(0));
     }
     first += count;
   }
@@ -95,7 +101,7 @@ at::Tensor LinearGroup::product_back(const at::Tensor& dy) const {
 void LinearGroup::add_weight_gradients(const at::Tensor& x, const at::Tensor& dy) const {
   std::int64_t first = 0;
   for (const Parameter* weight : weights_) {
-    if (weight->trainable()) add_product(weight->gradient, dy.narrow(1, first, weight->rows()).t(), x);
+    if (weight->trainable()) add_product(weight->gradient_sum(), dy.narrow(1, first, weight->rows()).t(), x);
     first += weight->rows();
   }
 }

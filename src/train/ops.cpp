@@ -48,23 +48,23 @@ at::Tensor Operations::rms_norm(const at::Tensor& x, const Parameter& parameter,
   };
   const at::Tensor values = parameter.values.detach();
   return with_way_back(normed(x.detach(), values), {x, parameter.values},
-                       [=, x = x.detach(), gradient = parameter.gradient](const at::Tensor& dy) -> Tensors {
+                       [=, x = x.detach(), &parameter](const at::Tensor& dy) -> Tensors {
                          const at::AutoGradMode with_gradients(true);
+                         const bool trains = parameter.trainable();
                          const at::Tensor own_x = x.detach().set_requires_grad(true),
-                                          own_values = values.detach().set_requires_grad(gradient.defined());
+                                          own_values = values.detach().set_requires_grad(trains);
                          normed(own_x, own_values).backward(dy);
-                         if (gradient.defined()) gradient.detach().add_(own_values.grad());
+                         if (trains) parameter.gradient_sum().detach().add_(own_values.grad());
                          return {own_x.grad()};
                        });
 }
 
 at::Tensor Operations::embed(const at::Tensor& ids, const Parameter& matrix, double scale) const {
   const at::Tensor rows = matrix.values.detach().index_select(0, ids).to(at::kFloat).mul_(scale);
-  return with_way_back(rows, {matrix.values},
-                       [=, gradient = matrix.gradient](const at::Tensor& dy) mutable -> Tensors {
-                         if (gradient.defined()) gradient.index_add_(0, ids, dy, scale);
-                         return {};
-                       });
+  return with_way_back(rows, {matrix.values}, [=, &matrix](const at::Tensor& dy) -> Tensors {
+    if (matrix.trainable()) matrix.gradient_sum().index_add_(0, ids, dy, scale);
+    return {};
+  });
 }
 
 at::Tensor Operations::rotary(const at::Tensor& x, const at::Tensor& cosines, const at::Tensor& sines,
@@ -144,7 +144,6 @@ void Operations::adamw(const OptimiserOptions& options, const AdamWUpdate& updat
     at::_fused_adamw_(lists.values, lists.gradients, lists.averages, lists.squares, {}, lists.numbers,
                       update.learning_rate, options.beta1, options.beta2, decay, options.epsilon,
                       /*amsgrad=*/false, /*maximize=*/false, scale);
-    at::_foreach_zero_(lists.gradients);
   }
 }
 

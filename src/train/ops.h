@@ -67,8 +67,7 @@ class Operations {
 
   /// Norm of all values together.
   virtual double norm(const std::vector<at::Tensor>& tensors) const;
-  /// Decoupled weight decay, then Adam's update (Loshchilov and Hutter 2019, algorithm 2). Gradients are
-  /// zeroed.
+  /// Decoupled weight decay, then Adam's update (Loshchilov and Hutter 2019, algorithm 2).
   virtual void adamw(const OptimiserOptions& options, const AdamWUpdate& update,
                      const std::vector<AdamWPart>& parts) const;
 

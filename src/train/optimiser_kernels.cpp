@@ -17,8 +17,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd::HWY_NAMESPACE {
 
-void adamw_part(const AdamWStep& step, std::size_t count, float* weight, float* gradient, float* average,
-                float* square) {
+void adamw_part(const AdamWStep& step, std::size_t count, float* weight, const float* gradient,
+                float* average, float* square) {
   const D d;
   const Vector scale = hn::Set(d, step.gradient_scale), keep = hn::Set(d, step.beta1),
                take = hn::Set(d, 1 - step.beta1), keep_square = hn::Set(d, step.beta2),
@@ -34,7 +34,6 @@ void adamw_part(const AdamWStep& step, std::size_t count, float* weight, float* 
     store(hn::Sub(hn::Mul(load(weight + i, n), decay), change), weight + i, n);
     store(m, average + i, n);
     store(v, square + i, n);
-    store(hn::Zero(d), gradient + i, n);
   });
 }
 
@@ -71,7 +70,7 @@ void each_piece(std::size_t size, const Body& body) {
 }
 }  // namespace
 
-void adamw_update(const AdamWStep& step, std::span<float> weight, std::span<float> gradient,
+void adamw_update(const AdamWStep& step, std::span<float> weight, std::span<const float> gradient,
                   std::span<float> average, std::span<float> square) {
   using namespace simd;
   each_piece(weight.size(), [&](std::int64_t, std::int64_t first, std::size_t count) {

@@ -1,5 +1,5 @@
 // The optimiser's passes over a tensor's values. They are bound by memory: a value's weight, gradient and two
-// moments are 16 bytes read and 16 written, in one pass and not in one for each operation.
+// moments are 16 bytes read and 12 written, in one pass and not in one for each operation.
 #pragma once
 
 #include <span>
@@ -12,9 +12,8 @@ struct AdamWStep {
   float gradient_scale = 1;                ///< gradients are multiplied by it first (clipping)
 };
 
-/// Decoupled weight decay, then Adam's update (Loshchilov and Hutter 2019, algorithm 2). The gradient is
-/// zeroed.
-void adamw_update(const AdamWStep& step, std::span<float> weight, std::span<float> gradient,
+/// Decoupled weight decay, then Adam's update (Loshchilov and Hutter 2019, algorithm 2).
+void adamw_update(const AdamWStep& step, std::span<float> weight, std::span<const float> gradient,
                   std::span<float> average, std::span<float> square);
 
 /// Sum of squares in double precision, in an order that does not depend on the number of threads.
