@@ -12,6 +12,8 @@
 #define HWY_TARGET_INCLUDE "kernels/repack.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it.
+#include <hwy/cache_control.h>
+
 #include "kernels/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -113,10 +115,22 @@ HWY_INLINE void eight_by_eight(const std::uint16_t* from, std::int64_t from_stri
 }
 #endif
 
+// Brings the line of `column` of some rows into the cache where a new one begins: rows are more streams than
+// the processor itself follows.
+template <typename T>
+HWY_INLINE void fetch(const T* const* rows, std::int64_t count, std::int64_t column) {
+  if (column % static_cast<std::int64_t>(64 / sizeof(T)) != 0) return;
+  for (std::int64_t r = 0; r < count; ++r) hwy::Prefetch(rows[r] + column);
+}
+
+// The 16 rows after these come next.
 template <typename T>
 void panel_of_rows(const T* const* rows, std::int64_t columns, std::int64_t padded, std::uint32_t* to) {
   std::int64_t i = 0;
-  for (; i + 8 <= columns; i += 8) eight_inputs(rows, i, to + i / 2 * panel_outputs);
+  for (; i + 8 <= columns; i += 8) {
+    fetch(rows + panel_outputs, panel_outputs, i);
+    eight_inputs(rows, i, to + i / 2 * panel_outputs);
+  }
   for (; i < padded; i += 8) {
     T rest[panel_outputs][8] = {};
     const T* ends[panel_outputs];
@@ -128,13 +142,14 @@ void panel_of_rows(const T* const* rows, std::int64_t columns, std::int64_t padd
   }
 }
 
-// `pairs` pairs of rows, all columns, to the same rows of each panel.
+// `pairs` pairs of rows, all columns, to the same rows of each panel. As many rows after these come next.
 template <typename T>
 void pairs_of_rows(const T* const* rows, std::int64_t pairs, std::int64_t columns, std::int64_t panel_words,
                    std::uint32_t* to) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(D32()));
   for (std::int64_t first = 0; first < columns; first += panel_outputs, to += panel_words) {
     const std::int64_t count = columns - first < panel_outputs ? columns - first : panel_outputs;
+    fetch(rows + 2 * pairs, 2 * pairs, first);
     for (std::int64_t pair = 0; pair < pairs; ++pair) {
       const T *a = rows[2 * pair] + first, *b = rows[2 * pair + 1] + first;
       T rest[2][panel_outputs] = {};
@@ -167,7 +182,8 @@ void pairs_of_halves(const std::uint16_t* const* rows, std::int64_t pairs, std::
   pairs_of_rows(rows, pairs, columns, panel_words, to);
 }
 
-// Rows [first, first + count).
+// Rows [first, first + count). A whole line of eight rows at a time: rows may be so far apart that no more of
+// their lines have room in the L1 cache together.
 void transpose_rows(const DenseMatrix& from, std::int64_t first, std::int64_t count, std::uint16_t* to,
                     std::int64_t stride) {
   const auto* rows = static_cast<const std::uint16_t*>(from.data);
@@ -177,11 +193,15 @@ void transpose_rows(const DenseMatrix& from, std::int64_t first, std::int64_t co
   };
   std::int64_t column = 0;
 #if HWY_TARGET != HWY_SCALAR
-  for (; column + 8 <= from.columns; column += 8) {
+  constexpr std::int64_t line = 32;
+  while (column + 8 <= from.columns) {
+    const std::int64_t columns = from.columns - column < line ? (from.columns - column) / 8 * 8 : line;
     std::int64_t row = first;
     for (; row + 8 <= first + count; row += 8)
-      eight_by_eight(rows + row * from.stride + column, from.stride, to + column * stride + row, stride);
-    one_by_one(row, column, 8);
+      for (std::int64_t c = column; c < column + columns; c += 8)
+        eight_by_eight(rows + row * from.stride + c, from.stride, to + c * stride + row, stride);
+    one_by_one(row, column, columns);
+    column += columns;
   }
 #endif
   one_by_one(first, column, from.columns - column);
@@ -216,10 +236,12 @@ std::int64_t all_rows(std::span<const DenseMatrix> parts) {
                          [](std::int64_t sum, const DenseMatrix& part) { return sum + part.rows; });
 }
 
-/// Where the parts' rows begin, `padded` of them; those behind the last are zeros.
+/// Where the parts' rows begin, `padded` of them and 16 that are only fetched; those behind the last are
+/// zeros.
 template <typename T>
 std::vector<const T*> row_pointers(std::span<const DenseMatrix> parts, std::int64_t padded, const T* zeros) {
   std::vector<const T*> rows;
+  padded += 16;
   rows.reserve(static_cast<std::size_t>(padded));
   for (const DenseMatrix& part : parts)
     for (std::int64_t r = 0; r < part.rows; ++r)
