@@ -41,30 +41,75 @@ class ConvertedRow {
   std::vector<std::int8_t> tiles_;  // as to_int8 writes a row: 64 bytes of each tile of 1 KB
 };
 
+// One head's keys or values of up to two neighbouring positions, the first of which is even where there are
+// two: then they share a page, and what lies beside each other of them is written at once.
+template <typename T>
+class Stored {
+ public:
+  explicit Stored(const KvLayout& layout)
+      : layout_(layout), rows_{ConvertedRow<T>(layout), ConvertedRow<T>(layout)} {}
+
+  template <std::int64_t count>
+  void keys(std::byte* page, std::int64_t position, const float* from, std::int64_t stride) {
+    convert(page, position, count, from, stride);
+    std::byte* to = page + position * 4;
+    for (std::int64_t d = 0; d < layout_.head_dim; d += per_word, to += page_positions * 4) {
+      std::uint32_t words[count];
+      for (std::int64_t i = 0; i < count; ++i) std::memcpy(&words[i], rows_[i].data() + d, 4);
+      std::memcpy(to, words, sizeof words);
+    }
+  }
+  template <std::int64_t count>
+  void values(std::byte* page, std::int64_t position, const float* from, std::int64_t stride) {
+    convert(page, position, count, from, stride);
+    // Neighbouring rows that are interleaved travel as one 32-bit word.
+    T* to = reinterpret_cast<T*>(page) + position / per_word * layout_.padded_dim() * per_word +
+            position % per_word;
+    const std::int64_t next = per_word > 1 ? 1 : layout_.padded_dim();  // from a position to its neighbour
+    const T *first = rows_[0].data(), *last = rows_[count - 1].data();
+    for (std::int64_t d = 0; d < layout_.head_dim; ++d, to += per_word) {
+      to[0] = first[d];
+      to[(count - 1) * next] = last[d];
+    }
+  }
+
+ private:
+  static constexpr std::int64_t per_word = 4 / sizeof(T);
+
+  void convert(std::byte* page, std::int64_t position, std::int64_t count, const float* from,
+               std::int64_t stride) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float scale = rows_[i].convert(from + i * stride);
+      if constexpr (sizeof(T) == 1)
+        reinterpret_cast<float*>(page + layout_.head_elements())[position + i] = scale;
+    }
+  }
+
+  const KvLayout& layout_;
+  ConvertedRow<T> rows_[2];
+};
+
 }  // namespace
 
 template <typename T>
 void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
               const float* values, std::int64_t stride) {
-  // Neighbouring rows that are interleaved travel as one 32-bit word.
-  constexpr std::int64_t per_word = 4 / sizeof(T);
-  ConvertedRow<T> row(layout);
+  Stored<T> stored(layout);
   // Row by row: a row's values lie together, while those of one dimension are a whole row of the batch apart.
-  for (std::int64_t t = 0; t < span.count; ++t) {
+  for (std::int64_t t = 0; t < span.count;) {
     const std::int64_t position = (span.first + t) % page_positions;
     const std::int64_t source = (span.row + t) * stride + kv_head * layout.head_dim;
     std::byte* key_page = span.pages[(span.first + t) / page_positions] + kv_head * layout.head_bytes();
     std::byte* value_page = key_page + layout.kv_heads * layout.head_bytes();
-    const auto put_scale = [&](std::byte* page, float scale) {
-      if constexpr (sizeof(T) == 1) reinterpret_cast<float*>(page + layout.head_elements())[position] = scale;
-    };
-    put_scale(key_page, row.convert(keys + source));
-    for (std::int64_t d = 0; d < layout.head_dim; d += per_word)
-      std::memcpy(key_page + (d / per_word * page_positions + position) * 4, row.data() + d, 4);
-    put_scale(value_page, row.convert(values + source));
-    T* value_row = reinterpret_cast<T*>(value_page) + position / per_word * layout.padded_dim() * per_word +
-                   position % per_word;
-    for (std::int64_t d = 0; d < layout.head_dim; ++d) value_row[d * per_word] = row.data()[d];
+    if (position % 2 == 0 && t + 1 < span.count) {
+      stored.template keys<2>(key_page, position, keys + source, stride);
+      stored.template values<2>(value_page, position, values + source, stride);
+      t += 2;
+    } else {
+      stored.template keys<1>(key_page, position, keys + source, stride);
+      stored.template values<1>(value_page, position, values + source, stride);
+      ++t;
+    }
   }
 }
 
