@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -21,35 +22,58 @@ class Descriptor {
   explicit Descriptor(const std::filesystem::path& path)
       : value_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     if (value_ < 0) fail("{}: cannot open: {}", path.string(), std::strerror(errno));
-    struct stat status {};
-    if (::fstat(value_, &status) != 0 || !S_ISREG(status.st_mode)) {
+    if (::fstat(value_, &status_) != 0 || !S_ISREG(status_.st_mode)) {
       ::close(value_);
       fail("{}: not a regular file", path.string());
     }
-    size_ = static_cast<std::size_t>(status.st_size);
   }
   ~Descriptor() { ::close(value_); }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
 
   int value() const { return value_; }
-  std::size_t size() const { return size_; }
+  const struct stat& status() const { return status_; }
+  std::size_t size() const { return static_cast<std::size_t>(status_.st_size); }
 
  private:
   int value_;
-  std::size_t size_ = 0;
+  struct stat status_ {};
+};
+
+struct Mapping {
+  std::size_t size = 0;
+  std::string file;  // which, and its state
 };
 
 // Where files are mapped, so that nothing else is ever taken for one.
 struct {
   std::mutex mutex;
-  std::map<const std::byte*, std::size_t> sizes;
+  std::map<const std::byte*, Mapping> begin;
 } mappings;
 
 void unmap(void* address, std::size_t size) {
   const std::lock_guard lock(mappings.mutex);
-  mappings.sizes.erase(static_cast<const std::byte*>(address));
+  mappings.begin.erase(static_cast<const std::byte*>(address));
   ::munmap(address, size);
+}
+
+// The mapping that these bytes lie in, or the end; with the mutex held.
+auto mapping_of(std::span<const std::byte> bytes) {
+  const auto after = mappings.begin.upper_bound(bytes.data());
+  if (after == mappings.begin.begin()) return mappings.begin.end();
+  const auto mapping = std::prev(after);
+  const auto first = static_cast<std::size_t>(bytes.data() - mapping->first);
+  return first + bytes.size() <= mapping->second.size ? mapping : mappings.begin.end();
+}
+
+std::string identity(const std::filesystem::path& path, const struct stat& status) {
+  std::error_code unknown;  // then the path as it is must do
+  const auto canonical = std::filesystem::canonical(path, unknown);
+  const auto nanoseconds = [](const timespec& time) {
+    return fmt::format("{}.{:09}", time.tv_sec, time.tv_nsec);
+  };
+  return fmt::format("{}, inode {}, {} bytes, modified {}, changed {}", (unknown ? path : canonical).string(),
+                     status.st_ino, status.st_size, nanoseconds(status.st_mtim), nanoseconds(status.st_ctim));
 }
 
 }  // namespace
@@ -63,20 +87,26 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   owner_ = std::shared_ptr<const void>(address, [address, size](const void*) { unmap(address, size); });
   bytes_ = {static_cast<const std::byte*>(address), size};
   const std::lock_guard lock(mappings.mutex);
-  mappings.sizes.emplace(bytes_.data(), size);
+  mappings.begin.emplace(bytes_.data(), Mapping{size, identity(path, file.status())});
 }
 
 void release_pages(std::span<const std::byte> bytes) {
   const std::lock_guard lock(mappings.mutex);
-  auto mapping = mappings.sizes.upper_bound(bytes.data());
-  if (mapping == mappings.sizes.begin()) return;
-  --mapping;
+  const auto mapping = mapping_of(bytes);
+  if (mapping == mappings.begin.end()) return;
   const auto begin = static_cast<std::size_t>(bytes.data() - mapping->first), end = begin + bytes.size();
-  if (end > mapping->second) return;
   // Pages that lie in these bytes as a whole.
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const std::size_t first = (begin + page - 1) / page * page, last = end / page * page;
   if (first < last) ::madvise(const_cast<std::byte*>(mapping->first) + first, last - first, MADV_DONTNEED);
+}
+
+std::string mapped_from(std::span<const std::byte> bytes) {
+  const std::lock_guard lock(mappings.mutex);
+  const auto mapping = mapping_of(bytes);
+  if (mapping == mappings.begin.end()) return "";
+  return fmt::format("{}, bytes {} to {}", mapping->second.file, bytes.data() - mapping->first,
+                     bytes.data() + bytes.size() - mapping->first);
 }
 
 std::string read_file(const std::filesystem::path& path, std::size_t limit) {

@@ -31,6 +31,10 @@ class MappedFile {
 /// stay as they are. What has been packed into another form is then not in memory twice.
 void release_pages(std::span<const std::byte> bytes);
 
+/// Which bytes of which file these are, and in what state that was when it was mapped (path, inode, size,
+/// times): tells without reading them whether they are still the same. Empty for bytes of no mapped file.
+std::string mapped_from(std::span<const std::byte> bytes);
+
 /// The whole file as a string. Throws Error when it cannot be read or is larger than `limit` bytes.
 std::string read_file(const std::filesystem::path& path, std::size_t limit = std::size_t{1} << 30);
 

@@ -21,6 +21,10 @@ double since(std::chrono::steady_clock::time_point start) {
 
 void set_quiet(bool quiet) { quiet_mode = quiet; }
 
+void print_note(const std::string& text) {
+  if (!quiet_mode) fmt::print(stderr, "{}\n", text);
+}
+
 std::string format_duration(double seconds) {
   const auto s = static_cast<std::int64_t>(std::llround(std::clamp(seconds, 0.0, 3.6e9)));
   if (s >= 3600) return fmt::format("{}h {:02}m", s / 3600, s / 60 % 60);

@@ -43,7 +43,10 @@ class Progress {
   bool terminal_, finished_ = false, visible_ = false;
 };
 
-/// Silences every Progress (`--quiet`).
+/// A line on standard error about something that the user did not ask for.
+void print_note(const std::string& text);
+
+/// Silences every Progress and note (`--quiet`).
 void set_quiet(bool quiet);
 
 }  // namespace fathom

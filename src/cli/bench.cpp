@@ -160,7 +160,9 @@ void measure(const Options& options) {
   const Checkpoint checkpoint = load_checkpoint(options.model);
   check_context(works, checkpoint);
   const Compute compute = choose_compute(options.dtype, checkpoint);
-  Engine engine(checkpoint, {.compute = compute, .kv = choose_kv(options.kv), .trace = options.trace});
+  Engine engine(
+      checkpoint,
+      {.compute = compute, .kv = choose_kv(options.kv), .trace = options.trace, .cache = user_cache()});
   const double loaded = process_seconds();
   check_memory(works, engine);
   time_workload(engine, {Phase::prompt, std::min<std::int64_t>(8, engine.max_context())}, 0);

@@ -14,7 +14,7 @@ namespace fathom {
 void add_common(CLI::App& verb, CommonOptions& options, bool reports_figures) {
   verb.add_option("--threads", options.threads, "Threads; 0 = all cores")->capture_default_str();
   verb.add_option("--seed", options.seed, "Seed of everything random")->capture_default_str();
-  verb.add_flag("--quiet,-q", options.quiet, "No progress bars");
+  verb.add_flag("--quiet,-q", options.quiet, "No progress bars and notes");
   if (reports_figures)
     verb.add_option("--json", options.json, "Write the figures as JSON; - = standard output")
         ->type_name("FILE");

@@ -68,7 +68,8 @@ Json measure_text(Engine& engine, const Checkpoint& checkpoint, const Tokenizer&
                   {"nll", result.nll},
                   {"perplexity", result.perplexity()}};
   if (!options.against.empty()) {
-    Engine reference(checkpoint, {.compute = choose_compute(options.against, checkpoint)});
+    Engine reference(checkpoint,
+                     {.compute = choose_compute(options.against, checkpoint), .cache = user_cache()});
     figures["divergence"] = to_json(about(options.text, [&] {
       return divergence(engine, reference, ids, options.context, bos, options.windows);
     }));
@@ -126,7 +127,8 @@ void evaluate(const Options& options) {
   if (!options.text.empty() || !options.tasks.empty()) tokenizer = load_tokenizer(options.model);
   Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint),
                              .kv = choose_kv(options.kv),
-                             .trace = options.trace});
+                             .trace = options.trace,
+                             .cache = user_cache()});
 
   Json figures = {{"model", options.model.string()}, {"dtype", options.dtype}, {"kv", options.kv}};
   if (!options.text.empty()) figures.update(measure_text(engine, checkpoint, *tokenizer, options));

@@ -53,7 +53,8 @@ LoadedModel load_model(const GenerationOptions& options, bool quiet) {
   Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint),
                              .kv = choose_kv(options.kv),
                              .max_context = options.context,
-                             .trace = options.trace});
+                             .trace = options.trace,
+                             .cache = user_cache()});
   if (!quiet)
     fmt::print(stderr, "{} of weights; {}\n", format_bytes(engine.weight_bytes()),
                engine.backend().describe());

@@ -49,7 +49,7 @@ void run_logits(const LogitsOptions& options) {
   const std::vector<Token> ids =
       options.text ? load_tokenizer(options.model).encode(*options.text) : options.ids;
   if (ids.empty()) fail_usage("there are no tokens: the text is empty");
-  Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint)});
+  Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint), .cache = user_cache()});
   fmt::print(stderr, "{} of weights; {}\n", format_bytes(engine.weight_bytes()), engine.backend().describe());
 
   const auto rows = static_cast<std::int64_t>(ids.size());

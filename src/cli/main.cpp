@@ -58,7 +58,10 @@ int run(int argc, char** argv) {
   program.formatter(std::make_shared<WrappedHelp>());  // the verbs take it over
   program.set_version_flag("--version", "fathom " FATHOM_VERSION);
   program.require_subcommand(1);
-  program.footer("`fathom VERB --help` explains a verb and gives an example.");
+  program.footer(
+      "`fathom VERB --help` explains a verb and gives an example.\n\n"
+      "Weights that take more than a second to pack are kept for the next start, in ~/.cache/fathom:\n"
+      "FATHOM_CACHE=DIR keeps them elsewhere, FATHOM_CACHE=off does not keep them.");
   add_inspect(program);
   add_tokenize(program);
   add_logits(program);

@@ -76,7 +76,8 @@ class PackedLinear {
   virtual ~PackedLinear() = default;
   Compute type = Compute::f32;  ///< never native
   std::int64_t out = 0, in = 0;
-  std::int64_t bytes = 0;  ///< memory held
+  std::int64_t bytes = 0;           ///< memory held
+  std::span<const std::byte> data;  ///< what Backend::view makes the same of again; empty: cannot be kept
 };
 
 /// Positions that one page of the KV cache holds.
@@ -152,6 +153,12 @@ class Backend {
   /// A gate and an up projection of the same size, for gated_linear.
   virtual std::unique_ptr<PackedLinear> pack_gated(const LinearPart& gate, const LinearPart& up,
                                                    Compute compute) const = 0;
+  /// What was packed before from the same parts: `type` and `data` are that PackedLinear's. The data begin at
+  /// a cache line, are read where they lie, and kept by `owner`. nullptr if they are not of the size that
+  /// such a weight has, or the backend keeps none.
+  virtual std::unique_ptr<PackedLinear> view(std::span<const LinearPart> parts, bool gated, Compute type,
+                                             std::span<const std::byte> data,
+                                             std::shared_ptr<const void> owner) const = 0;
   /// y[rows, out] = x[rows, in] Wᵀ + bias; with `accumulate`, y += that. Rows of y begin `y_stride` floats
   /// apart. A row's result is the same to the last bit whatever rows are beside it and however many threads
   /// there are.

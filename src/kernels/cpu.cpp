@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "base/threads.h"
@@ -87,6 +88,12 @@ class CpuBackend : public Backend {
   std::unique_ptr<PackedLinear> pack_gated(const LinearPart& gate, const LinearPart& up,
                                            Compute compute) const override {
     return wrap(pack_matrix(std::array{gate, up}, true, compute));
+  }
+  std::unique_ptr<PackedLinear> view(std::span<const LinearPart> parts, bool gated, Compute type,
+                                     std::span<const std::byte> data,
+                                     std::shared_ptr<const void> owner) const override {
+    auto matrix = view_matrix(parts, gated, type, data, std::move(owner));
+    return matrix ? wrap(std::move(*matrix)) : nullptr;
   }
 
   void linear(const PackedLinear& packed, std::int64_t rows, ConstRows x, float* y, std::int64_t y_stride,
@@ -213,8 +220,9 @@ class CpuBackend : public Backend {
     packed->type = matrix.type;
     packed->out = matrix.out;
     packed->in = matrix.in;
-    packed->bytes = static_cast<std::int64_t>(matrix.data.size() + matrix.bias.size() * sizeof(float));
+    packed->bytes = static_cast<std::int64_t>(matrix.bytes().size() + matrix.bias.size() * sizeof(float));
     packed->matrix = std::move(matrix);
+    packed->data = packed->matrix.bytes();
     return packed;
   }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "base/threads.h"
 #include "formats/dequantise.h"
@@ -60,9 +61,6 @@ class PanelPacker {
         continue;
       }
       form(*source.part->weight, source.row, reinterpret_cast<std::byte*>(words));
-      if (source.part->bias != nullptr)
-        decode_rows(*source.part->bias, source.row, 1,
-                    std::span(packed_.bias).subspan(size(panel * panel_outputs + column_), 1));
     }
     auto* panel_words = reinterpret_cast<std::uint32_t*>(to);
     const auto* words = rows_.as<std::uint32_t>();
@@ -196,6 +194,31 @@ void choose_groups(PackedMatrix& packed, std::span<const LinearPart> parts) {
   if (packed.minima && without) packed.half_scales = false;
 }
 
+std::vector<float> bias_of(const PackedMatrix& packed, std::span<const LinearPart> parts) {
+  if (std::ranges::all_of(parts, [](const LinearPart& part) { return part.bias == nullptr; })) return {};
+  std::vector<float> bias(size(packed.panels() * panel_outputs));
+  for (std::int64_t i = 0; i < std::ssize(bias); ++i) {
+    const Source source = source_of(parts, packed.gated, i / panel_outputs, i % panel_outputs);
+    if (source.part != nullptr && source.part->bias != nullptr)
+      decode_rows(*source.part->bias, source.row, 1, std::span(bias).subspan(size(i), 1));
+  }
+  return bias;
+}
+
+// The matrix without its panels.
+PackedMatrix form_of(std::span<const LinearPart> parts, bool gated, Compute type) {
+  PackedMatrix packed;
+  packed.type = type;
+  packed.gated = gated;
+  packed.in = parts.front().weight->row_elements();
+  for (const LinearPart& part : parts) packed.out += part.weight->rows();
+  if (packed.grouped()) choose_groups(packed, parts);
+  const std::int64_t granule = packed.type == Compute::f32 ? 1 : packed.type == Compute::bf16 ? 32 : 64;
+  packed.padded_in = (packed.in + granule - 1) / granule * granule;
+  packed.bias = bias_of(packed, parts);
+  return packed;
+}
+
 }  // namespace
 
 bool keeps_integers(const Tensor& weight, Compute type) {
@@ -216,18 +239,8 @@ Compute resolved_type(std::span<const LinearPart> parts, Compute type) {
 }
 
 PackedMatrix pack_matrix(std::span<const LinearPart> parts, bool gated, Compute type) {
-  PackedMatrix packed;
-  packed.type = resolved_type(parts, type);
-  packed.gated = gated;
-  packed.in = parts.front().weight->row_elements();
-  for (const LinearPart& part : parts) packed.out += part.weight->rows();
-  if (packed.grouped()) choose_groups(packed, parts);
-  const std::int64_t granule = packed.type == Compute::f32 ? 1 : packed.type == Compute::bf16 ? 32 : 64;
-  packed.padded_in = (packed.in + granule - 1) / granule * granule;
+  PackedMatrix packed = form_of(parts, gated, resolved_type(parts, type));
   packed.data = AlignedBuffer::unwritten(size(packed.panels() * packed.panel_bytes()));
-  const bool biased = std::ranges::any_of(parts, [](const LinearPart& part) { return part.bias != nullptr; });
-  if (biased) packed.bias.resize(size(packed.panels() * panel_outputs));
-
   const std::int64_t shares = std::min<std::int64_t>(thread_count(), packed.panels());
   parallel_for(shares, [&](std::int64_t share) {
     PanelPacker packer(packed);
@@ -235,6 +248,16 @@ PackedMatrix pack_matrix(std::span<const LinearPart> parts, bool gated, Compute 
          panel < packed.panels() * (share + 1) / shares; ++panel)
       packer.pack(parts, panel);
   });
+  return packed;
+}
+
+std::optional<PackedMatrix> view_matrix(std::span<const LinearPart> parts, bool gated, Compute type,
+                                        std::span<const std::byte> panels,
+                                        std::shared_ptr<const void> owner) {
+  PackedMatrix packed = form_of(parts, gated, type);
+  if (packed.panels() * packed.panel_bytes() != std::ssize(panels)) return std::nullopt;
+  packed.lent = panels;
+  packed.owner = std::move(owner);
   return packed;
 }
 

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -36,9 +38,11 @@ struct PackedMatrix {
   std::int64_t padded_in = 0;
   std::int64_t group = 32;  ///< inputs that share a scale, or in int4 a multiplier
   bool minima = false;
-  bool half_scales = true;  ///< groups' scales and minima are f16
-  AlignedBuffer data;
-  std::vector<float> bias;  ///< in the order of the panels, padded; or empty
+  bool half_scales = true;            ///< groups' scales and minima are f16
+  AlignedBuffer data;                 ///< the panels, or nothing
+  std::span<const std::byte> lent;    ///< where there is nothing: panels that lie elsewhere, in a mapped file
+  std::shared_ptr<const void> owner;  ///< keeps those
+  std::vector<float> bias;            ///< in the order of the panels, padded; or empty
 
   std::int64_t panels() const {
     return gated ? 2 * half_panels() : (out + panel_outputs - 1) / panel_outputs;
@@ -65,7 +69,13 @@ struct PackedMatrix {
     return type == Compute::int8 ? 128 : type == Compute::int4 ? multiplier_bytes() + 64 : 0;
   }
   std::int64_t panel_bytes() const { return weight_bytes() + tail_bytes(); }
-  const std::byte* panel(std::int64_t p) const { return data.as<std::byte>() + p * panel_bytes(); }
+  const std::byte* panel(std::int64_t p) const {
+    return (lent.empty() ? data.as<std::byte>() : lent.data()) + p * panel_bytes();
+  }
+  /// All panels.
+  std::span<const std::byte> bytes() const {
+    return {panel(0), static_cast<std::size_t>(panels() * panel_bytes())};
+  }
   const std::int8_t* multipliers(const std::byte* panel) const {
     return reinterpret_cast<const std::int8_t*>(panel + weight_bytes());
   }
@@ -91,5 +101,14 @@ bool keeps_integers(const Tensor& weight, Compute type);
 
 /// Packs weights of the same inputs one after another by outputs; gated: two of the same size, in turns.
 PackedMatrix pack_matrix(std::span<const LinearPart> parts, bool gated, Compute type);
+
+/// Counts the changes of what pack_matrix makes of the same parts, so that no file of packed weights outlives
+/// one (runtime/packed_cache.h). It does not depend on the level of instruction sets.
+inline constexpr int packed_layout = 1;
+
+/// What pack_matrix made of these parts, with panels (PackedMatrix::bytes) that lie elsewhere. `type` is that
+/// matrix's, not native. None if they are not of its size.
+std::optional<PackedMatrix> view_matrix(std::span<const LinearPart> parts, bool gated, Compute type,
+                                        std::span<const std::byte> panels, std::shared_ptr<const void> owner);
 
 }  // namespace fathom

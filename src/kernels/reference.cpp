@@ -178,6 +178,10 @@ class ReferenceBackend : public Backend {
                                            Compute compute) const override {
     return pack(std::array{gate, up}, compute);
   }
+  std::unique_ptr<PackedLinear> view(std::span<const LinearPart>, bool, Compute, std::span<const std::byte>,
+                                     std::shared_ptr<const void>) const override {
+    return nullptr;
+  }
 
   void linear(const PackedLinear& packed, std::int64_t rows, ConstRows x, float* y, std::int64_t y_stride,
               bool accumulate) const override {

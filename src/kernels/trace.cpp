@@ -29,6 +29,12 @@ class TracingBackend : public Backend {
                                            Compute compute) const override {
     return traced(backend_->pack_gated(gate, up, compute));
   }
+  std::unique_ptr<PackedLinear> view(std::span<const LinearPart> parts, bool gated, Compute type,
+                                     std::span<const std::byte> data,
+                                     std::shared_ptr<const void> owner) const override {
+    auto packed = backend_->view(parts, gated, type, data, std::move(owner));
+    return packed == nullptr ? nullptr : traced(std::move(packed));
+  }
 
   void linear(const PackedLinear& weight, std::int64_t rows, ConstRows x, float* y, std::int64_t y_stride,
               bool accumulate) const override {
@@ -102,6 +108,7 @@ class TracingBackend : public Backend {
     wrapped->out = packed->out;
     wrapped->in = packed->in;
     wrapped->bytes = packed->bytes;
+    wrapped->data = packed->data;
     wrapped->packed = std::move(packed);
     return wrapped;
   }

@@ -81,7 +81,7 @@ struct Engine::State {
         plan(checkpoint.plan),
         max_context(context_limit(checkpoint, options)),
         backend(options.trace ? make_tracing_backend(make_cpu_backend(), stderr) : make_cpu_backend()),
-        weights(pack_weights(checkpoint, *backend, options.compute)),
+        weights(pack_weights(checkpoint, *backend, options.compute, options.cache)),
         cache(kv_layout(config, options), plan.depth()),
         pool(config.hidden_size),
         runner(config, plan, weights, *backend, {cache.layout(), row_type(weights)}),

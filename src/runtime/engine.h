@@ -13,6 +13,7 @@
 #include "kernels/backend.h"
 #include "model/checkpoint.h"
 #include "model/tokenizer.h"
+#include "runtime/packed_cache.h"
 
 namespace fathom {
 
@@ -48,12 +49,13 @@ struct EngineOptions {
   std::optional<Compute> kv = std::nullopt;  ///< f32, bf16 or int8; none: f32 beside f32, otherwise bf16
   std::int64_t max_context = 0;              ///< 0: the model's own limit
   bool trace = false;                        ///< a line about each operation on standard error
+  PackedCache cache = {};                    ///< none: weights are packed each time, and not kept
 };
 
 class Engine {
  public:
-  /// Packs the weights; the checkpoint's tensors are not needed afterwards. Throws Error for token ids or
-  /// contexts out of range.
+  /// Packs the weights, or finds them in the cache; the checkpoint's tensors are not needed afterwards.
+  /// Throws Error for token ids or contexts out of range.
   explicit Engine(const Checkpoint& checkpoint, const EngineOptions& options = {});
   ~Engine();
   Engine(Engine&&) noexcept;

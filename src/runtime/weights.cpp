@@ -2,8 +2,6 @@
 
 #include <string>
 
-#include "base/file.h"
-
 namespace fathom {
 namespace {
 
@@ -35,41 +33,38 @@ std::vector<float> norm_gain(const ModelConfig& config, const Tensor& tensor) {
   return gain;
 }
 
-LayerWeights pack_layer(const Checkpoint& checkpoint, std::int64_t layer, const Backend& backend,
-                        Compute compute) {
+void gather_layer(const Checkpoint& checkpoint, std::int64_t layer, Compute compute, LayerWeights& weights,
+                  std::vector<WeightToPack>& to_pack) {
   const auto part = [&](Linear linear) -> LinearPart {
     const std::string name = linear_name(linear);
     return {&checkpoint.layer_tensor(layer, name + ".weight"),
             has_bias(checkpoint.config, linear) ? &checkpoint.layer_tensor(layer, name + ".bias") : nullptr};
   };
-  LayerWeights weights;
-  weights.qkv = backend.pack(std::array{part(Linear::q), part(Linear::k), part(Linear::v)}, compute);
-  weights.o = backend.pack(std::array{part(Linear::o)}, compute);
-  weights.gate_up = backend.pack_gated(part(Linear::gate), part(Linear::up), compute);
-  weights.down = backend.pack(std::array{part(Linear::down)}, compute);
+  to_pack.push_back(
+      {&weights.qkv, {part(Linear::q), part(Linear::k), part(Linear::v)}, /*gated=*/false, compute});
+  to_pack.push_back({&weights.o, {part(Linear::o)}, false, compute});
+  to_pack.push_back({&weights.gate_up, {part(Linear::gate), part(Linear::up)}, true, compute});
+  to_pack.push_back({&weights.down, {part(Linear::down)}, false, compute});
   for (const auto& [norm, name] : norm_names(checkpoint.config))
     weights.norms[static_cast<std::size_t>(norm)] =
         norm_gain(checkpoint.config, checkpoint.layer_tensor(layer, name));
-  return weights;
 }
 
-AdapterWeights pack_adapter(const Checkpoint& checkpoint, std::int64_t adapter, const Backend& backend,
-                            Compute compute) {
-  AdapterWeights weights;
+void gather_adapter(const Checkpoint& checkpoint, std::int64_t adapter, Compute compute,
+                    AdapterWeights& weights, std::vector<WeightToPack>& to_pack) {
   for (const Linear linear : all_linears) {
     const std::string name = linear_name(linear);
     const Tensor* a = checkpoint.adapter_tensor(adapter, name + ".lora_A.weight");
     const Tensor* b = checkpoint.adapter_tensor(adapter, name + ".lora_B.weight");
     if (a == nullptr || b == nullptr) continue;
-    weights.pairs[static_cast<std::size_t>(linear)] = {
-        backend.pack(std::array{LinearPart{a}}, compute),
-        backend.pack(std::array{LinearPart{b, checkpoint.adapter_tensor(adapter, name + ".lora_B.bias")}},
-                     compute)};
+    auto& pair = weights.pairs[static_cast<std::size_t>(linear)];
+    to_pack.push_back({&pair.a, {{a}}, false, compute});
+    to_pack.push_back(
+        {&pair.b, {{b, checkpoint.adapter_tensor(adapter, name + ".lora_B.bias")}}, false, compute});
   }
   for (const auto& [norm, name] : norm_names(checkpoint.config))
     if (const Tensor* tensor = checkpoint.adapter_tensor(adapter, name))
       weights.norms[static_cast<std::size_t>(norm)] = norm_gain(checkpoint.config, *tensor);
-  return weights;
 }
 
 // The head decides between tokens that are close to each other: it keeps 8 bits where layers have 4.
@@ -80,21 +75,21 @@ Compute head_type(Compute compute) {
 
 }  // namespace
 
-Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute) {
+Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute,
+                     const PackedCache& cache) {
   Weights weights;
-  weights.layers.reserve(static_cast<std::size_t>(checkpoint.plan.layers));
-  for (std::int64_t layer = 0; layer < checkpoint.plan.layers; ++layer) {
-    weights.layers.push_back(pack_layer(checkpoint, layer, backend, compute));
-    for (const Linear linear : all_linears)
-      release_pages(checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight").data);
-  }
-  for (std::int64_t adapter = 0; adapter < checkpoint.plan.adapters(); ++adapter)
-    weights.adapters.push_back(
-        pack_adapter(checkpoint, adapter, backend, compute == Compute::f32 ? compute : Compute::bf16));
+  weights.layers.resize(static_cast<std::size_t>(checkpoint.plan.layers));
+  weights.adapters.resize(static_cast<std::size_t>(checkpoint.plan.adapters()));
+  std::vector<WeightToPack> to_pack;
+  for (std::size_t layer = 0; layer < weights.layers.size(); ++layer)
+    gather_layer(checkpoint, static_cast<std::int64_t>(layer), compute, weights.layers[layer], to_pack);
+  for (std::size_t adapter = 0; adapter < weights.adapters.size(); ++adapter)
+    gather_adapter(checkpoint, static_cast<std::int64_t>(adapter),
+                   compute == Compute::f32 ? compute : Compute::bf16, weights.adapters[adapter], to_pack);
   weights.embedding = checkpoint.tensor("model.embed_tokens.weight");
   weights.final_norm = norm_gain(checkpoint.config, checkpoint.tensor("model.norm.weight"));
-  weights.head = backend.pack(std::array{LinearPart{&checkpoint.head()}}, head_type(compute));
-  release_pages(checkpoint.head().data);
+  to_pack.push_back({&weights.head, {{&checkpoint.head()}}, false, head_type(compute)});
+  pack_or_view(to_pack, backend, cache);
   return weights;
 }
 

@@ -1,4 +1,5 @@
-// A checkpoint's tensors as the backend wants them: packed once, when an engine is made.
+// A checkpoint's tensors as the backend wants them: packed once, when an engine is made, or once and for all
+// (runtime/packed_cache.h).
 #pragma once
 
 #include <array>
@@ -8,6 +9,7 @@
 
 #include "kernels/backend.h"
 #include "model/checkpoint.h"
+#include "runtime/packed_cache.h"
 
 namespace fathom {
 
@@ -48,6 +50,7 @@ struct Weights {
 };
 
 /// Adapters of integer weights are held in bf16: they are small, and correct what the weights lost.
-Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute);
+Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute,
+                     const PackedCache& cache);
 
 }  // namespace fathom

@@ -54,6 +54,20 @@ TEST(File, PagesGivenBackAreReadAgain) {
   EXPECT_EQ(std::ranges::count(own, std::byte{1}), 50'000);
 }
 
+TEST(File, MappedBytesSayWhereTheyAreFrom) {
+  const auto path = scratch() / "from";
+  write_file(path, "0123456789");
+  const MappedFile file(path);
+  const std::string whole = mapped_from(file.bytes()), part = mapped_from(file.bytes().subspan(2, 3));
+  EXPECT_NE(whole.find(path.filename().string()), std::string::npos);
+  EXPECT_NE(whole, part);
+  EXPECT_EQ(mapped_from(MappedFile(path).bytes()), whole);
+  const std::string own = "0123456789";
+  EXPECT_EQ(mapped_from(std::as_bytes(std::span(own))), "");
+  write_file(path, "0123456789");  // another file of the same name and content
+  EXPECT_NE(mapped_from(MappedFile(path).bytes()), whole);
+}
+
 TEST(File, MappingAnEmptyFileGivesNoBytesAndAFolderIsRefused) {
   const auto path = scratch() / "empty";
   std::ofstream(path).close();

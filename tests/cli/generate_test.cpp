@@ -49,6 +49,15 @@ TEST(GenerateVerb, SaysWhichInstructionSetsItUsesAndTakesALowerLevel) {
   EXPECT_THAT(wrong.err, HasSubstr("FATHOM_ISA is 'mmx', expected amx, avx512, avx2 or portable"));
 }
 
+TEST(GenerateVerb, ASmallModelsWeightsAreNotKept) {
+  const test::Scratch scratch;
+  ::setenv("FATHOM_CACHE", (scratch / "cache").c_str(), 1);
+  const test::Run run = run_program("generate --prompt x --max-tokens 1 " + model);
+  ::unsetenv("FATHOM_CACHE");
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_FALSE(std::filesystem::exists(scratch / "cache"));
+}
+
 TEST(GenerateVerb, FiguresAsJsonStandAlone) {
   const test::Run run =
       run_program("generate --threads 1 --stop zzz --stop mind --prompt the --dtype f32 --json - " + model);

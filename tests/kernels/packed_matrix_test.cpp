@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fingerprint.h"
 #include "base/random.h"
 #include "base/threads.h"
 #include "formats/float16.h"
@@ -126,6 +127,46 @@ TEST(PackedMatrix, FewerBitsThanTheFileAreRounded) {
     }
     EXPECT_LT(error, 0.02 * square);
   }
+}
+
+// What this says of the bytes is what files of packed weights hold, at every level of instruction sets. If it
+// fails because the layout is another now: raise packed_layout, and put the new digests here.
+TEST(PackedMatrix, TheLayoutIsTheOneThatFilesHold) {
+  std::vector<float> values(20 * 70);
+  Random random(5);
+  for (float& v : values) v = static_cast<float>(random.uniform()) - 0.5F;
+  const std::vector<Tensor> floats = {make_tensor(DType::f32, {20, 70}, values)};
+  std::string digests = fmt::format("layout {}", packed_layout);
+  const auto add = [&](const std::vector<Tensor>& tensors, bool gated, Compute type) {
+    Fingerprint digest;
+    digest.add(pack_matrix(parts_of(tensors), gated, type).bytes());
+    digests += " " + digest.hex();
+  };
+  for (const Compute type : {Compute::f32, Compute::bf16, Compute::int8, Compute::int4, Compute::int8_groups,
+                             Compute::int4_groups})
+    add(floats, false, type);
+  add({floats[0], floats[0]}, true, Compute::int8);
+  for (const char* type : {"Q4_0", "Q4_K", "Q6_K"}) add({stored(type)}, false, Compute::native);
+  EXPECT_EQ(digests,
+            "layout 1 8d58b336d45e7bb0 668f8090339daa24 4b32e55c49add906 5c7870f380d2450f 5378c50d2c624b02 "
+            "e4bdda491d337f34 d67fd71fe921c752 530b9f04ce3ea9d8 910df9ce5b50574a a056aa3624f77da6");
+}
+
+TEST(PackedMatrix, AViewHasThePanelsSizeOrIsNone) {
+  std::vector<float> values(20 * 70, 0.5F);
+  const std::vector<Tensor> tensors = {make_tensor(DType::f32, {20, 70}, values)};
+  const auto parts = parts_of(tensors);
+  for (const auto& backend : {make_cpu_backend(), make_tracing_backend(make_cpu_backend(), stderr)}) {
+    const auto packed = backend->pack(parts, Compute::int8);
+    const auto data = packed->data;
+    const auto view = backend->view(parts, false, Compute::int8, data, nullptr);
+    ASSERT_NE(view, nullptr);
+    EXPECT_EQ(view->data.data(), data.data());
+    EXPECT_EQ(view->bytes, packed->bytes);
+    EXPECT_EQ(backend->view(parts, false, Compute::int8, data.first(data.size() - 64), nullptr), nullptr);
+    EXPECT_EQ(backend->view(parts, false, Compute::bf16, data, nullptr), nullptr);
+  }
+  EXPECT_TRUE(make_reference_backend()->pack(parts, Compute::int8)->data.empty());
 }
 
 class FileTypes : public testing::TestWithParam<std::string> {
