@@ -5,13 +5,11 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
-#include <numeric>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "cli/nearest.h"
 
 namespace fathom {
 namespace {
@@ -20,35 +18,12 @@ std::string key_of(const CLI::Option& option) {
   return option.get_lnames().empty() ? CLI::detail::to_lower(option.get_name()) : option.get_lnames().front();
 }
 
-/// Fewest insertions, deletions and replacements between two words (Levenshtein).
-std::size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row.back();
-}
-
 [[noreturn]] void fail_unknown(const std::string& where, const std::string& key,
                                const std::vector<CLI::Option*>& options) {
-  std::string nearest;
-  std::size_t least = std::max<std::size_t>(key.size() / 2, 1) + 1;
-  for (const CLI::Option* option : options) {
-    const std::string name = key_of(*option);
-    const bool part = key.size() > 2 && (name.starts_with(key) || key.starts_with(name));
-    const std::size_t far = part ? 0 : distance(key, name);
-    if (far >= least) continue;
-    least = far;
-    nearest = name;
-  }
+  std::vector<std::string> known;
+  for (const CLI::Option* option : options) known.push_back(key_of(*option));
   fail_usage("{}: unknown key '{}'{} (--print-config lists the keys that there are)", where, key,
-             nearest.empty() ? "" : fmt::format(", did you mean '{}'?", nearest));
+             did_you_mean(key, known));
 }
 
 /// What the command line would say.

@@ -1,6 +1,7 @@
 // fathom: the program. Exit codes: 0, 1 (failed), 2 (wrong usage), 130 (interrupted).
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -11,10 +12,12 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "cli/help.h"
+#include "cli/nearest.h"
 #include "cli/verbs.h"
 
 namespace {
@@ -80,6 +83,15 @@ int run(int argc, char** argv) {
   const auto own = program.get_subcommands([&](const CLI::App* verb) { return verb->get_name() == first; });
   if (own.empty() && first != "--version") return hand_over(argv);
 #endif
+  if (argc > 1 && argv[1][0] != '-') {
+    std::vector<std::string> verbs;
+    for (const CLI::App* verb : program.get_subcommands({})) verbs.push_back(verb->get_name());
+    if (std::ranges::find(verbs, argv[1]) == verbs.end()) {
+      return failed(fmt::format("there is no verb '{}'{} (`fathom --help` lists them)", argv[1],
+                                did_you_mean(argv[1], verbs)),
+                    2);
+    }
+  }
   try {
     program.parse(argc, argv);
     return finished();

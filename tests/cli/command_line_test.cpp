@@ -85,6 +85,15 @@ TEST(CommandLine, WrongUsageIsToldFromFailure) {
   EXPECT_FALSE(std::filesystem::exists(scratch / "out"));
 }
 
+TEST(CommandLine, AMistypedVerbIsGuessed) {
+  const test::Run near = run_program("genrate " + model), far = run_program("shrink");
+  EXPECT_EQ(near.code, 2);
+  EXPECT_NE(near.err.find("there is no verb 'genrate', did you mean 'generate'?"), std::string::npos)
+      << near.err;
+  EXPECT_NE(far.err.find("there is no verb 'shrink' (`fathom --help` lists them)"), std::string::npos)
+      << far.err;
+}
+
 TEST(CommandLine, AMissingFileIsNamed) {
   const test::Scratch scratch;
   const std::string gone = (scratch / "gone").string(), out = " --out " + (scratch / "out").string();
