@@ -24,7 +24,10 @@ class Batch {
   Batch(Engine& engine, std::int64_t size) : engine_(engine) {
     for (std::int64_t i = 0; i < size; ++i) sequences_.push_back(engine.open());
   }
+  /// What an interrupt left on its way goes through first: busy sequences cannot be closed.
   ~Batch() {
+    while (engine_.step()) {
+    }
     for (const int sequence : sequences_) engine_.close(sequence);
   }
   Batch(const Batch&) = delete;

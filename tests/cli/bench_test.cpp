@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <sstream>
 #include <vector>
@@ -60,6 +61,16 @@ TEST(Bench, StandardOutputIsOneFormAlone) {
   EXPECT_THAT(json.err, HasSubstr("| pp4 "));
   const test::Run csv = run_program("bench " + small + "--csv -");
   EXPECT_THAT(csv.out, testing::StartsWith("model,parameters,"));
+}
+
+TEST(Bench, IsInterruptedAmongTokensOnTheirWay) {
+  const auto begun = std::chrono::steady_clock::now();
+  const auto later = [&] {
+    return std::chrono::steady_clock::now() - begun > std::chrono::milliseconds(400);
+  };
+  EXPECT_EQ(test::interrupted_code(
+                "bench " + model + "--prompt 0 --generate 250 --batch 8 --groups 2 -r 1000", later),
+            130);
 }
 
 TEST(Bench, SaysWhatIsWrongBeforeAnyWork) {
