@@ -18,17 +18,32 @@
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd::HWY_NAMESPACE {
 
+// One sum after another would wait for each other: a row of 576 takes four a third of the time.
+HWY_INLINE float sum_of_squares(std::size_t width, const float* x) {
+  const D d;
+  const std::size_t lanes = hn::Lanes(d);
+  Vector a = hn::Zero(d), b = a, c = a, e = a;
+  const auto add = [&](std::size_t i, std::size_t n, Vector& sum) {
+    const Vector v = load(x + i, n);
+    sum = hn::MulAdd(v, v, sum);
+  };
+  std::size_t i = 0;
+  for (; i + 4 * lanes <= width; i += 4 * lanes) {
+    add(i, lanes, a);
+    add(i + lanes, lanes, b);
+    add(i + 2 * lanes, lanes, c);
+    add(i + 3 * lanes, lanes, e);
+  }
+  each_vector(width - i, [&](std::size_t rest, std::size_t n) { add(i + rest, n, a); });
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(a, b), hn::Add(c, e))));
+}
+
 template <class T>
 HWY_INLINE void normalised(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
                            typename T::Element* y) {
   const D d;
   for (std::size_t r = 0; r < rows; ++r, x += width, y += width) {
-    Vector squares = hn::Zero(d);
-    each_vector(width, [&](std::size_t i, std::size_t n) {
-      const Vector v = load(x + i, n);
-      squares = hn::MulAdd(v, v, squares);
-    });
-    const float mean = hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<float>(width);
+    const float mean = sum_of_squares(width, x) / static_cast<float>(width);
     const Vector factor = hn::Set(d, 1 / std::sqrt(mean + eps));
     each_vector(width, [&](std::size_t i, std::size_t n) {
       T::put(hn::Mul(hn::Mul(load(x + i, n), factor), load(gain + i, n)), y + i, n);

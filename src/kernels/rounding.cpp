@@ -1,6 +1,7 @@
 // Rows of values in the forms that products read them.
 #include <algorithm>
 
+#include "kernels/isa.h"
 #include "kernels/product.h"
 #include "kernels/quantise.h"
 #include "kernels/simd.h"
@@ -37,9 +38,7 @@ HWY_INLINE float largest_magnitude(std::size_t count, const Bits* x) {
     first = hn::Max(first, hn::And(hn::LoadU(d, x + i), mask));
     second = hn::Max(second, hn::And(hn::LoadU(d, x + i + lanes), mask));
   }
-  HWY_ALIGN Bits most[hn::MaxLanes(d)];
-  hn::Store(hn::Max(first, second), d, most);
-  Bits largest = *std::max_element(most, most + lanes);
+  Bits largest = hn::GetLane(hn::MaxOfLanes(d, hn::Max(first, second)));
   for (; i < count; ++i) largest = std::max<Bits>(largest, x[i] & magnitude);
   return as_float(largest);
 }
@@ -47,6 +46,28 @@ HWY_INLINE float largest_magnitude(std::size_t count, const Bits* x) {
 HWY_INLINE float largest_magnitude(std::size_t count, const float* x) {
   return largest_magnitude(count, reinterpret_cast<const std::uint32_t*>(x));
 }
+
+#if HWY_TARGET == HWY_AVX3
+// 64 values, each times `inverse`, to the nearest whole numbers from -127 to 127. Odd values are read where
+// they lie, in the upper halves of 32 bits, and bytes are put together in there, so that one permutation is
+// left: 19 instructions on two ports instead of the 44 of conversions that keep the order and saturate.
+HWY_INLINE void quantise_64(const std::uint16_t* x, Vector inverse, std::int8_t* y) {
+  const auto two_bytes = [&](const std::uint16_t* from) {  // of each 32 bits
+    const __m512i both = _mm512_loadu_si512(from);
+    const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+    const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(-0x10000)));
+    const auto whole = [&](__m512 v) { return _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse.raw)); };
+    constexpr int where_set = 0xca;  // of the first operand the second, elsewhere the third
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xff), whole(even), _mm512_slli_epi32(whole(odd), 8),
+                                     where_set);
+  };
+  const __m512i first = two_bytes(x), second = two_bytes(x + 32);
+  const __m512i mixed = _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(second, 16));
+  const __m512i in_order = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,  //
+                                            30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  _mm512_storeu_si512(y, _mm512_permutexvar_epi16(in_order, mixed));
+}
+#endif
 
 // quantise_activations of quantise.h, into the row's place among tiles.
 template <class T>
@@ -61,6 +82,11 @@ HWY_INLINE float quantised(std::size_t width, std::size_t padded, const T* x, st
                y + tiled_offset(0, 0, static_cast<std::int64_t>(at)));
   };
   std::size_t i = 0;
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (sizeof(T) == 2)
+    for (; i + 64 <= width; i += 64)
+      quantise_64(x + i, inverse, y + tiled_offset(0, 0, static_cast<std::int64_t>(i)));
+#endif
   for (; i + lanes <= width; i += lanes) put(load(x + i, lanes), i);
   for (; i < padded; i += lanes) put(i < width ? load(x + i, width - i) : hn::Zero(d), i);
   return most / 127;
@@ -123,7 +149,10 @@ float bf16_to_int8(std::size_t width, std::size_t padded, const std::uint16_t* x
 }
 
 void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
-  each_vector(count, [&](std::size_t i, std::size_t n) { store(load(x + i, n), y + i, n); });
+  const auto rounded = [&](auto type) {
+    each_vector(count, [&](std::size_t i, std::size_t n) { type.put(load(x + i, n), y + i, n); });
+  };
+  isa() == Isa::amx ? rounded(Bf16<true>()) : rounded(Bf16<false>());
 }
 
 void widen_bf16(std::size_t count, const std::uint16_t* x, float* y) {
