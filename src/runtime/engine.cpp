@@ -163,8 +163,10 @@ void Engine::State::run_picked(std::span<const Run> runs, Observer* observer) {
   for (const Run& run : runs) {
     const auto row = static_cast<std::int64_t>(positions.size());
     for (std::int64_t i = 0; i < run.count; ++i) positions.push_back(run.first + i);
-    spans.push_back(
-        {.row = row, .count = run.count, .first = run.first, .pages = cache.pages(run.sequence, run.visit)});
+    spans.push_back({.row = row,
+                     .count = run.count,
+                     .first = run.first,
+                     .pages = cache.pages_to_write(run.sequence, run.visit, run.first, run.count)});
     if (visits.empty() || visits.back().visit != run.visit)
       visits.push_back({.visit = run.visit, .row = row, .count = 0, .spans = {&spans.back(), 0}});
     VisitRows& group = visits.back();

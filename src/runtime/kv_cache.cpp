@@ -52,8 +52,14 @@ void KvCache::truncate(int sequence, std::int64_t length) {
   }
 }
 
-std::byte* const* KvCache::pages(int sequence, std::int64_t visit) const {
-  return at(sequence).pages[static_cast<std::size_t>(visit)].data();
+std::byte* const* KvCache::pages_to_write(int sequence, std::int64_t visit, std::int64_t first,
+                                          std::int64_t count) {
+  const auto& pages = at(sequence).pages[static_cast<std::size_t>(visit)];
+  const std::int64_t end = first + count, last = end / page_positions;
+  // Pages that are filled are not cleared before: those of a prompt of 512 tokens are 12 MB.
+  if (last * page_positions >= first && end > last * page_positions)
+    std::fill_n(pages[static_cast<std::size_t>(last)], layout_.page_bytes(), std::byte{0});
+  return pages.data();
 }
 
 std::byte* KvCache::take_page() {
@@ -61,7 +67,6 @@ std::byte* KvCache::take_page() {
     if (!free_.empty()) {
       std::byte* page = free_.back();
       free_.pop_back();
-      std::fill_n(page, layout_.page_bytes(), std::byte{0});
       return page;
     }
     // As many again as there are, up to 4 MB at a time: large pieces lie in huge pages.

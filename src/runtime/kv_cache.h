@@ -24,8 +24,10 @@ class KvCache {
   void grow(int sequence, std::int64_t count);
   /// Forgets the positions from `length` on; pages that are empty then are free for others.
   void truncate(int sequence, std::int64_t length);
-  /// The pages of one visit, as AttentionSpan wants them; valid until the sequence grows.
-  std::byte* const* pages(int sequence, std::int64_t visit) const;
+  /// The pages of one visit, as AttentionSpan wants them; valid until the sequence grows. Positions
+  /// [first, first + count) are written next; what lies behind them in a page that begins among them is of an
+  /// earlier use, and becomes zeros: it weighs nothing, but 0 times what may lie there need not be 0.
+  std::byte* const* pages_to_write(int sequence, std::int64_t visit, std::int64_t first, std::int64_t count);
 
  private:
   struct Sequence {
