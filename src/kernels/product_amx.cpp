@@ -164,20 +164,24 @@ constexpr std::int64_t stretch = 9;
 // Row blocks whose sums wait for the next stretch; 32 KB.
 constexpr std::int64_t sweep = 8;
 
-// Fetches the next two panels into the L2 cache, a part at each step with these.
+// Fetches the next two panels into the L2 cache, a part at each step with these: a line of each of their
+// stretches of 4 KB in turn, since one stream draws 11 GB/s a core and eight 18.
 class NextPanels {
  public:
   NextPanels(const std::byte* first, std::int64_t bytes, std::int64_t steps)
-      : at_(first), end_(first + bytes), a_step_((bytes / row_bytes + steps - 1) / steps) {}
+      : first_(first), bytes_(bytes), a_step_((bytes / row_bytes + steps - 1) / steps) {}
 
   void step() {
-    for (std::int64_t i = 0; i < a_step_ && at_ < end_; ++i, at_ += row_bytes)
-      _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+    for (std::int64_t i = 0; i < a_step_ && line_ < page_bytes; ++i) {
+      _mm_prefetch(reinterpret_cast<const char*>(first_ + page_ + line_), _MM_HINT_T1);
+      if ((page_ += page_bytes) + line_ >= bytes_) page_ = 0, line_ += row_bytes;
+    }
   }
 
  private:
-  const std::byte *at_, *end_;
-  std::int64_t a_step_;
+  static constexpr std::int64_t page_bytes = 4096;
+  const std::byte* first_;
+  std::int64_t bytes_, a_step_, page_ = 0, line_ = 0;
 };
 
 // Two panels' products with rows, and what takes the results to where they belong.
