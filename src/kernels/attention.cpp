@@ -149,7 +149,7 @@ void attention(const AttentionShape& shape, const AttentionBlock& block, const f
   for (std::size_t row = 0; row < rows.count; ++row) {
     float* mixed = rows.mixed + row * rows.width;
     for (std::size_t i = 0; i < head_dim; ++i) mixed[i] /= rows.sums[row];
-    const std::size_t to = offset(row, shape.heads * shape.cache.head_dim);
+    const std::size_t to = offset(row, out.stride());
     if (out.type == Compute::f32)
       std::copy_n(mixed, head_dim, out.row<float>(0) + to);
     else

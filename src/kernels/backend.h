@@ -16,6 +16,7 @@
 #include <type_traits>
 
 #include "formats/tensor.h"
+#include "kernels/bf16.h"
 
 namespace fathom {
 
@@ -50,7 +51,9 @@ struct RowsOf {
   std::int64_t width = 0;
   Byte* data = nullptr;  ///< bf16: memory of 31 more rows can be read (products take 32 at a time)
 
-  std::int64_t row_bytes() const { return width * (type == Compute::f32 ? 4 : 2); }
+  /// Elements from one row to the next.
+  std::int64_t stride() const { return type == Compute::f32 ? width : odd_lines(width); }
+  std::int64_t row_bytes() const { return stride() * (type == Compute::f32 ? 4 : 2); }
   /// The rows from `first` on.
   RowsOf from(std::int64_t first) const { return {type, width, data + first * row_bytes()}; }
   template <typename T>

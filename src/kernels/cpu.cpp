@@ -103,7 +103,7 @@ class CpuBackend : public Backend {
   }
   void linear(const PackedLinear& packed, std::int64_t rows, ConstRows x, Rows y) const override {
     product(static_cast<const CpuLinear&>(packed).matrix, rows, x,
-            {.y = y.data, .type = y.type, .stride = y.width});
+            {.y = y.data, .type = y.type, .stride = y.stride()});
   }
   void summarise(const PackedLinear& packed, std::int64_t rows, ConstRows x, float softcap,
                  std::span<const Pick> picks, RowSummary* summaries, float* values) const override {
@@ -122,14 +122,14 @@ class CpuBackend : public Backend {
   void gated_linear(const PackedLinear& packed, std::int64_t rows, ConstRows x, GateActivation activation,
                     const float* addend, Rows y) const override {
     product(static_cast<const CpuLinear&>(packed).matrix, rows, x,
-            {.y = y.data, .type = y.type, .stride = y.width, .activation = activation, .addend = addend});
+            {.y = y.data, .type = y.type, .stride = y.stride(), .activation = activation, .addend = addend});
   }
 
   void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* gain, float eps,
                 Rows y) const override {
     share_out(rows, rows * width, [&](std::int64_t first, std::int64_t last) {
       const auto norm = [&](auto* to) {
-        simd::rms_norm(size(last - first), size(width), x + first * width, gain, eps, to);
+        simd::rms_norm(size(last - first), size(width), x + first * width, gain, eps, to, size(y.stride()));
       };
       y.type == Compute::f32 ? norm(y.row<float>(first)) : norm(y.row<std::uint16_t>(first));
     });
@@ -139,7 +139,7 @@ class CpuBackend : public Backend {
                   float* x, std::int64_t stride) const override {
     share_out(rows, rows * heads * width, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t r = first; r < last; ++r)
-        simd::rms_norm(size(heads), size(width), x + r * stride, gain, eps, x + r * stride);
+        simd::rms_norm(size(heads), size(width), x + r * stride, gain, eps, x + r * stride, size(width));
     });
   }
 

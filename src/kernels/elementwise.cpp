@@ -40,9 +40,9 @@ HWY_INLINE float sum_of_squares(std::size_t width, const float* x) {
 
 template <class T>
 HWY_INLINE void normalised(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
-                           typename T::Element* y) {
+                           typename T::Element* y, std::size_t y_stride) {
   const D d;
-  for (std::size_t r = 0; r < rows; ++r, x += width, y += width) {
+  for (std::size_t r = 0; r < rows; ++r, x += width, y += y_stride) {
     const float mean = sum_of_squares(width, x) / static_cast<float>(width);
     const Vector factor = hn::Set(d, 1 / std::sqrt(mean + eps));
     each_vector(width, [&](std::size_t i, std::size_t n) {
@@ -51,13 +51,14 @@ HWY_INLINE void normalised(std::size_t rows, std::size_t width, const float* x, 
   }
 }
 
-void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y) {
-  normalised<Float>(rows, width, x, gain, eps, y);
+void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y,
+              std::size_t y_stride) {
+  normalised<Float>(rows, width, x, gain, eps, y, y_stride);
 }
 void rms_norm_to_bf16(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
-                      std::uint16_t* y) {
-  isa() == Isa::amx ? normalised<Bf16<true>>(rows, width, x, gain, eps, y)
-                    : normalised<Bf16<false>>(rows, width, x, gain, eps, y);
+                      std::uint16_t* y, std::size_t y_stride) {
+  isa() == Isa::amx ? normalised<Bf16<true>>(rows, width, x, gain, eps, y, y_stride)
+                    : normalised<Bf16<false>>(rows, width, x, gain, eps, y, y_stride);
 }
 
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
@@ -140,12 +141,13 @@ HWY_EXPORT(target);
 
 std::string target_name() { return HWY_DYNAMIC_DISPATCH(target)(); }
 
-void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y) {
-  HWY_DYNAMIC_DISPATCH(rms_norm)(rows, width, x, gain, eps, y);
+void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y,
+              std::size_t y_stride) {
+  HWY_DYNAMIC_DISPATCH(rms_norm)(rows, width, x, gain, eps, y, y_stride);
 }
 void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
-              std::uint16_t* y) {
-  HWY_DYNAMIC_DISPATCH(rms_norm_to_bf16)(rows, width, x, gain, eps, y);
+              std::uint16_t* y, std::size_t y_stride) {
+  HWY_DYNAMIC_DISPATCH(rms_norm_to_bf16)(rows, width, x, gain, eps, y, y_stride);
 }
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
             const float* table, float* x, std::size_t stride) {

@@ -7,6 +7,7 @@
 
 #include "base/threads.h"
 #include "kernels/aligned.h"
+#include "kernels/bf16.h"
 #include "kernels/isa.h"
 #include "kernels/repack.h"
 #include "kernels/simd.h"
@@ -26,9 +27,6 @@ std::int64_t rows_of_block(const PackedMatrix& weight, std::int64_t rows) {
   const std::int64_t blocks = (share + fitting - 1) / fitting;
   return ((share + blocks - 1) / blocks + granule - 1) / granule * granule;
 }
-
-// Rows whose distance is a multiple of 4 KB would share one set of the L1 cache: an odd number of lines.
-std::int64_t odd_lines(std::int64_t elements) { return ((elements + 31) / 32 | 1) * 32; }
 
 // Rows for columns.
 HalfRows turned_rows(std::int64_t rows, std::int64_t in, HalfRows columns) {

@@ -14,9 +14,10 @@ namespace fathom::simd {
 std::string target_name();
 
 // elementwise.cpp: as the operations of Backend, for a range of rows.
-void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y);
+void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps, float* y,
+              std::size_t y_stride);
 void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
-              std::uint16_t* y);
+              std::uint16_t* y, std::size_t y_stride);
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,
             const float* table, float* x, std::size_t stride);
 /// A piece of a row of outputs, soft capped in place where the cap is not 0.

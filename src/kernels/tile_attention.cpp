@@ -24,7 +24,7 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
                          const float* queries, Rows out) {
   const KvLayout& cache = shape.cache;
   const std::int64_t head_bytes = cache.head_bytes(), group = shape.heads / cache.kv_heads;
-  const std::int64_t step = block_tokens(group), out_stride = shape.heads * cache.head_dim;
+  const std::int64_t step = block_tokens(group);
   blocks_.clear();
   splits_.clear();
   units_.clear();
@@ -36,23 +36,24 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
       for (std::int64_t end = span.count; end > 0; end -= step) {
         const std::int64_t begin = std::max<std::int64_t>(0, end - step);
         const std::int64_t column = head * group * cache.head_dim, row = span.row + begin;
-        const amx::AttentionBlock block = {.pages = span.pages,
-                                           .keys = head * head_bytes,
-                                           .values = (cache.kv_heads + head) * head_bytes,
-                                           .int8 = cache.type == Compute::int8,
-                                           .head_dim = cache.head_dim,
-                                           .padded_dim = cache.padded_dim(),
-                                           .first = span.first + begin,
-                                           .tokens = end - begin,
-                                           .group = group,
-                                           .window = shape.window,
-                                           .scale = shape.scale,
-                                           .softcap = shape.softcap,
-                                           .queries = queries + row * shape.query_stride + column,
-                                           .out = out.from(row).data + column * (out.row_bytes() / out.width),
-                                           .out_bf16 = out.type == Compute::bf16,
-                                           .query_stride = shape.query_stride,
-                                           .out_stride = out_stride};
+        const amx::AttentionBlock block = {
+            .pages = span.pages,
+            .keys = head * head_bytes,
+            .values = (cache.kv_heads + head) * head_bytes,
+            .int8 = cache.type == Compute::int8,
+            .head_dim = cache.head_dim,
+            .padded_dim = cache.padded_dim(),
+            .first = span.first + begin,
+            .tokens = end - begin,
+            .group = group,
+            .window = shape.window,
+            .scale = shape.scale,
+            .softcap = shape.softcap,
+            .queries = queries + row * shape.query_stride + column,
+            .out = out.from(row).data + column * (out.row_bytes() / out.stride()),
+            .out_bf16 = out.type == Compute::bf16,
+            .query_stride = shape.query_stride,
+            .out_stride = out.stride()};
         scratch_bytes_ = std::max(scratch_bytes_, amx::attention_scratch_bytes(block));
         page_reads_ += (block.end_page() - block.first_page()) * block.tiles();
         const auto index = static_cast<std::int64_t>(blocks_.size());

@@ -18,8 +18,9 @@ void show(Observer* observer, Tap tap, const Batch& batch, ConstRows values) {
   if (observer == nullptr) return;
   if (values.type == Compute::f32) return show(observer, tap, batch, values.width, values.row<float>(0));
   std::vector<float> wide(static_cast<std::size_t>(batch.rows * values.width));
-  std::transform(values.row<std::uint16_t>(0), values.row<std::uint16_t>(batch.rows), wide.begin(),
-                 from_bf16);
+  for (std::int64_t r = 0; r < batch.rows; ++r)
+    std::transform(values.row<std::uint16_t>(r), values.row<std::uint16_t>(r) + values.width,
+                   wide.begin() + r * values.width, from_bf16);
   show(observer, tap, batch, values.width, wide.data());
 }
 

@@ -145,11 +145,15 @@ struct HalfRows {
   HalfRows(std::int64_t number, std::int64_t width) : rows(buffer.rows(number, width)), count(number) {}
   HalfRows(const std::vector<float>& values, std::int64_t width)
       : HalfRows(static_cast<std::int64_t>(values.size()) / width, width) {
-    std::transform(values.begin(), values.end(), rows.row<std::uint16_t>(0), to_bf16);
+    for (std::int64_t r = 0; r < count; ++r)
+      std::transform(values.begin() + r * width, values.begin() + (r + 1) * width, rows.row<std::uint16_t>(r),
+                     to_bf16);
   }
   std::vector<float> floats() const {
     std::vector<float> values(static_cast<std::size_t>(count * rows.width));
-    std::transform(rows.row<std::uint16_t>(0), rows.row<std::uint16_t>(count), values.begin(), from_bf16);
+    for (std::int64_t r = 0; r < count; ++r)
+      std::transform(rows.row<std::uint16_t>(r), rows.row<std::uint16_t>(r) + rows.width,
+                     values.begin() + r * rows.width, from_bf16);
     return values;
   }
   RowBuffer buffer{Compute::bf16};
