@@ -16,7 +16,7 @@ int thread_count();
 /// sleeps, or whose core another process has, holds nobody up: beside a busy process on one of two cores half
 /// of the speed is left, not a quarter. The body must not throw. Within a body, and while another thread uses
 /// the pool, the whole work is the caller's: body(0, 1). Starting and ending cost about 1 us while the pool's
-/// threads are awake; after some 50 us without work they sleep, and waking them takes as long again.
+/// threads are awake; after some 200 us without work they sleep, and waking them takes as long again.
 template <typename Body>
 void on_each_thread(Body&& body);
 
