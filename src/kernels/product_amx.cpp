@@ -2,6 +2,7 @@
 // instruction.
 #include "kernels/group_values.h"
 #include "kernels/product.h"
+#include "kernels/quantise.h"
 #include "kernels/targets.h"
 #include "kernels/tiles.h"
 // After targets.h.
@@ -121,31 +122,35 @@ void tiles_1x1(const Layout& layout, const std::byte* x, const std::byte* weight
   _tile_stored(0, sums, 64);
 }
 
-// A 4-bit panel as 8-bit tiles: each row of `panel` holds two of `to`.
-void widen_panel(const PackedMatrix& weight, const std::byte* panel, std::byte* to) {
-  const __m512i low = _mm512_set1_epi8(15), zero = _mm512_set1_epi8(static_cast<char>(weight.zero()));
-  for (std::int64_t row = 0; row < weight.padded_in / 8; ++row) {
-    const __m512i both = _mm512_loadu_si512(panel + row * 64);
-    const __m512i first = _mm512_and_si512(both, low),
-                  second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-    _mm512_storeu_si512(to + row * 128, _mm512_sub_epi8(first, zero));
-    _mm512_storeu_si512(to + row * 128 + 64, _mm512_sub_epi8(second, zero));
-  }
+// A group's multiplier for each of 16 outputs, in both halves of 32 bits.
+__m512i multiplier_pairs(const std::int8_t* multipliers) {
+  const __m512i whole = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(multipliers)));
+  return _mm512_or_si512(_mm512_and_si512(whole, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32(whole, 16));
 }
 
-// Each weight of an int4 panel, widened, times its group's multiplier: at most 8 * 15 in magnitude.
-void multiply_groups(const PackedMatrix& weight, const std::byte* panel, std::byte* tiles) {
-  const __m512i even = _mm512_set1_epi16(0xff);
-  for (std::int64_t row = 0; row < weight.padded_in / 4; ++row) {
-    const __m512i multipliers = _mm512_cvtepi8_epi32(_mm_loadu_si128(
-        reinterpret_cast<const __m128i*>(weight.multipliers(panel) + row / 8 * panel_outputs)));
-    const __m512i factors = _mm512_or_si512(_mm512_and_si512(multipliers, _mm512_set1_epi32(0xffff)),
-                                            _mm512_slli_epi32(multipliers, 16));
-    const __m512i values = _mm512_loadu_si512(tiles + row * 64);
-    const __m512i first = _mm512_mullo_epi16(values, factors);  // its lower bytes
-    const __m512i second = _mm512_mullo_epi16(_mm512_srli_epi16(values, 8), factors);
-    _mm512_storeu_si512(tiles + row * 64,
-                        _mm512_or_si512(_mm512_and_si512(first, even), _mm512_slli_epi16(second, 8)));
+// A 4-bit panel as 8-bit tiles: each row of `panel` holds two of `to`. With `multiplied`, each weight times
+// its group's multiplier: at most 8 * 15 in magnitude. A product of 16 bits has the right lower byte whatever
+// is in the upper one, and the right upper byte where the lower one is 0.
+template <bool multiplied>
+void widen_panel(const PackedMatrix& weight, const std::byte* panel, std::byte* to) {
+  const __m512i low = _mm512_set1_epi8(15), zero = _mm512_set1_epi8(static_cast<char>(weight.zero()));
+  constexpr std::int64_t rows_of_group = group_size / 8;
+  __m512i factors = _mm512_setzero_si512();
+  const auto put = [&](__m512i weights, std::byte* at) {
+    __m512i values = _mm512_sub_epi8(weights, zero);
+    if constexpr (multiplied) {
+      constexpr __mmask64 upper_bytes = 0xaaaaaaaaaaaaaaaa;
+      const __m512i upper = _mm512_mullo_epi16(_mm512_maskz_mov_epi8(upper_bytes, values), factors);
+      values = _mm512_mask_mov_epi8(_mm512_mullo_epi16(values, factors), upper_bytes, upper);
+    }
+    _mm512_storeu_si512(at, values);
+  };
+  for (std::int64_t row = 0; row < weight.padded_in / 8; ++row, to += 128) {
+    if (multiplied && row % rows_of_group == 0)
+      factors = multiplier_pairs(weight.multipliers(panel) + row / rows_of_group * panel_outputs);
+    const __m512i both = _mm512_loadu_si512(panel + row * 64);
+    put(_mm512_and_si512(both, low), to);
+    put(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), to + 64);
   }
 }
 
@@ -159,10 +164,8 @@ TilePanels tile_panels(const PackedMatrix& weight, std::int64_t panel, std::int6
                        std::byte* scratch) {
   if (!weight.four_bits()) return {weight.panel(panel), weight.panel_bytes()};
   const std::int64_t bytes = weight.padded_in * 16;
-  for (std::int64_t p = 0; p < count; ++p) {
-    widen_panel(weight, weight.panel(panel + p), scratch + p * bytes);
-    if (!weight.grouped()) multiply_groups(weight, weight.panel(panel + p), scratch + p * bytes);
-  }
+  const auto widen = weight.grouped() ? widen_panel<false> : widen_panel<true>;
+  for (std::int64_t p = 0; p < count; ++p) widen(weight, weight.panel(panel + p), scratch + p * bytes);
   return {scratch, bytes};
 }
 
