@@ -132,7 +132,7 @@ void bench_attention(const Backend& backend, const Ceilings& ceilings, Compute t
   std::vector<float> out(queries.size());
   const double seconds = best_seconds([&] {
                            for (const Cache& layer : layers)
-                             backend.attention(shape, layer.spans, queries.data(),
+                             backend.attention(shape, layer.spans, queries.data(), {},
                                                float_rows(out.data(), shape.heads * shape.cache.head_dim));
                          }) /
                          copies;

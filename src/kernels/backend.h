@@ -122,6 +122,13 @@ struct AttentionSpan {
   std::byte* const* pages = nullptr;  ///< page i holds positions [64 i, 64 i + 64); zeroed when new
 };
 
+/// Keys and values of the spans' rows that are not in their pages yet, as Backend::store_kv takes them.
+struct NewKv {
+  const float* keys = nullptr;  ///< nullptr: there are none
+  const float* values = nullptr;
+  std::int64_t stride = 0;
+};
+
 struct AttentionShape {
   std::int64_t heads = 0;
   std::int64_t query_stride = 0;  ///< floats from one row of queries to the next
@@ -201,9 +208,9 @@ class Backend {
   virtual void store_kv(const KvLayout& layout, std::span<const AttentionSpan> spans, const float* keys,
                         const float* values, std::int64_t stride) const = 0;
   /// out[rows, heads * head_dim] from queries of the same shape, but `query_stride` apart, and each span's
-  /// pages, which already hold the span's own keys and values.
+  /// pages, into which the span's own keys and values are written first if they are `fresh`.
   virtual void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans,
-                         const float* queries, Rows out) const = 0;
+                         const float* queries, const NewKv& fresh, Rows out) const = 0;
 };
 
 /// The CPU: kernels for the instruction sets of isa.h.

@@ -174,31 +174,31 @@ class CpuBackend : public Backend {
                 };
                 for (auto span = std::ranges::partition_point(spans, ends_before);
                      span != spans.end() && span->row < begin + last; ++span) {
-                  if (const auto next = span + 1; next != spans.end() && span->count == 1)
-                    simd::fetch_kv(layout, *next);
                   AttentionSpan own = *span;
                   own.row = std::max(span->row, begin + first);
                   own.first += own.row - span->row;
                   own.count = std::min(span->row + span->count, begin + last) - own.row;
-                  for (std::int64_t head = 0; head < layout.kv_heads; ++head) {
-                    if (layout.type == Compute::f32)
-                      simd::store_kv<float>(layout, own, head, keys, values, stride);
-                    else if (layout.type == Compute::bf16)
-                      simd::store_kv<std::uint16_t>(layout, own, head, keys, values, stride);
-                    else
-                      simd::store_kv<std::int8_t>(layout, own, head, keys, values, stride);
-                  }
+                  for (std::int64_t head = 0; head < layout.kv_heads; ++head)
+                    simd::store_kv(layout, own, head, keys, values, stride);
                 }
               });
   }
 
+  // A block that holds all rows of its span writes their keys and values itself: a token's keys lie in 32
+  // lines, and of 32 sequences' tokens these take 65 us to come, which attention reads right afterwards.
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
-                 Rows out) const override {
+                 const NewKv& fresh, Rows out) const override {
+    const bool tiles = isa() == Isa::amx && shape.cache.type != Compute::f32;
+    const std::int64_t step =
+        tiles ? TileAttention::block_tokens(shape) : simd::attention_block_tokens(shape);
+    const auto fits = [step](const AttentionSpan& span) { return span.count <= step; };
+    if (fresh.keys != nullptr && !std::ranges::all_of(spans, fits)) {
+      store_kv(shape.cache, spans, fresh.keys, fresh.values, fresh.stride);
+      return attention(shape, spans, queries, {}, out);
+    }
 #if defined(__x86_64__)
-    if (isa() == Isa::amx && shape.cache.type != Compute::f32)
-      return tile_attention_.run(shape, spans, queries, out);
+    if (tiles) return tile_attention_.run(shape, spans, queries, fresh, out);
 #endif
-    const std::int64_t step = simd::attention_block_tokens(shape);
     blocks_.clear();
     for (const AttentionSpan& span : spans)
       for (std::int64_t end = span.count; end > 0; end -= step)
@@ -209,8 +209,13 @@ class CpuBackend : public Backend {
     scratch_.reserve(scratch * sizeof(float) * size(thread_count()));
     std::atomic<std::size_t> next = 0;
     on_each_thread([&](int thread, int) {
-      for (std::size_t i = next++; i < blocks_.size(); i = next++)
-        simd::attention(shape, blocks_[i], queries, out, scratch_.as<float>() + scratch * size(thread));
+      for (std::size_t i = next++; i < blocks_.size(); i = next++) {
+        const simd::AttentionBlock& block = blocks_[i];
+        if (fresh.keys != nullptr)
+          simd::store_kv(shape.cache, *block.span, static_cast<std::int64_t>(block.kv_head), fresh.keys,
+                         fresh.values, fresh.stride);
+        simd::attention(shape, block, queries, out, scratch_.as<float>() + scratch * size(thread));
+      }
     });
   }
 

@@ -291,7 +291,8 @@ class ReferenceBackend : public Backend {
   }
 
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
-                 Rows out) const override {
+                 const NewKv& fresh, Rows out) const override {
+    if (fresh.keys != nullptr) store_kv(shape.cache, spans, fresh.keys, fresh.values, fresh.stride);
     for (const AttentionSpan& span : spans)
       for (std::int64_t t = 0; t < span.count; ++t)
         for (std::int64_t head = 0; head < shape.heads; ++head) {

@@ -50,14 +50,9 @@ void round_to_bf16(std::size_t count, const float* x, float* y);
 void widen_bf16(std::size_t count, const std::uint16_t* x, float* y);
 
 // store_kv.cpp
-/// Writes one KV head's keys and values of a span into its pages; T is float, uint16_t (bf16) or
-/// int8_t.
-template <typename T>
+/// Writes one KV head's keys and values of a span into its pages.
 void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
               const float* values, std::int64_t stride);
-/// Begins to fetch what store_kv will write of a span's first position: a line for each word of the keys'
-/// dimensions, which are far apart.
-void fetch_kv(const KvLayout& layout, const AttentionSpan& span);
 
 // attention.cpp
 /// One unit of attention: the query heads that share `kv_head`, at tokens [begin, end) of a span.

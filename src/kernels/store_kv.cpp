@@ -10,15 +10,23 @@ namespace fathom::simd {
 
 namespace {
 
-// One row of floats in the cache's type, contiguous.
+// One row of floats in the cache's type, contiguous. `memory` is kept: a token's key is stored in less time
+// than memory is found.
 template <typename T>
 class ConvertedRow {
  public:
-  explicit ConvertedRow(const KvLayout& layout)
+  struct Memory {
+    std::vector<T> row;
+    std::vector<std::int8_t> tiles;  // as to_int8 writes a row: 64 bytes of each tile of 1 KB
+  };
+  ConvertedRow(const KvLayout& layout, Memory& memory)
       : width_(static_cast<std::size_t>(layout.head_dim)),
         padded_(static_cast<std::size_t>(layout.padded_dim())),
-        row_(padded_),
-        tiles_(std::is_same_v<T, std::int8_t> ? padded_ * 16 : 0) {}
+        row_(memory.row),
+        tiles_(memory.tiles) {
+    row_.assign(padded_, T{0});
+    if (std::is_same_v<T, std::int8_t>) tiles_.resize(padded_ * 16);
+  }
 
   /// Returns the scale, 1 where the type has none.
   float convert(const float* row) {
@@ -37,8 +45,8 @@ class ConvertedRow {
 
  private:
   std::size_t width_, padded_;
-  std::vector<T> row_;
-  std::vector<std::int8_t> tiles_;  // as to_int8 writes a row: 64 bytes of each tile of 1 KB
+  std::vector<T>& row_;
+  std::vector<std::int8_t>& tiles_;
 };
 
 // One head's keys or values of up to two neighbouring positions, the first of which is even where there are
@@ -47,7 +55,7 @@ template <typename T>
 class Stored {
  public:
   explicit Stored(const KvLayout& layout)
-      : layout_(layout), rows_{ConvertedRow<T>(layout), ConvertedRow<T>(layout)} {}
+      : layout_(layout), rows_{{layout, memory[0]}, {layout, memory[1]}} {}
 
   template <std::int64_t count>
   void keys(std::byte* page, std::int64_t position, const float* from, std::int64_t stride) {
@@ -85,15 +93,17 @@ class Stored {
     }
   }
 
+  static thread_local typename ConvertedRow<T>::Memory memory[2];
   const KvLayout& layout_;
   ConvertedRow<T> rows_[2];
 };
 
-}  // namespace
+template <typename T>
+thread_local typename ConvertedRow<T>::Memory Stored<T>::memory[2];
 
 template <typename T>
-void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
-              const float* values, std::int64_t stride) {
+void store(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
+           const float* values, std::int64_t stride) {
   Stored<T> stored(layout);
   // Row by row: a row's values lie together, while those of one dimension are a whole row of the batch apart.
   for (std::int64_t t = 0; t < span.count;) {
@@ -113,25 +123,14 @@ void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv
   }
 }
 
-void fetch_kv(const KvLayout& layout, const AttentionSpan& span) {
-  const std::int64_t per_word = 4 / layout.element_bytes(), position = span.first % page_positions;
-  const std::byte* page = span.pages[span.first / page_positions];
-  for (std::int64_t head = 0; head < layout.kv_heads; ++head) {
-    const std::byte* keys = page + head * layout.head_bytes();
-    const std::byte* values = keys + layout.kv_heads * layout.head_bytes();
-    for (std::int64_t d = 0; d < layout.head_dim; d += per_word)
-      __builtin_prefetch(keys + (d / per_word * page_positions + position) * 4, 1);
-    const std::int64_t row = layout.padded_dim() * 4;
-    for (std::int64_t byte = 0; byte < row; byte += 64)
-      __builtin_prefetch(values + position / per_word * row + byte, 1);
-  }
-}
+}  // namespace
 
-template void store_kv<float>(const KvLayout&, const AttentionSpan&, std::int64_t, const float*, const float*,
-                              std::int64_t);
-template void store_kv<std::uint16_t>(const KvLayout&, const AttentionSpan&, std::int64_t, const float*,
-                                      const float*, std::int64_t);
-template void store_kv<std::int8_t>(const KvLayout&, const AttentionSpan&, std::int64_t, const float*,
-                                    const float*, std::int64_t);
+void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
+              const float* values, std::int64_t stride) {
+  const auto run = layout.type == Compute::f32    ? store<float>
+                   : layout.type == Compute::bf16 ? store<std::uint16_t>
+                                                  : store<std::int8_t>;
+  run(layout, span, kv_head, keys, values, stride);
+}
 
 }  // namespace fathom::simd

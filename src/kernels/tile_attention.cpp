@@ -4,29 +4,34 @@
 #include <atomic>
 
 #include "base/threads.h"
+#include "kernels/simd.h"
 
 namespace fathom {
 namespace {
 
-// Tokens in a block, for 64 rows: a page of keys and values, 16 KB for heads of 64 in bf16, is then fetched
+// Rows of a block: a page of keys and values, 16 KB for heads of 64 in bf16, is then fetched
 // into the L1 cache once for all of them, beside their queries and sums.
-std::int64_t block_tokens(std::int64_t group) {
-  constexpr std::int64_t most_rows = 64;
-  return std::max<std::int64_t>(1, most_rows / group);
-}
+constexpr std::int64_t block_rows = 64;
+
+constexpr std::int64_t chunk_positions = amx::chunk_pages * page_positions;
 
 // Below about so many pages of one tile (some 0.2 us each) the work is over before another thread has begun.
 constexpr std::int64_t serial_pages = 12;
 
 }  // namespace
 
+std::int64_t TileAttention::block_tokens(const AttentionShape& shape) {
+  return std::max<std::int64_t>(1, block_rows * shape.cache.kv_heads / shape.heads);
+}
+
 void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionSpan> spans,
                          const float* queries, Rows out) {
   const KvLayout& cache = shape.cache;
   const std::int64_t head_bytes = cache.head_bytes(), group = shape.heads / cache.kv_heads;
-  const std::int64_t step = block_tokens(group);
+  const std::int64_t step = block_tokens(shape);
   blocks_.clear();
   splits_.clear();
+  sources_.clear();
   units_.clear();
   scratch_bytes_ = gathered_floats_ = page_reads_ = 0;
   for (const AttentionSpan& span : spans) {
@@ -59,8 +64,12 @@ void TileAttention::plan(const AttentionShape& shape, std::span<const AttentionS
         const auto index = static_cast<std::int64_t>(blocks_.size());
         blocks_.push_back(block);
         splits_.push_back({.gathered = gathered_floats_});
+        sources_.push_back({&span, head});
         // One tile has as little to compute as there can be for its pages, and one sequence few such blocks.
-        if (block.tiles() == 1 && block.chunks() > 1) {
+        // Whoever computes the last chunk may have to store all of the span.
+        const bool ends_in_one =
+            block.first / chunk_positions == (block.first + block.tokens - 1) / chunk_positions;
+        if (block.tiles() == 1 && block.chunks() > 1 && ends_in_one) {
           splits_.back().remaining = static_cast<std::int32_t>(block.chunks());
           gathered_floats_ += block.chunks() * amx::gathered_floats(block);
           for (std::int64_t chunk = block.first_chunk(); chunk < block.end_chunk(); ++chunk)
@@ -82,8 +91,14 @@ amx::UpcomingPages TileAttention::pages_of(const Unit& unit) const {
           std::min(block.end_page(), (unit.chunk + 1) * amx::chunk_pages)};
 }
 
-void TileAttention::run_unit(const Unit& unit, const amx::UpcomingPages& upcoming, std::byte* scratch) {
+void TileAttention::run_unit(const Unit& unit, const KvLayout& cache, const NewKv& fresh,
+                             const amx::UpcomingPages& upcoming, std::byte* scratch) {
   const amx::AttentionBlock& block = blocks_[static_cast<std::size_t>(unit.block)];
+  // The newest positions are in the last chunk.
+  if (fresh.keys != nullptr && (unit.chunk < 0 || unit.chunk + 1 == block.end_chunk())) {
+    const Source& source = sources_[static_cast<std::size_t>(unit.block)];
+    simd::store_kv(cache, *source.span, source.kv_head, fresh.keys, fresh.values, fresh.stride);
+  }
   if (unit.chunk < 0) return amx::attention(block, upcoming, scratch);
   Split& split = splits_[static_cast<std::size_t>(unit.block)];
   float* gathered = gathered_.as<float>() + split.gathered;
@@ -95,7 +110,7 @@ void TileAttention::run_unit(const Unit& unit, const amx::UpcomingPages& upcomin
 }
 
 void TileAttention::run(const AttentionShape& shape, std::span<const AttentionSpan> spans,
-                        const float* queries, Rows out) {
+                        const float* queries, const NewKv& fresh, Rows out) {
   plan(shape, spans, queries, out);
   scratch_.reserve(static_cast<std::size_t>(scratch_bytes_ * thread_count()));
   gathered_.reserve(static_cast<std::size_t>(gathered_floats_) * sizeof(float));
@@ -106,7 +121,8 @@ void TileAttention::run(const AttentionShape& shape, std::span<const AttentionSp
     for (std::size_t i = next++; i < units_.size(); i = next++) {
       // Whichever unit comes next, it is about this one.
       const std::size_t after = i + threads;
-      run_unit(units_[i], after < units_.size() ? pages_of(units_[after]) : amx::UpcomingPages(), scratch);
+      run_unit(units_[i], shape.cache, fresh,
+               after < units_.size() ? pages_of(units_[after]) : amx::UpcomingPages(), scratch);
     }
   };
   if (page_reads_ <= serial_pages)

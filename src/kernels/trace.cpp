@@ -86,7 +86,7 @@ class TracingBackend : public Backend {
            [&] { backend_->store_kv(layout, spans, keys, values_of, stride); });
   }
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
-                 Rows out) const override {
+                 const NewKv& fresh, Rows out) const override {
     // Each row meets all keys before it: two operations for a score and two for its value, a dimension each.
     double rows = 0, pairs = 0, positions = 0;
     for (const AttentionSpan& span : spans) {
@@ -98,7 +98,7 @@ class TracingBackend : public Backend {
     const auto width = static_cast<double>(shape.heads * shape.cache.head_dim);
     const double bytes = positions * static_cast<double>(shape.cache.page_bytes()) / page_positions;
     timed("attention", fmt::format("{} seq {} rows {} keys", spans.size(), rows, positions),
-          4 * width * pairs, bytes, [&] { backend_->attention(shape, spans, queries, out); });
+          4 * width * pairs, bytes, [&] { backend_->attention(shape, spans, queries, fresh, out); });
   }
 
  private:

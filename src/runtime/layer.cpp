@@ -91,14 +91,13 @@ void LayerRunner::attention(const LayerWeights& layer, const Batch& batch, Obser
     // Keys lie right behind the queries: one pass turns both.
     backend_.rotary(rows.count, config_.heads + config_.kv_heads, head_dim, positions, table,
                     q + rows.row * stride, stride);
-    backend_.store_kv(layout_, rows.spans, k, v, stride);
     const AttentionShape shape = {.heads = config_.heads,
                                   .query_stride = stride,
                                   .cache = layout_,
                                   .window = type.window,
                                   .scale = static_cast<float>(config_.attention_scale),
                                   .softcap = static_cast<float>(config_.attention_softcap)};
-    backend_.attention(shape, rows.spans, q, mixed);
+    backend_.attention(shape, rows.spans, q, {.keys = k, .values = v, .stride = stride}, mixed);
   }
   show(observer, Tap::attention_mixed, batch, mixed);
   const Update update = {*layer.o, Linear::o, Norm::attention_post, Tap::attention_update};

@@ -94,7 +94,7 @@ std::vector<float> by_tiles(const Heads& heads, const std::vector<AttentionSpan>
   const AttentionShape shape = heads.shape();
   std::vector<float> out(queries.size() / static_cast<std::size_t>(shape.query_stride) *
                          static_cast<std::size_t>(heads.width()));
-  make_cpu_backend()->attention(shape, spans, queries.data(),
+  make_cpu_backend()->attention(shape, spans, queries.data(), {},
                                 float_rows(out.data(), shape.heads * shape.cache.head_dim));
   return out;
 }
@@ -141,7 +141,7 @@ TEST_P(TileAttentionTest, AgreesWithReference) {
     const auto got = by_tiles(heads, spans, queries);
     std::vector<float> expected(got.size());
     make_reference_backend()->attention(
-        heads.shape(), spans, queries.data(),
+        heads.shape(), spans, queries.data(), {},
         float_rows(expected.data(), heads.shape().heads * heads.shape().cache.head_dim));
     double largest = 1, difference = 0, squares = 0;
     for (std::size_t i = 0; i < got.size(); ++i) {

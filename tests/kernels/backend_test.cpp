@@ -372,7 +372,8 @@ void round_query(Compute type, std::span<float> query) {
   }
 }
 
-std::vector<float> attend(const Backend& backend, const AttentionCase& test, Compute type) {
+// The newest keys and values are stored by an operation of its own, or are `fresh`.
+std::vector<float> attend(const Backend& backend, const AttentionCase& test, Compute type, bool fresh) {
   const KvLayout layout = {.kv_heads = test.kv_heads, .head_dim = test.head_dim, .type = type};
   // Rows lie further apart than they are wide, as q, k and v do that one product wrote.
   const std::int64_t stride = test.kv_heads * test.head_dim + 5;
@@ -402,15 +403,16 @@ std::vector<float> attend(const Backend& backend, const AttentionCase& test, Com
       round_query(type, std::span(queries).subspan(
                             static_cast<std::size_t>(row * query_stride + head * test.head_dim),
                             static_cast<std::size_t>(test.head_dim)));
-  backend.store_kv(layout, spans, keys.data(), values.data(), stride);
+  if (!fresh) backend.store_kv(layout, spans, keys.data(), values.data(), stride);
+  const NewKv newest = fresh ? NewKv{keys.data(), values.data(), stride} : NewKv{};
   const std::int64_t width = test.heads * test.head_dim;
   if (type == Compute::bf16) {
     const HalfRows out(rows, width);
-    backend.attention(shape, spans, queries.data(), out.rows);
+    backend.attention(shape, spans, queries.data(), newest, out.rows);
     return out.floats();
   }
   std::vector<float> out(static_cast<std::size_t>(rows * width));
-  backend.attention(shape, spans, queries.data(), float_rows(out.data(), width));
+  backend.attention(shape, spans, queries.data(), newest, float_rows(out.data(), width));
   return out;
 }
 
@@ -434,12 +436,17 @@ TEST_P(CacheTest, Attention) {
       {15, 5, 18, 0, 50, {{0, 17}}},
       {100, 1, 16, 0, 0, {{3, 5}}},
       {6, 2, 64, 0, 0, {{2500, 1}, {1500, 40}}},
+      {9, 3, 64, 0, 0, {{510, 4}, {200, 1}, {63, 3}, {0, 2}, {1030, 1}}},
+      {4, 4, 20, 60, 30, {{1022, 5}, {127, 1}}},
   };
-  for (const AttentionCase& test : cases)
-    expect_close(attend(*cpu_, test, GetParam()), attend(*reference_, test, GetParam()),
-                 attention_tolerance(GetParam()),
-                 fmt::format("heads {} kv {} dim {} window {}", test.heads, test.kv_heads, test.head_dim,
-                             test.window));
+  for (const AttentionCase& test : cases) {
+    const auto what =
+        fmt::format("heads {} kv {} dim {} window {}", test.heads, test.kv_heads, test.head_dim, test.window);
+    const auto got = attend(*cpu_, test, GetParam(), true);
+    expect_close(got, attend(*reference_, test, GetParam(), false), attention_tolerance(GetParam()), what);
+    EXPECT_EQ(got, attend(*cpu_, test, GetParam(), false))
+        << what << ": stored before or by attention itself";
+  }
 }
 
 }  // namespace
