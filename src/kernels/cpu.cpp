@@ -184,21 +184,16 @@ class CpuBackend : public Backend {
               });
   }
 
-  // A block that holds all rows of its span writes their keys and values itself: a token's keys lie in 32
-  // lines, and of 32 sequences' tokens these take 65 us to come, which attention reads right afterwards.
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
                  const NewKv& fresh, Rows out) const override {
-    const bool tiles = isa() == Isa::amx && shape.cache.type != Compute::f32;
-    const std::int64_t step =
-        tiles ? TileAttention::block_tokens(shape) : simd::attention_block_tokens(shape);
-    const auto fits = [step](const AttentionSpan& span) { return span.count <= step; };
-    if (fresh.keys != nullptr && !std::ranges::all_of(spans, fits)) {
-      store_kv(shape.cache, spans, fresh.keys, fresh.values, fresh.stride);
-      return attention(shape, spans, queries, {}, out);
-    }
 #if defined(__x86_64__)
-    if (tiles) return tile_attention_.run(shape, spans, queries, fresh, out);
+    if (isa() == Isa::amx && shape.cache.type != Compute::f32) {
+      const NewKv unstored = store_long(shape, spans, TileAttention::block_tokens(shape), fresh);
+      return tile_attention_.run(shape, spans, queries, unstored, out);
+    }
 #endif
+    const std::int64_t step = simd::attention_block_tokens(shape);
+    const NewKv unstored = store_long(shape, spans, step, fresh);
     blocks_.clear();
     for (const AttentionSpan& span : spans)
       for (std::int64_t end = span.count; end > 0; end -= step)
@@ -211,15 +206,26 @@ class CpuBackend : public Backend {
     on_each_thread([&](int thread, int) {
       for (std::size_t i = next++; i < blocks_.size(); i = next++) {
         const simd::AttentionBlock& block = blocks_[i];
-        if (fresh.keys != nullptr)
-          simd::store_kv(shape.cache, *block.span, static_cast<std::int64_t>(block.kv_head), fresh.keys,
-                         fresh.values, fresh.stride);
+        if (unstored.keys != nullptr)
+          simd::store_kv(shape.cache, *block.span, static_cast<std::int64_t>(block.kv_head), unstored.keys,
+                         unstored.values, unstored.stride);
         simd::attention(shape, block, queries, out, scratch_.as<float>() + scratch * size(thread));
       }
     });
   }
 
  private:
+  // Where all spans fit into a block of `step` tokens, each block writes its keys and values itself: a
+  // token's keys lie in 32 lines, and of 32 sequences' tokens these take 65 us to come, which attention reads
+  // right afterwards. Returns what is left to write.
+  NewKv store_long(const AttentionShape& shape, std::span<const AttentionSpan> spans, std::int64_t step,
+                   const NewKv& fresh) const {
+    const auto is_long = [step](const AttentionSpan& span) { return span.count > step; };
+    if (fresh.keys == nullptr || std::ranges::none_of(spans, is_long)) return fresh;
+    store_kv(shape.cache, spans, fresh.keys, fresh.values, fresh.stride);
+    return {};
+  }
+
   static std::unique_ptr<PackedLinear> wrap(PackedMatrix matrix) {
     auto packed = std::make_unique<CpuLinear>();
     packed->type = matrix.type;

@@ -9,8 +9,8 @@
 namespace fathom {
 namespace {
 
-// Rows of a block: a page of keys and values, 16 KB for heads of 64 in bf16, is then fetched
-// into the L1 cache once for all of them, beside their queries and sums.
+// Rows of a block: a page of keys and values, 16 KB for heads of 64 in bf16, is then fetched into the L1
+// cache once for all of them, beside their queries and sums.
 constexpr std::int64_t block_rows = 64;
 
 constexpr std::int64_t chunk_positions = amx::chunk_pages * page_positions;
