@@ -9,9 +9,9 @@
 namespace fathom {
 namespace {
 
-// Logits of a chunk: 50 MB in bfloat16, 100 MB of float32 for the teacher. The head's weight and its gradient
-// (113 MB for SmolLM2) come by once a chunk: 512 rows make that a fifth of what the products take.
-constexpr std::int64_t chunk_logits = 25'200'000;
+// Logits of a chunk: 100 MB in bfloat16, 200 MB of float32 for the teacher. The head's weight and its
+// gradient (113 MB for SmolLM2) come by once a chunk: 1,024 rows make that a tenth of what the products take.
+constexpr std::int64_t chunk_logits = 50'400'000;
 
 std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocab) {
   return std::clamp<std::int64_t>(chunk_logits / vocab, 1, rows);

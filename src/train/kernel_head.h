@@ -14,7 +14,7 @@ class KernelHead : public Head {
  public:
   using Head::Head;
 
-  /// Rows apart as products like them. The same at each call: 50 MB that the system would have to zero and
+  /// Rows apart as products like them. The same at each call: 100 MB that the system would have to zero and
   /// map each time.
   at::Tensor logits_memory(std::int64_t rows, const at::Tensor& x) override;
   void logits(const at::Tensor& x, const at::Tensor& logits) override;
