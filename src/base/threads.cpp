@@ -23,9 +23,9 @@ int available_cores() {
 }
 
 // Spins for some 200 us (a pause takes about 50 ns), then sleeps in the kernel until `value` has changed.
-// With 50 us a prompt of 512 slept 27 times, when one core was a little slower than the other in a long
-// product, and waking up took as long again: 4 to 7 % of the time. Beside a process on one of two cores, and
-// two of Fathom's side by side, both waits are alike.
+// With 50 us a prompt of 512 saw 27 context switches, when one core was a little slower than the other in a
+// long product, and waking up takes as long again: 4 to 7 % of the time. Two of Fathom's side by side lose 2
+// % by the longer wait.
 void wait_while(const std::atomic<int>& value, int old) {
   for (int i = 0; i < 4000; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;

@@ -119,7 +119,7 @@ struct AttentionSpan {
   std::int64_t row = 0;               ///< index of the first row in the batch
   std::int64_t count = 0;             ///< rows
   std::int64_t first = 0;             ///< position of the first row
-  std::byte* const* pages = nullptr;  ///< page i holds positions [64 i, 64 i + 64); zeroed when new
+  std::byte* const* pages = nullptr;  ///< page i holds positions [64 i, 64 i + 64); finite behind the last
 };
 
 /// Keys and values of the spans' rows that are not in their pages yet, as Backend::store_kv takes them.

@@ -31,8 +31,8 @@ Destination destination(const at::Tensor& rows, const at::Tensor& addend) {
 }
 
 // Rows whose gradients of weights are one product. More would come from memory too often: 1 MB holds 128
-// columns of 4,096 rows, and for each such block all inputs come by, 4.7 MB of 576; products of 4,096 rows
-// ran at 1,300 GFLOP/s, of 2,048 at 2,300.
+// columns of 4,096 rows, and for each such block all inputs come by, 4.7 MB of 576. Steps of 4,096 tokens at
+// once became 4 to 8 % shorter.
 constexpr std::int64_t gradient_rows = 2'048;
 
 }  // namespace
