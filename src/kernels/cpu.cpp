@@ -398,7 +398,7 @@ class CpuBackend : public Backend {
         if constexpr (rounded)
           std::copy_n(from, width, halves);
         else
-          simd::to_bf16(width, from, halves);
+          simd::activations_to_bf16(width, from, halves);
         std::fill_n(halves + width, rest, std::uint16_t{0});
         break;
       case RowForm::int8: {

@@ -104,7 +104,7 @@ PackedMatrix pack_matrix(std::span<const LinearPart> parts, bool gated, Compute 
 
 /// Counts the changes of what pack_matrix makes of the same parts, so that no file of packed weights outlives
 /// one (runtime/packed_cache.h). It does not depend on the level of instruction sets.
-inline constexpr int packed_layout = 2;
+inline constexpr int packed_layout = 1;
 
 /// What pack_matrix made of these parts, with panels (PackedMatrix::bytes) that lie elsewhere. `type` is that
 /// matrix's, not native. None if they are not of its size.

@@ -149,6 +149,10 @@ float bf16_to_int8(std::size_t width, std::size_t padded, const std::uint16_t* x
 }
 
 void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
+  each_vector(count, [&](std::size_t i, std::size_t n) { store(load(x + i, n), y + i, n); });
+}
+
+void activations_to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
   const auto rounded = [&](auto type) {
     each_vector(count, [&](std::size_t i, std::size_t n) { type.put(load(x + i, n), y + i, n); });
   };
@@ -177,6 +181,7 @@ HWY_EXPORT(to_int8_groups);
 HWY_EXPORT(bf16_to_int8_groups);
 HWY_EXPORT(sum_groups);
 HWY_EXPORT(to_bf16);
+HWY_EXPORT(activations_to_bf16);
 HWY_EXPORT(widen_bf16);
 HWY_EXPORT(round_to_bf16);
 
@@ -199,6 +204,9 @@ void sum_groups(std::size_t groups, std::size_t size, const std::int8_t* row, st
 }
 void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
   HWY_DYNAMIC_DISPATCH(to_bf16)(count, x, y);
+}
+void activations_to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
+  HWY_DYNAMIC_DISPATCH(activations_to_bf16)(count, x, y);
 }
 void widen_bf16(std::size_t count, const std::uint16_t* x, float* y) {
   HWY_DYNAMIC_DISPATCH(widen_bf16)(count, x, y);

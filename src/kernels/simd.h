@@ -43,10 +43,13 @@ void to_int8_groups(std::size_t width, std::size_t padded, std::size_t group, co
                     std::int8_t* y, float* scales);
 /// Sums of groups of `size` (a multiple of 16, at most 64) of a row of to_int8, written 16 integers apart.
 void sum_groups(std::size_t groups, std::size_t size, const std::int8_t* row, std::int32_t* sums);
-/// Rounds to nearest even; with AMX, whose products take them for 0 as well, numbers below 2^-126 become 0.
+/// Rounds to nearest even, alike at every level.
 void to_bf16(std::size_t count, const float* x, std::uint16_t* y);
 /// The same, widened again.
 void round_to_bf16(std::size_t count, const float* x, float* y);
+/// to_bf16 of what products or tiles read next: with AMX, which takes numbers below 2^-126 for 0 as well, by
+/// the instruction that makes them 0.
+void activations_to_bf16(std::size_t count, const float* x, std::uint16_t* y);
 void widen_bf16(std::size_t count, const std::uint16_t* x, float* y);
 
 // store_kv.cpp

@@ -37,7 +37,7 @@ class ConvertedRow {
     } else if constexpr (std::is_same_v<T, float>) {
       std::copy_n(row, width_, row_.data());
     } else {
-      to_bf16(width_, row, row_.data());
+      activations_to_bf16(width_, row, row_.data());
     }
     return 1;
   }

@@ -185,7 +185,7 @@ void each_unit(std::int64_t sequences, const AttentionForm& form, const Body& bo
 void round_rows(std::int64_t rows, std::int64_t width, const float* from, std::uint16_t* to,
                 std::int64_t stride) {
   for (std::int64_t r = 0; r < rows; ++r)
-    simd::to_bf16(static_cast<std::size_t>(width), from + r * width, to + r * stride);
+    simd::activations_to_bf16(static_cast<std::size_t>(width), from + r * width, to + r * stride);
 }
 
 // What a thread computes with, kept from unit to unit.

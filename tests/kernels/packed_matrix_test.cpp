@@ -16,6 +16,7 @@
 #include "base/threads.h"
 #include "formats/float16.h"
 #include "formats/gguf.h"
+#include "kernels/simd.h"
 
 namespace fathom {
 namespace {
@@ -127,6 +128,15 @@ TEST(PackedMatrix, FewerBitsThanTheFileAreRounded) {
     }
     EXPECT_LT(error, 0.02 * square);
   }
+}
+
+// Files of packed weights serve every level.
+TEST(PackedMatrix, WeightsInBf16AreTheSameAtEveryLevel) {
+  std::vector<float> values(40);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::ldexp(1.0F + 0.01F * i, -120 - int(i) / 4);
+  std::vector<std::uint16_t> got(values.size());
+  simd::to_bf16(values.size(), values.data(), got.data());
+  for (std::size_t i = 0; i < values.size(); ++i) EXPECT_EQ(got[i], to_bf16(values[i])) << values[i];
 }
 
 // What this says of the bytes is what files of packed weights hold, at every level of instruction sets. If it
