@@ -49,18 +49,27 @@ Layout layout_of(const Activations& x, bool integers) {
       _tile_loadd(tile, from, stride);             \
   } while (false)
 
+// A block of sums, 32 rows of 32 outputs as 2 x 2 tiles: rows lie so many bytes apart.
+struct SumBlock {
+  std::byte* sums;
+  std::int64_t row;
+
+  std::byte* lower() const { return sums + tile_rows * row; }
+};
+
 // 32 rows x 2 panels in four tiles of sums: 4 KB of operands are loaded for 4 products of 16 cycles. `steps`
-// tiles of inputs; a panel's successor begins `panel_bytes` after it. sums: [2][2] tiles, which go on from
-// what is there with `resume`. Either the weights or the rows come by once.
+// tiles of inputs; a panel's successor begins `panel_bytes` after it. The sums go on from what is there with
+// `resume`. Either the weights or the rows come by once.
 template <bool integers, typename Between>
 void tiles_2x2(const Layout& layout, const std::byte* x, const std::byte* weights, std::int64_t panel_bytes,
-               std::int64_t steps, std::byte* sums, bool resume, bool weights_once, const Between& between) {
+               std::int64_t steps, const SumBlock& to, bool resume, bool weights_once,
+               const Between& between) {
   const std::byte* lower = x + layout.block;
   if (resume) {
-    _tile_loadd(0, sums, 128);  // rows of a block are 32 outputs: 128 bytes
-    _tile_loadd(1, sums + 64, 128);
-    _tile_loadd(2, sums + 16 * 128, 128);
-    _tile_loadd(3, sums + 16 * 128 + 64, 128);
+    _tile_loadd(0, to.sums, to.row);
+    _tile_loadd(1, to.sums + row_bytes, to.row);
+    _tile_loadd(2, to.lower(), to.row);
+    _tile_loadd(3, to.lower() + row_bytes, to.row);
   } else {
     _tile_zero(0);
     _tile_zero(1);
@@ -78,10 +87,10 @@ void tiles_2x2(const Layout& layout, const std::byte* x, const std::byte* weight
     FATHOM_TILE_PRODUCT(3, 5, 7);
     between(k);
   }
-  _tile_stored(0, sums, 128);
-  _tile_stored(1, sums + 64, 128);
-  _tile_stored(2, sums + 16 * 128, 128);
-  _tile_stored(3, sums + 16 * 128 + 64, 128);
+  _tile_stored(0, to.sums, to.row);
+  _tile_stored(1, to.sums + row_bytes, to.row);
+  _tile_stored(2, to.lower(), to.row);
+  _tile_stored(3, to.lower() + row_bytes, to.row);
 }
 
 // 16 rows x 4 panels, for up to 16 rows: bound by reading the weights, from four streams.
@@ -208,6 +217,8 @@ class Product {
         row_scales_(integers ? x.scales : nullptr),
         steps_(weight.padded_in / (integers ? 64 : 32)),
         weights_once_(rows.last - rows.first <= 2 * tile_rows),
+        stores_tiles_(!integers && !weight.gated && to.type == Compute::f32 && to.addend == nullptr &&
+                      !to.past_caches && weight.bias.empty()),
         scratch_(scratch) {}
 
   // Up to 16 rows with four panels.
@@ -262,14 +273,23 @@ class Product {
           for (std::int64_t r = k * a_step; r < last; ++r) waiting.write(r);
           next.step();
         };
+        const bool direct =
+            stores_tiles_ && row + 2 * tile_rows <= rows.last && (panel + 2) * panel_outputs <= weight_.out;
         tiles_2x2<integers>(layout_, layout_.at(row) + first * layout_.step, own.weights + first * tile_bytes,
-                            own.bytes, steps, sums, s > 0, weights_once_, write);
+                            own.bytes, steps,
+                            direct ? SumBlock{result(row, panel), to_.stride * 4} : SumBlock{sums, 128},
+                            s > 0 || (direct && to_.accumulate), weights_once_, write);
         waiting_rows_ = 0;
-        if (s + 1 < stretches) continue;
+        if (direct || s + 1 < stretches) continue;
         waiting_rows_ = least(rows.last - row, 2 * tile_rows);
         waiting_ = Writer(weight_, to_, {row, waiting_rows_, panel, 2, sums, row_scales_}, panel);
       }
     }
+  }
+
+  // Where the float32 results of a row and a panel are.
+  std::byte* result(std::int64_t row, std::int64_t panel) const {
+    return to_.y + (row * to_.stride + panel * panel_outputs - to_.first_output) * 4;
   }
 
   const PackedMatrix& weight_;
@@ -278,6 +298,7 @@ class Product {
   const float* row_scales_;
   std::int64_t steps_;
   bool weights_once_;
+  bool stores_tiles_;  // results are what tiles hold: whole blocks of them add up where they belong
   std::byte* scratch_;
   Writer waiting_;
   std::int64_t waiting_rows_ = 0;

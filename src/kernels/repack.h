@@ -25,7 +25,7 @@ void pack_rows(std::span<const DenseMatrix> parts, PackedMatrix& packed);
 /// The same as the weight's transpose: products with it are x W.
 void pack_columns(std::span<const DenseMatrix> parts, PackedMatrix& packed);
 
-/// to[column, row] = from[row, column] for a bf16 matrix. A `stride` that is a multiple of 4 KB would put all
+/// to[column, row] = from[row, column] for a bf16 matrix. `stride` is even; a multiple of 4 KB would put all
 /// rows of a tile into one set of the L1 cache.
 void transpose(const DenseMatrix& from, std::uint16_t* to, std::int64_t stride);
 

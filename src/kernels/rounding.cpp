@@ -153,10 +153,10 @@ void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
 }
 
 void activations_to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
-  const auto rounded = [&](auto type) {
-    each_vector(count, [&](std::size_t i, std::size_t n) { type.put(load(x + i, n), y + i, n); });
-  };
-  isa() == Isa::amx ? rounded(Bf16<true>()) : rounded(Bf16<false>());
+  with_type(true, [&](auto type) {
+    if constexpr (type.rounded)
+      each_vector(count, [&](std::size_t i, std::size_t n) { type.put(load(x + i, n), y + i, n); });
+  });
 }
 
 void widen_bf16(std::size_t count, const std::uint16_t* x, float* y) {

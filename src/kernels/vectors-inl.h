@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/isa.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd::HWY_NAMESPACE {
 namespace {  // also included by files that are compiled for one instruction set alone
@@ -96,20 +98,6 @@ HWY_INLINE void store(Vector v, std::uint16_t* to, std::size_t lanes) {
     hn::BlendedStore(halves, hn::FirstN(d16, lanes), d16, to);
 }
 
-// The same past the caches where `to` is aligned to the vector, for what is next read after more than they
-// hold: a normal store first reads the line from memory. Neighbours must follow until a line is full, and
-// hwy::FlushStream at the end.
-template <class T>
-HWY_INLINE void stream(Vector v, T* to, std::size_t lanes) {
-  const std::size_t bytes = hn::Lanes(D()) * sizeof(T);
-  if (HWY_UNLIKELY(lanes != hn::Lanes(D()) || reinterpret_cast<std::size_t>(to) % bytes != 0))
-    return store(v, to, lanes);
-  if constexpr (sizeof(T) == 4)
-    hn::Stream(v, D(), to);
-  else
-    hn::Stream(to_halves<false>(v), D16(), to);
-}
-
 // Types of results; Native where the machine has AMX.
 struct Float {
   using Element = float;
@@ -125,6 +113,24 @@ struct Bf16 {
   static HWY_INLINE void put(Vector v, std::uint16_t* to, std::size_t lanes) { store<Native>(v, to, lanes); }
   static HWY_INLINE void stream(Vector v, std::uint16_t* to) { hn::Stream(to_halves<Native>(v), D16(), to); }
 };
+
+// Calls body with the type of results that are float32, or bf16 as this machine rounds activations.
+template <class Body>
+HWY_INLINE void with_type(bool bf16, Body body) {
+  if (!bf16) return body(Float());
+  isa() == Isa::amx ? body(Bf16<true>()) : body(Bf16<false>());
+}
+
+// To memory past the caches where `to` is aligned to the vector, for what is next read after more than they
+// hold: a normal store first reads the line from memory. Neighbours must follow until a line is full, and
+// hwy::FlushStream at the end.
+template <class Type>
+HWY_INLINE void stream(Vector v, typename Type::Element* to, std::size_t lanes) {
+  const std::size_t bytes = hn::Lanes(D()) * sizeof(*to);
+  if (HWY_UNLIKELY(lanes != hn::Lanes(D()) || reinterpret_cast<std::size_t>(to) % bytes != 0))
+    return Type::put(v, to, lanes);
+  Type::stream(v, to);
+}
 
 // e^v for v from -87 to 88: 2^n times e^f, |f| at most ln(2) / 2, by the Taylor polynomial of degree 7, whose
 // error there is 1e-8 of the result. Highway's own checks for more and takes longer. ln(2) is split in two,

@@ -39,14 +39,8 @@ constexpr float lowest = -1e30F;
 
 constexpr float log2_e = 1.44269504F;
 
-// Numbers to bf16, rounded to nearest even, without what keeps a NaN of all ones from becoming 0; the usual
-// ones stay NaN.
-HWY_INLINE void store_number(Vector v, std::uint16_t* to) {
-  const D32 d32;
-  const auto bits = hn::BitCast(d32, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fff)));
-  hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(rounded)), D16(), to);
+HWY_INLINE void store_rounded(Vector v, bool native, std::uint16_t* to) {
+  hn::StoreU(native ? to_halves<true>(v) : to_halves<false>(v), D16(), to);
 }
 
 }  // namespace
@@ -56,6 +50,7 @@ HWY_INLINE void store_number(Vector v, std::uint16_t* to) {
 RowSum exponentials(Range row, Range seen, float scale, float* scores, std::uint16_t* values) {
   const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const bool native = isa() == Isa::amx;
   const std::int64_t first = seen.first / whole * whole, last = (seen.last + whole - 1) / whole * whole;
   std::fill(scores + first, scores + seen.first, lowest);
   std::fill(scores + seen.last, scores + last, lowest);
@@ -66,7 +61,7 @@ RowSum exponentials(Range row, Range seen, float scale, float* scores, std::uint
   Vector sum = hn::Zero(d);
   for (std::int64_t i = first; i < last; i += lanes) {
     const Vector e = coarse_exp2(hn::MulSub(hn::LoadU(d, scores + i), factor, top));
-    store_number(e, values + i);
+    store_rounded(e, native, values + i);
     sum = hn::Add(sum, e);
   }
   std::fill(values + row.first, values + seen.first, std::uint16_t{0});
@@ -81,12 +76,13 @@ void score_gradients_row(std::int64_t count, Range seen, float scale, float log_
                          const float* s, const float* dp, std::uint16_t* p, std::uint16_t* ds) {
   const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const bool native = isa() == Isa::amx;
   const Vector factor = hn::Set(d, scale), mean = hn::Set(d, delta), power = hn::Set(d, scale * log2_e),
                base = hn::Set(d, log_sum * log2_e);
   for (std::int64_t i = seen.first / whole * whole; i < seen.last; i += lanes) {
     const Vector e = coarse_exp2(hn::MulSub(hn::LoadU(d, s + i), power, base));
-    store_number(e, p + i);
-    store_number(hn::Mul(hn::Mul(e, factor), hn::Sub(hn::LoadU(d, dp + i), mean)), ds + i);
+    store_rounded(e, native, p + i);
+    store_rounded(hn::Mul(hn::Mul(e, factor), hn::Sub(hn::LoadU(d, dp + i), mean)), native, ds + i);
   }
   for (std::uint16_t* to : {p, ds}) {
     std::fill(to, to + seen.first, std::uint16_t{0});

@@ -57,20 +57,20 @@ struct ReluPair {
   }
 };
 
-template <class Activate, class T>
+template <class Activate, class Type, class T = typename Type::Element>
 void forward_of(std::int64_t width, const T* gate_up, T* y) {
   each_vector(static_cast<std::size_t>(width), [&](std::size_t i, std::size_t n) {
-    stream(hn::Mul(Activate()(load(gate_up + i, n)).value, load(gate_up + width + i, n)), y + i, n);
+    stream<Type>(hn::Mul(Activate()(load(gate_up + i, n)).value, load(gate_up + width + i, n)), y + i, n);
   });
 }
 
-template <class Activate, class T>
+template <class Activate, class Type, class T = typename Type::Element>
 void backward_of(std::int64_t width, const T* gate_up, const T* dy, T* d_gate_up) {
   each_vector(static_cast<std::size_t>(width), [&](std::size_t i, std::size_t n) {
     const Pair gate = Activate()(load(gate_up + i, n));
     const Vector up = load(gate_up + width + i, n), slope = load(dy + i, n);
-    stream(hn::Mul(hn::Mul(slope, up), gate.slope), d_gate_up + i, n);
-    stream(hn::Mul(slope, gate.value), d_gate_up + width + i, n);
+    stream<Type>(hn::Mul(hn::Mul(slope, up), gate.slope), d_gate_up + i, n);
+    stream<Type>(hn::Mul(slope, gate.value), d_gate_up + width + i, n);
   });
 }
 
@@ -79,29 +79,30 @@ T* row_at(Values values, std::int64_t row, std::int64_t width) {
   return static_cast<T*>(values.data) + row * width;
 }
 
-template <class Activate, class T>
+template <class Activate, class Type>
 void rows_of(Range rows, std::int64_t width, Values gate_up, const Values* dy, Values to) {
   for (std::int64_t r = rows.first; r < rows.last; ++r) {
+    using T = typename Type::Element;
     const T* pair = row_at<T>(gate_up, r, 2 * width);
     if (dy == nullptr)
-      forward_of<Activate>(width, pair, row_at<T>(to, r, width));
+      forward_of<Activate, Type>(width, pair, row_at<T>(to, r, width));
     else
-      backward_of<Activate>(width, pair, row_at<T>(*dy, r, width), row_at<T>(to, r, 2 * width));
+      backward_of<Activate, Type>(width, pair, row_at<T>(*dy, r, width), row_at<T>(to, r, 2 * width));
   }
 }
 
-template <class T>
+template <class Type>
 void activation_of(Range rows, std::int64_t width, Activation activation, Values gate_up, const Values* dy,
                    Values to) {
   switch (activation) {
     case Activation::silu:
-      return rows_of<SiluPair<sizeof(T) == 2>, T>(rows, width, gate_up, dy, to);
+      return rows_of<SiluPair<Type::rounded>, Type>(rows, width, gate_up, dy, to);
     case Activation::gelu:
-      return rows_of<GeluPair, T>(rows, width, gate_up, dy, to);
+      return rows_of<GeluPair, Type>(rows, width, gate_up, dy, to);
     case Activation::gelu_tanh:
-      return rows_of<GeluTanhPair<sizeof(T) == 2>, T>(rows, width, gate_up, dy, to);
+      return rows_of<GeluTanhPair<Type::rounded>, Type>(rows, width, gate_up, dy, to);
     case Activation::relu:
-      return rows_of<ReluPair, T>(rows, width, gate_up, dy, to);
+      return rows_of<ReluPair, Type>(rows, width, gate_up, dy, to);
   }
 }
 
@@ -110,8 +111,8 @@ void activation_of(Range rows, std::int64_t width, Activation activation, Values
 // Forward without dy.
 void gated_rows(Range rows, std::int64_t width, Activation activation, Values gate_up, const Values* dy,
                 Values to) {
-  gate_up.bf16 ? activation_of<std::uint16_t>(rows, width, activation, gate_up, dy, to)
-               : activation_of<float>(rows, width, activation, gate_up, dy, to);
+  with_type(gate_up.bf16,
+            [&](auto type) { activation_of<decltype(type)>(rows, width, activation, gate_up, dy, to); });
   hwy::FlushStream();
 }
 

@@ -63,10 +63,11 @@ HWY_INLINE void load_row(Values from, std::int64_t row, std::int64_t width, floa
   std::fill(to + width, to + padded(width), filler);
 }
 
-template <typename T>
-void store_values(const float* HWY_RESTRICT from, std::int64_t width, bool past_caches, T* HWY_RESTRICT to) {
+template <class Type>
+void store_values(const float* HWY_RESTRICT from, std::int64_t width, bool past_caches,
+                  typename Type::Element* HWY_RESTRICT to) {
   each_vector(static_cast<std::size_t>(width), [&](std::size_t i, std::size_t n) {
-    past_caches ? stream(load(from + i, n), to + i, n) : store(load(from + i, n), to + i, n);
+    past_caches ? stream<Type>(load(from + i, n), to + i, n) : Type::put(load(from + i, n), to + i, n);
   });
 }
 
@@ -75,8 +76,10 @@ void store_values(const float* HWY_RESTRICT from, std::int64_t width, bool past_
 /// hwy::FlushStream at the end.
 HWY_INLINE void store_row(const float* from, std::int64_t row, std::int64_t width, bool past_caches,
                           Values to) {
-  to.bf16 ? store_values(from, width, past_caches, static_cast<std::uint16_t*>(to.data) + row * width)
-          : store_values(from, width, past_caches, static_cast<float*>(to.data) + row * width);
+  with_type(to.bf16, [&](auto type) {
+    using Type = decltype(type);
+    store_values<Type>(from, width, past_caches, static_cast<typename Type::Element*>(to.data) + row * width);
+  });
 }
 
 }  // namespace
