@@ -153,9 +153,8 @@ void to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
 }
 
 void activations_to_bf16(std::size_t count, const float* x, std::uint16_t* y) {
-  with_type(true, [&](auto type) {
-    if constexpr (type.rounded)
-      each_vector(count, [&](std::size_t i, std::size_t n) { type.put(load(x + i, n), y + i, n); });
+  with_bf16([&](auto type) {
+    each_vector(count, [&](std::size_t i, std::size_t n) { type.put(load(x + i, n), y + i, n); });
   });
 }
 

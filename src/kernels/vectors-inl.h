@@ -114,11 +114,15 @@ struct Bf16 {
   static HWY_INLINE void stream(Vector v, std::uint16_t* to) { hn::Stream(to_halves<Native>(v), D16(), to); }
 };
 
-// Calls body with the type of results that are float32, or bf16 as this machine rounds activations.
+// Calls body with bf16 as this machine rounds activations.
+template <class Body>
+HWY_INLINE void with_bf16(Body body) {
+  isa() == Isa::amx ? body(Bf16<true>()) : body(Bf16<false>());
+}
+// With that or float32.
 template <class Body>
 HWY_INLINE void with_type(bool bf16, Body body) {
-  if (!bf16) return body(Float());
-  isa() == Isa::amx ? body(Bf16<true>()) : body(Bf16<false>());
+  bf16 ? with_bf16(body) : body(Float());
 }
 
 // To memory past the caches where `to` is aligned to the vector, for what is next read after more than they

@@ -4,6 +4,7 @@
 
 #include "kernels/aligned.h"
 #include "kernels/multiply.h"
+#include "train/row_kernels.h"
 
 namespace fathom {
 namespace {
@@ -73,6 +74,13 @@ const PackedMatrix& KernelGroup::packed(Packed& own,
   if (own.updates != updates) pack(dense_weights(), own.matrix);
   own.updates = updates;
   return own.matrix;
+}
+
+at::Tensor KernelGroup::in_type(const at::Tensor& dy, at::ScalarType type) const {
+  if (dy.scalar_type() != at::kFloat || type != at::kBFloat16) return dy.to(type);
+  at::Tensor rounded = at::empty_like(dy, dy.options().dtype(type));
+  round_values(dy.numel(), dy.data_ptr<float>(), static_cast<std::uint16_t*>(rounded.data_ptr()));
+  return rounded;
 }
 
 at::Tensor KernelGroup::product(const at::Tensor& x, const at::Tensor& sum) const {

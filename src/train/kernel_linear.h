@@ -18,6 +18,7 @@ class KernelGroup : public LinearGroup {
   using LinearGroup::LinearGroup;
 
  protected:
+  at::Tensor in_type(const at::Tensor& dy, at::ScalarType type) const override;
   at::Tensor product(const at::Tensor& x, const at::Tensor& sum) const override;
   at::Tensor product_back(const at::Tensor& dy) const override;
   void add_weight_gradients(const at::Tensor& x, const at::Tensor& dy) const override;

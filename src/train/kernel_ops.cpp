@@ -10,6 +10,11 @@
 #include "train/way_back.h"
 
 namespace fathom {
+
+Values rows_of(const at::Tensor& tensor) {
+  return {tensor.data_ptr(), tensor.scalar_type() == at::kBFloat16};
+}
+
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
@@ -41,33 +46,45 @@ at::Tensor attend_in_halves(const at::Tensor& qkv, const AttentionForm& form) {
                        });
 }
 
+// The norm of x and, if wanted, x.
+Tensors normed(const at::Tensor& x, const Parameter& parameter, bool plus_one, double eps, at::ScalarType out,
+               bool passes_on) {
+  const at::Tensor gain = (plus_one ? parameter.values.detach() + 1 : parameter.values.detach()).contiguous();
+  const std::int64_t width = gain.numel(), rows = x.numel() / width;
+  const at::Tensor y = at::empty(x.sizes(), x.options().dtype(out));
+  const at::Tensor inverse_rms = at::empty({rows}, at::kFloat);
+  rms_norm(rows, width, rows_of(x), gain.data_ptr<float>(), static_cast<float>(eps), rows_of(y),
+           inverse_rms.data_ptr<float>());
+  return with_way_back(passes_on ? Tensors{y, x} : Tensors{y}, {x, parameter.values},
+                       [=, x = x.detach(), &parameter](const Tensors& gradients) -> Tensors {
+                         const at::Tensor &dy = gradients.front(), &more = gradients.back();
+                         if (!dy.defined()) return {more};
+                         at::Tensor dx = at::empty_like(x);
+                         const bool trains = parameter.trainable();
+                         rms_norm_backward(rows, width, rows_of(dy), rows_of(x), gain.data_ptr<float>(),
+                                           inverse_rms.data_ptr<float>(),
+                                           passes_on && more.defined() ? more.data_ptr<float>() : nullptr,
+                                           rows_of(dx),
+                                           trains ? parameter.gradient_sum().data_ptr<float>() : nullptr);
+                         return {dx};
+                       });
+}
+
 std::span<float> values_of(const at::Tensor& tensor) {
   return {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())};
 }
 
 }  // namespace
 
-Values rows_of(const at::Tensor& tensor) {
-  return {tensor.data_ptr(), tensor.scalar_type() == at::kBFloat16};
+at::Tensor KernelOperations::rms_norm(const at::Tensor& x, const Parameter& gain, bool plus_one, double eps,
+                                      at::ScalarType out) const {
+  return normed(x, gain, plus_one, eps, out, false).front();
 }
 
-at::Tensor KernelOperations::rms_norm(const at::Tensor& x, const Parameter& parameter, bool plus_one,
-                                      double eps, at::ScalarType out) const {
-  const at::Tensor gain = (plus_one ? parameter.values.detach() + 1 : parameter.values.detach()).contiguous();
-  const std::int64_t width = gain.numel(), rows = x.numel() / width;
-  const at::Tensor y = at::empty(x.sizes(), x.options().dtype(out));
-  const at::Tensor inverse_rms = at::empty({rows}, at::kFloat);
-  fathom::rms_norm(rows, width, rows_of(x), gain.data_ptr<float>(), static_cast<float>(eps), rows_of(y),
-                   inverse_rms.data_ptr<float>());
-  return with_way_back(y, {x, parameter.values},
-                       [=, x = x.detach(), &parameter](const at::Tensor& dy) -> Tensors {
-                         at::Tensor dx = at::empty_like(x);
-                         const bool trains = parameter.trainable();
-                         rms_norm_backward(rows, width, rows_of(dy), rows_of(x), gain.data_ptr<float>(),
-                                           inverse_rms.data_ptr<float>(), rows_of(dx),
-                                           trains ? parameter.gradient_sum().data_ptr<float>() : nullptr);
-                         return {dx};
-                       });
+Operations::Normed KernelOperations::norm_stream(const at::Tensor& stream, const Parameter& gain,
+                                                 bool plus_one, double eps, at::ScalarType out) const {
+  const Tensors both = normed(stream, gain, plus_one, eps, out, true);
+  return {both[0], both[1]};
 }
 
 at::Tensor KernelOperations::rotary(const at::Tensor& x, const at::Tensor& cosines, const at::Tensor& sines,

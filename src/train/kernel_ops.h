@@ -17,6 +17,8 @@ class KernelOperations : public Operations {
   bool packs() const override { return true; }
   at::Tensor rms_norm(const at::Tensor& x, const Parameter& gain, bool plus_one, double eps,
                       at::ScalarType out) const override;
+  Normed norm_stream(const at::Tensor& stream, const Parameter& gain, bool plus_one, double eps,
+                     at::ScalarType out) const override;
   at::Tensor rotary(const at::Tensor& x, const at::Tensor& cosines, const at::Tensor& sines,
                     std::int64_t heads) const override;
   /// By attention.h in bfloat16 without soft cap.

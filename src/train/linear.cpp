@@ -60,7 +60,7 @@ at::Tensor LinearGroup::forward(const at::Tensor& x, const at::Tensor& sum) cons
 }
 
 at::Tensor LinearGroup::backward(const at::Tensor& x, const at::Tensor& gradient, bool wants_dx) const {
-  const at::Tensor dy = gradient.to(x.scalar_type());
+  const at::Tensor dy = in_type(gradient, x.scalar_type());
   add_weight_gradients(x, dy);
   std::int64_t first = 0;
   for (std::size_t i = 0; i < weights_.size(); ++i) {

@@ -65,6 +65,8 @@ class LinearGroup {
 
  protected:
   const std::vector<const Parameter*>& weights() const { return weights_; }
+  /// A gradient in the type of the products.
+  virtual at::Tensor in_type(const at::Tensor& dy, at::ScalarType type) const { return dy.to(type); }
   /// x Wᵀ, or sum + x Wᵀ.
   virtual at::Tensor product(const at::Tensor& x, const at::Tensor& sum) const;
   /// dy W.

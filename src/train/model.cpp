@@ -159,6 +159,10 @@ at::Tensor TrainModel::norm(const Parameter& gain, const at::Tensor& x) const {
   return ops_.rms_norm(x, gain, config_.norm_plus_one, config_.norm_eps, compute_);
 }
 
+Operations::Normed TrainModel::norm_stream(const Parameter& gain, const at::Tensor& h) const {
+  return ops_.norm_stream(h, gain, config_.norm_plus_one, config_.norm_eps, compute_);
+}
+
 at::Tensor TrainModel::norm_heads(const Block& block, const at::Tensor& qkv) const {
   if (block.q_norm == nullptr) return qkv;
   const std::int64_t q_width = config_.heads * config_.head_dim,
@@ -169,7 +173,7 @@ at::Tensor TrainModel::norm_heads(const Block& block, const at::Tensor& qkv) con
 }
 
 at::Tensor TrainModel::attention(const Block& block, const at::Tensor& h) const {
-  const at::Tensor x = norm(*block.input_norm, h);
+  const auto [x, stream] = norm_stream(*block.input_norm, h);
   at::Tensor qkv = norm_heads(block, apply(block, *block.qkv, {Linear::q, Linear::k, Linear::v}, x));
   const Angles& angles = angles_[block.type];
   qkv = ops_.rotary(qkv, angles.cosines, angles.sines, config_.heads + config_.kv_heads);
@@ -180,13 +184,14 @@ at::Tensor TrainModel::attention(const Block& block, const at::Tensor& h) const 
                            .scale = config_.attention_scale,
                            .window = config_.attention_types[block.type].window,
                            .softcap = config_.attention_softcap};
-  return add(block, *block.o, Linear::o, block.attention_norm, ops_.attend(qkv, form), h);
+  return add(block, *block.o, Linear::o, block.attention_norm, ops_.attend(qkv, form), stream);
 }
 
 at::Tensor TrainModel::feed_forward(const Block& block, const at::Tensor& h) const {
-  const at::Tensor x = norm(*block.ffn_norm, h);
+  const auto [x, stream] = norm_stream(*block.ffn_norm, h);
   const at::Tensor gate_up = apply(block, *block.gate_up, {Linear::gate, Linear::up}, x);
-  return add(block, *block.down, Linear::down, block.ffn_out_norm, ops_.gate(gate_up, config_.activation), h);
+  return add(block, *block.down, Linear::down, block.ffn_out_norm, ops_.gate(gate_up, config_.activation),
+             stream);
 }
 
 at::Tensor TrainModel::visit(const Block& block, const at::Tensor& h) const {

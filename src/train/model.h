@@ -92,6 +92,7 @@ class TrainModel {
   at::Tensor add(const Block& block, const LinearGroup& group, Linear linear, const Parameter* post_norm,
                  const at::Tensor& x, const at::Tensor& h) const;
   at::Tensor norm(const Parameter& gain, const at::Tensor& x) const;
+  Operations::Normed norm_stream(const Parameter& gain, const at::Tensor& h) const;
   at::Tensor norm_heads(const Block& block, const at::Tensor& qkv) const;
   at::Tensor attention(const Block& block, const at::Tensor& h) const;
   at::Tensor feed_forward(const Block& block, const at::Tensor& h) const;

@@ -45,6 +45,15 @@ class Operations {
   virtual at::Tensor rms_norm(const at::Tensor& x, const Parameter& gain, bool plus_one, double eps,
                               at::ScalarType out) const;
 
+  /// The norm of a residual stream, and the stream to go on with: so its two gradients meet in one pass.
+  struct Normed {
+    at::Tensor y, stream;
+  };
+  virtual Normed norm_stream(const at::Tensor& stream, const Parameter& gain, bool plus_one, double eps,
+                             at::ScalarType out) const {
+    return {rms_norm(stream, gain, plus_one, eps, out), stream};
+  }
+
   /// Rows `ids` of the matrix times `scale`, float32 [ids, width].
   at::Tensor embed(const at::Tensor& ids, const Parameter& matrix, double scale) const;
 

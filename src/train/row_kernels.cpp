@@ -44,14 +44,16 @@ void rms_norm_part(std::int64_t first, std::int64_t last, std::int64_t width, Va
 
 /// gain_gradient: this part's own sums [padded width], or nullptr.
 void rms_norm_backward_part(std::int64_t first, std::int64_t last, std::int64_t width, Values dy, Values x,
-                            const float* gain, const float* inverse_rms, Values dx, float* gain_gradient) {
+                            const float* gain, const float* inverse_rms, const float* more, Values dx,
+                            float* gain_gradient) {
   const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  std::vector<float> input(padded(width)), slope(padded(width)), gains(padded(width));
+  std::vector<float> input(padded(width)), slope(padded(width)), gains(padded(width)), added(padded(width));
   std::copy(gain, gain + width, gains.begin());
   for (std::int64_t r = first; r < last; ++r) {
     load_row(x, r, width, 0, input.data());
     load_row(dy, r, width, 0, slope.data());
+    if (more != nullptr) std::copy_n(more + r * width, width, added.begin());
     const auto inverse = hn::Set(d, inverse_rms[r]);
     auto products = hn::Zero(d);
     for (std::int64_t i = 0; i < padded(width); i += lanes) {
@@ -68,10 +70,18 @@ void rms_norm_backward_part(std::int64_t first, std::int64_t last, std::int64_t 
     const auto mean = hn::Set(d, hn::GetLane(hn::SumOfLanes(d, products)) / static_cast<float>(width));
     for (std::int64_t i = 0; i < padded(width); i += lanes) {
       const auto value = hn::NegMulAdd(hn::LoadU(d, &input[i]), mean, hn::LoadU(d, &slope[i]));
-      hn::StoreU(hn::Mul(value, inverse), d, &slope[i]);
+      hn::StoreU(hn::MulAdd(value, inverse, hn::LoadU(d, &added[i])), d, &slope[i]);
     }
     store_row(slope.data(), r, width, true, dx);
   }
+  hwy::FlushStream();
+}
+
+void round_part(std::int64_t count, const float* x, std::uint16_t* y) {
+  with_bf16([&](auto type) {
+    each_vector(static_cast<std::size_t>(count),
+                [&](std::size_t i, std::size_t n) { stream<decltype(type)>(load(x + i, n), y + i, n); });
+  });
   hwy::FlushStream();
 }
 
@@ -107,6 +117,7 @@ namespace simd {
 HWY_EXPORT(rms_norm_part);
 HWY_EXPORT(rms_norm_backward_part);
 HWY_EXPORT(rotate_part);
+HWY_EXPORT(round_part);
 }  // namespace simd
 
 void rms_norm(std::int64_t rows, std::int64_t width, Values x, const float* gain, float eps, Values y,
@@ -118,19 +129,28 @@ void rms_norm(std::int64_t rows, std::int64_t width, Values x, const float* gain
 }
 
 void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values x, const float* gain,
-                       const float* inverse_rms, Values dx, float* gain_gradient) {
+                       const float* inverse_rms, const float* more, Values dx, float* gain_gradient) {
   using namespace simd;
   const std::int64_t stride = width + 64;  // room for the padding
   std::vector<float> sums(gain_gradient != nullptr ? thread_count() * stride : 0);
   in_parts(rows, width, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
     float* own = gain_gradient != nullptr ? &sums[part * stride] : nullptr;
     HWY_DYNAMIC_DISPATCH(rms_norm_backward_part)
-    (first, last, width, dy, x, gain, inverse_rms, dx, own);
+    (first, last, width, dy, x, gain, inverse_rms, more, dx, own);
   });
   if (gain_gradient == nullptr) return;
   for (std::int64_t part = 0; part < thread_count(); ++part) {
     for (std::int64_t i = 0; i < width; ++i) gain_gradient[i] += sums[part * stride + i];
   }
+}
+
+void round_values(std::int64_t count, const float* x, std::uint16_t* y) {
+  using namespace simd;
+  constexpr std::int64_t piece = 4096;
+  in_parts((count + piece - 1) / piece, piece, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+    const std::int64_t begin = first * piece, end = std::min(last * piece, count);
+    HWY_DYNAMIC_DISPATCH(round_part)(end - begin, x + begin, y + begin);
+  });
 }
 
 void rotate(std::int64_t rows, std::int64_t width, std::int64_t heads, std::int64_t positions,

@@ -20,10 +20,13 @@ struct Values {
 void rms_norm(std::int64_t rows, std::int64_t width, Values x, const float* gain, float eps, Values y,
               float* inverse_rms);
 
-/// From dy: dx = r (g dy - x r² mean(g dy x)), and gain_gradient[width] += sum over rows of dy x r, unless it
-/// is nullptr.
+/// From dy: dx = r (g dy - x r² mean(g dy x)) + more[rows, width], unless that is nullptr, and
+/// gain_gradient[width] += sum over rows of dy x r, unless that is.
 void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values x, const float* gain,
-                       const float* inverse_rms, Values dx, float* gain_gradient);
+                       const float* inverse_rms, const float* more, Values dx, float* gain_gradient);
+
+/// y = x, `count` values, rounded to bfloat16.
+void round_values(std::int64_t count, const float* x, std::uint16_t* y);
 
 /// y = x with the pairs (i, i + head_dim/2) of the first `heads` heads of each row turned by the angle whose
 /// cosine and sine stand at [position, i]; row r has position r % positions. `direction` is 1, or -1 for the

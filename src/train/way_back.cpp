@@ -11,23 +11,27 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct Holder : torch::CustomClassHolder {
-  explicit Holder(WayBack closure) : way_back(std::move(closure)) {}
-  WayBack way_back;
+  explicit Holder(WayBackOfAll closure) : way_back(std::move(closure)) {}
+  WayBackOfAll way_back;
 };
 
 struct ClosureFunction : torch::autograd::Function<ClosureFunction> {
   // By pointer: of tensors that are passed as such, autograd would take y for an input.
-  static at::Tensor forward(AutogradContext* context, at::TensorList inputs, const at::Tensor* y,
-                            WayBack* way_back) {
+  static variable_list forward(AutogradContext* context, at::TensorList inputs,
+                               const std::vector<at::Tensor>* ys, WayBackOfAll* way_back) {
+    context->set_materialize_grads(false);
     context->saved_data["way_back"] =
         c10::IValue::make_capsule(c10::make_intrusive<Holder>(std::move(*way_back)));
     context->saved_data["inputs"] = static_cast<std::int64_t>(inputs.size());
-    return *y;
+    return *ys;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     auto& holder = static_cast<Holder&>(*context->saved_data["way_back"].toCapsule());
-    variable_list result = holder.way_back(gradients[0].contiguous());
+    variable_list contiguous;
+    for (const at::Tensor& gradient : gradients)
+      contiguous.push_back(gradient.defined() ? gradient.contiguous() : gradient);
+    variable_list result = holder.way_back(contiguous);
     holder.way_back = nullptr;  // gives back what it holds
     result.resize(static_cast<std::size_t>(context->saved_data["inputs"].toInt()) + 2);
     return result;
@@ -36,8 +40,16 @@ struct ClosureFunction : torch::autograd::Function<ClosureFunction> {
 
 }  // namespace
 
+std::vector<at::Tensor> with_way_back(const std::vector<at::Tensor>& ys,
+                                      const std::vector<at::Tensor>& inputs, WayBackOfAll way_back) {
+  return ClosureFunction::apply(at::TensorList(inputs), &ys, &way_back);
+}
+
 at::Tensor with_way_back(const at::Tensor& y, const std::vector<at::Tensor>& inputs, WayBack way_back) {
-  return ClosureFunction::apply(at::TensorList(inputs), &y, &way_back);
+  return with_way_back(
+             std::vector{y}, inputs,
+             [way_back = std::move(way_back)](const variable_list& dy) { return way_back(dy.front()); })
+      .front();
 }
 
 }  // namespace fathom

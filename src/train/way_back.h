@@ -17,4 +17,10 @@ using WayBack = std::function<std::vector<at::Tensor>(const at::Tensor& gradient
 /// must not hold y itself.
 at::Tensor with_way_back(const at::Tensor& y, const std::vector<at::Tensor>& inputs, WayBack way_back);
 
+/// The same of an operation with several results, of which some may be inputs that it passes on. The gradient
+/// of a result that nothing was computed from is undefined.
+using WayBackOfAll = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& gradients)>;
+std::vector<at::Tensor> with_way_back(const std::vector<at::Tensor>& ys,
+                                      const std::vector<at::Tensor>& inputs, WayBackOfAll way_back);
+
 }  // namespace fathom

@@ -180,6 +180,31 @@ TEST_P(TrainOps, NormsAreTorchs) {
   }
 }
 
+TEST_P(TrainOps, AStreamAndItsNormHaveOneGradient) {
+  at::manual_seed(6);
+  const std::int64_t width = 40;
+  const at::Tensor values = at::randn({7, width}), gain = at::randn({width}) + 1;
+  const auto plain = [&](const at::Tensor& x) { return x / (x.square().mean(1, true) + 1e-3).sqrt() * gain; };
+  for (const bool uses_norm : {true, false}) {
+    for (const bool uses_stream : {true, false}) {
+      if (!uses_norm && !uses_stream) continue;
+      Parameter parameter;
+      parameter.values = gain.to(ops().device());
+      const at::Tensor x = values.to(ops().device(), at::kFloat, false, /*copy=*/true)
+                               .set_requires_grad(true),
+                       twin = values.clone().set_requires_grad(true);
+      const auto [y, stream] = ops().norm_stream(x, parameter, false, 1e-3, at::kFloat);
+      EXPECT_EQ((stream.cpu() - values).abs().max().item<float>(), 0);
+      at::Tensor own = at::zeros({7, width}, x.options()), expected = at::zeros({7, width});
+      if (uses_norm) own = own + y.square(), expected = expected + plain(twin).square();
+      if (uses_stream) own = own + stream.sin(), expected = expected + twin.sin();
+      own.sum().backward();
+      expected.sum().backward();
+      EXPECT_LT(relative(x.grad(), twin.grad()), 1e-5);
+    }
+  }
+}
+
 TEST_P(TrainOps, RotationTurnsPairsByTheirPosition) {
   at::manual_seed(5);
   const std::int64_t positions = 7, half = 6, heads = 3, turned = 2;
