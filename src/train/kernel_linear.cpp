@@ -60,14 +60,15 @@ std::vector<DenseMatrix> KernelGroup::dense_weights() const {
 }
 
 /// Of what is used once between two changes, as in steps of one micro-batch, in memory that all groups share;
-/// so are weights in 4 bits. From the second use on the group has its own.
+/// so are weights in 4 bits, and all where memory is spared. Else from the second use on the group has its
+/// own.
 const PackedMatrix& KernelGroup::packed(Packed& own,
                                         void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const {
   thread_local PackedMatrix shared;
   const std::int64_t updates = weights().front()->updates;
   own.reused = own.reused || own.last_use == updates;
   own.last_use = updates;
-  if (weights().front()->four_bit || !own.reused) {
+  if (spares_memory_ || weights().front()->four_bit || !own.reused) {
     pack(dense_weights(), shared);
     return shared;
   }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/packed_matrix.h"
@@ -15,7 +16,9 @@ namespace fathom {
 /// One product computes the outputs of all layers. Float32 is left to torch.
 class KernelGroup : public LinearGroup {
  public:
-  using LinearGroup::LinearGroup;
+  /// `spares_memory`: no packed weights of its own.
+  KernelGroup(std::vector<const Parameter*> weights, std::vector<const Parameter*> biases, bool spares_memory)
+      : LinearGroup(std::move(weights), std::move(biases)), spares_memory_(spares_memory) {}
 
  protected:
   at::Tensor in_type(const at::Tensor& dy, at::ScalarType type) const override;
@@ -34,6 +37,7 @@ class KernelGroup : public LinearGroup {
   std::vector<DenseMatrix> dense_weights() const;
   const PackedMatrix& packed(Packed& own, void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const;
 
+  bool spares_memory_;
   mutable Packed ahead_, back_;
 };
 

@@ -111,8 +111,9 @@ at::Tensor KernelOperations::gate(const at::Tensor& gate_up, Activation activati
 }
 
 std::unique_ptr<LinearGroup> KernelOperations::linear_group(std::vector<const Parameter*> weights,
-                                                            std::vector<const Parameter*> biases) const {
-  return std::make_unique<KernelGroup>(std::move(weights), std::move(biases));
+                                                            std::vector<const Parameter*> biases,
+                                                            bool spares_memory) const {
+  return std::make_unique<KernelGroup>(std::move(weights), std::move(biases), spares_memory);
 }
 
 std::unique_ptr<Head> KernelOperations::head(const Parameter* weight) const {

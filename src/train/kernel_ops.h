@@ -25,7 +25,8 @@ class KernelOperations : public Operations {
   at::Tensor attend(const at::Tensor& qkv, const AttentionForm& form) const override;
   at::Tensor gate(const at::Tensor& gate_up, Activation activation) const override;
   std::unique_ptr<LinearGroup> linear_group(std::vector<const Parameter*> weights,
-                                            std::vector<const Parameter*> biases) const override;
+                                            std::vector<const Parameter*> biases,
+                                            bool spares_memory) const override;
   std::unique_ptr<Head> head(const Parameter* weight) const override;
   /// Double sums in a fixed order.
   double norm(const std::vector<at::Tensor>& tensors) const override;

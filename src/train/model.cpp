@@ -65,7 +65,8 @@ const Parameter* TrainModel::parameter(const Checkpoint& checkpoint, const std::
 const LinearGroup* TrainModel::group(const std::string& name, std::vector<const Parameter*> weights,
                                      std::vector<const Parameter*> biases) {
   std::unique_ptr<LinearGroup>& result = groups_[name];
-  if (!result) result = ops_.linear_group(std::move(weights), std::move(biases));
+  if (!result)
+    result = ops_.linear_group(std::move(weights), std::move(biases), options_.gradient_checkpointing);
   return result.get();
 }
 
@@ -259,6 +260,12 @@ std::vector<at::Tensor> TrainModel::streams(const at::Tensor& ids, std::span<con
 at::Tensor TrainModel::forward(const at::Tensor& ids) {
   const std::int64_t last = depth() - 1;
   return final_norm(streams(ids, {&last, 1}).front());
+}
+
+void TrainModel::drop_gradients() {
+  for (auto& [name, parameter] : parameters_) {
+    if (parameter.trainable()) parameter.gradient.set_data(at::empty({0}, at::kFloat));
+  }
 }
 
 Checkpoint TrainModel::trained(const Checkpoint& original) const {

@@ -55,6 +55,9 @@ class TrainModel {
   std::map<std::string, Parameter>& parameters() { return parameters_; }
   const std::map<std::string, Parameter>& parameters() const { return parameters_; }
 
+  /// Gives back the gradients' memory: nothing is trained from here on.
+  void drop_gradients();
+
   /// The checkpoint with the trained values in it, frozen tensors as they were. Float32 tensors stay float32,
   /// all others become bfloat16. Adapters' B are multiplied by adapter_scale.
   Checkpoint trained(const Checkpoint& original) const;

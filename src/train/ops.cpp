@@ -109,7 +109,7 @@ at::Tensor Operations::gate(const at::Tensor& gate_up, Activation activation) co
 }
 
 std::unique_ptr<LinearGroup> Operations::linear_group(std::vector<const Parameter*> weights,
-                                                      std::vector<const Parameter*> biases) const {
+                                                      std::vector<const Parameter*> biases, bool) const {
   return std::make_unique<LinearGroup>(std::move(weights), std::move(biases));
 }
 

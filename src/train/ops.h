@@ -69,9 +69,11 @@ class Operations {
   /// gate_up [rows, 2 width], gates first, to activation(gate) * up [rows, width].
   virtual at::Tensor gate(const at::Tensor& gate_up, Activation activation) const;
 
-  /// As the constructors of LinearGroup and Head.
+  /// As the constructors of LinearGroup and Head. `spares_memory`: forms of the weights that are of use once
+  /// more are made again then.
   virtual std::unique_ptr<LinearGroup> linear_group(std::vector<const Parameter*> weights,
-                                                    std::vector<const Parameter*> biases) const;
+                                                    std::vector<const Parameter*> biases,
+                                                    bool spares_memory) const;
   virtual std::unique_ptr<Head> head(const Parameter* weight) const;
 
   /// Norm of all values together.

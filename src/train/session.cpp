@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/fingerprint.h"
 #include "base/progress.h"
 #include "base/threads.h"
@@ -187,6 +188,7 @@ std::string digest(const Checkpoint& checkpoint) {
     result.add(name);
     result.add(to_string(tensor.shape));
     result.add(tensor.data);
+    release_pages(tensor.data);
   }
   return result.hex();
 }

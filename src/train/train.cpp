@@ -91,6 +91,7 @@ class Run {
     }
     progress.finish();
     if (!ended()) save();
+    session_.model.drop_gradients();
     return {.model = session_.trained(), .steps = folder_.steps(), .interrupted = !ended()};
   }
 

@@ -130,8 +130,8 @@ TEST_P(TrainOps, LinearGroupsAreTorchs) {
       weights.push_back(parameter({out, in}));
       biases.push_back(parameter({out}));
     }
-    const auto group =
-        ops().linear_group({&weights[0], &weights[1], &weights[2]}, {&biases[0], nullptr, &biases[2]});
+    const auto group = ops().linear_group({&weights[0], &weights[1], &weights[2]},
+                                          {&biases[0], nullptr, &biases[2]}, in == 40);
     const at::Tensor w = at::cat({weights[0].values, weights[1].values, weights[2].values}).cpu();
     const at::Tensor b = at::cat({biases[0].values, at::zeros({16}, floats), biases[2].values}).cpu();
     const at::Tensor plain_w = w.clone().set_requires_grad(true), plain_b = b.clone().set_requires_grad(true);
