@@ -28,7 +28,7 @@ ROOT = HERE.parent.parent
 SKIPPED = 2  # steps at a run's beginning
 # What the program is asked for beside the model, and what it is compared with.
 WORKS = {"plain": ([], ["eager", "compile"]), "distil": (["--teacher", "self"], ["eager", "compile"]),
-         "recursive": ([], ["untied"])}
+         "sparing": (["--gradient-checkpointing"], ["eager", "compile"]), "recursive": ([], ["untied"])}
 
 
 def measured(command: list[str]) -> tuple[str, int]:

@@ -273,9 +273,10 @@ Checkpoint TrainModel::trained(const Checkpoint& original) const {
   for (const auto& [name, parameter] : parameters_) {
     if (!parameter.trainable()) continue;
     Tensor& target = result.tensors.at(name);
-    const double scale = name.ends_with("lora_B.weight") ? options_.adapter_scale : 1;
-    target =
-        from_torch(parameter.values.detach() * scale, target.dtype == DType::f32 ? DType::f32 : DType::bf16);
+    const bool scaled = options_.adapter_scale != 1 && name.ends_with("lora_B.weight");
+    const at::Tensor values = parameter.values.detach();
+    target = from_torch(scaled ? values * options_.adapter_scale : values,
+                        target.dtype == DType::f32 ? DType::f32 : DType::bf16);
   }
   return result;
 }
