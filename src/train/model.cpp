@@ -264,7 +264,7 @@ at::Tensor TrainModel::forward(const at::Tensor& ids) {
 
 void TrainModel::drop_gradients() {
   for (auto& [name, parameter] : parameters_) {
-    if (parameter.trainable()) parameter.gradient.set_data(at::empty({0}, at::kFloat));
+    if (parameter.trainable()) parameter.gradient.set_data(at::empty({0}, parameter.gradient.options()));
   }
 }
 
