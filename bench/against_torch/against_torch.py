@@ -6,6 +6,8 @@ Rounds are interleaved: in each, Fathom and every form of the peer run one after
 bad minutes fall on all of them. A run's rate is the median of its steps without the first ones, in which memory is new and
 torch.compile compiles. The ratio is to the best form of PyTorch; its spread is that of the rounds.
 
+The sparing work is plain training with --gradient-checkpointing, beside the peer without.
+
 The recursive work is beside Fathom's own plain training instead: 15 layers, each visited twice, must not cost more than 30.
 
 Set-up: any Python with torch (python3 -m venv DIR && DIR/bin/pip install torch), which torch.compile also needs g++ for; the

@@ -132,8 +132,8 @@ HWY_INLINE void words_along(const T* row, std::int64_t count, std::uint32_t* to)
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(D()));
   auto* halves = reinterpret_cast<std::uint16_t*>(to);
   if constexpr (sizeof(T) == 2) {
+    std::fill_n(to, side, 0U);
     std::copy_n(row, count, halves);
-    std::fill(halves + count, halves + 2 * side, std::uint16_t{0});
   } else {
     for (std::int64_t c = 0; c < 2 * side; c += lanes)
       store(c + lanes <= count ? hn::LoadU(D(), row + c)
