@@ -1,6 +1,7 @@
 // The backend for CPUs: brings activations into the form that products read, and shares the work out to
 // threads.
 #include <fmt/format.h>
+#include <hwy/cache_control.h>
 
 #include <algorithm>
 #include <array>
@@ -26,6 +27,8 @@ namespace {
 constexpr std::int64_t serial_values = 16384;
 // The same for the multiplications of a product.
 constexpr std::int64_t serial_products = 65536;
+// Results that no cache keeps until they are read: logits of many rows.
+constexpr std::int64_t beyond_caches = 16 << 20;
 
 struct CpuLinear : PackedLinear {
   PackedMatrix matrix;
@@ -103,7 +106,10 @@ class CpuBackend : public Backend {
   }
   void linear(const PackedLinear& packed, std::int64_t rows, ConstRows x, Rows y) const override {
     product(static_cast<const CpuLinear&>(packed).matrix, rows, x,
-            {.y = y.data, .type = y.type, .stride = y.stride()});
+            {.y = y.data,
+             .type = y.type,
+             .stride = y.stride(),
+             .past_caches = rows * y.row_bytes() > beyond_caches});
   }
   void summarise(const PackedLinear& packed, std::int64_t rows, ConstRows x, float softcap,
                  std::span<const Pick> picks, RowSummary* summaries, float* values) const override {
@@ -278,6 +284,7 @@ class CpuBackend : public Backend {
       if (range.first < range.last && panels.first < panels.last)
         kernel.run(weight, prepared.activations, range, panels, to,
                    widened_.as<std::byte>() + prepared.scratch * thread);
+      if (to.past_caches) hwy::FlushStream();
     };
     if (rows * weight.out * weight.in < serial_products)
       share(0, 1);

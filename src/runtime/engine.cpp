@@ -299,10 +299,13 @@ ConstRows Engine::State::normalise(std::int64_t rows, const float* hidden) {
 
 void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
   const ModelConfig& config = state_->config;
-  const ConstRows normed = state_->normalise(rows, hidden);
-  state_->backend->linear(*state_->weights.head, rows, normed, logits, config.vocab_size, false);
+  uncapped_head(rows, hidden, float_rows(logits, config.vocab_size));
   if (config.logit_softcap > 0)
     state_->backend->softcap(rows * config.vocab_size, static_cast<float>(config.logit_softcap), logits);
+}
+
+void Engine::uncapped_head(std::int64_t rows, const float* hidden, Rows logits) const {
+  state_->backend->linear(*state_->weights.head, rows, state_->normalise(rows, hidden), logits);
 }
 
 std::vector<RowSummary> Engine::summarise_head(std::int64_t rows, const float* hidden,

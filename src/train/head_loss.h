@@ -15,8 +15,8 @@
 
 namespace fathom {
 
-/// The teacher's logits of rows [first, first + rows) of the micro-batch, where the student's are: float32
-/// [rows, vocab], which stay until the next call.
+/// The teacher's logits of rows [first, first + rows) of the micro-batch, where the student's are: float32 or
+/// bfloat16 [rows, vocab], which stay until the next call.
 using TeacherLogits = std::function<at::Tensor(std::int64_t first, std::int64_t rows)>;
 
 /// The head's weight [vocab, width] and the losses of its logits, by torch's operations; where kernels

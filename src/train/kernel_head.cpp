@@ -17,6 +17,8 @@ HalfRows half_rows(const at::Tensor& rows, std::int64_t first) {
   return {static_cast<const std::uint16_t*>(rows.data_ptr()) + first, rows.stride(0)};
 }
 
+LogitRows logit_rows(const at::Tensor& logits) { return {rows_of(logits), logits.stride(0)}; }
+
 }  // namespace
 
 void KernelHead::pack() {
@@ -80,15 +82,15 @@ void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& 
 
 LossSums KernelHead::vocabulary_loss(const LossWeights& weights, const at::Tensor& logits,
                                      const at::Tensor& teacher, std::span<const std::int32_t> labels) const {
-  return fathom::vocabulary_loss(logits.size(0), logits.size(1), weights, rows_of(logits), logits.stride(0),
-                                 teacher.defined() ? teacher.const_data_ptr<float>() : nullptr, labels);
+  return fathom::vocabulary_loss(logits.size(0), logits.size(1), weights, logit_rows(logits),
+                                 teacher.defined() ? logit_rows(teacher) : LogitRows(), labels);
 }
 
 LossSums KernelHead::top_k_loss(const LossWeights& weights, const at::Tensor& logits,
                                 const TopTokens& teacher, std::int64_t first,
                                 std::span<const std::int32_t> labels) const {
-  return fathom::top_k_loss(logits.size(0), logits.size(1), weights, rows_of(logits), logits.stride(0),
-                            teacher, first, labels);
+  return fathom::top_k_loss(logits.size(0), logits.size(1), weights, logit_rows(logits), teacher, first,
+                            labels);
 }
 
 }  // namespace fathom

@@ -146,7 +146,10 @@ TeacherLogits StepRunner::read_teacher(const MicroBatch& batch) {
   std::vector<std::int64_t> visits;
   for (const HiddenPair& pair : options_.hidden.pairs) visits.push_back(pair.teacher);
   teacher_->read(batch.sequences, visits);
-  return [this](std::int64_t first, std::int64_t rows) { return teacher_->logits(first, rows); };
+  // The student's own are in bfloat16, too.
+  return [this](std::int64_t first, std::int64_t rows) {
+    return teacher_->logits(first, rows, /*rounded=*/options_.bf16);
+  };
 }
 
 StepLoss StepRunner::run(const Step& step, const MicroBatch& batch) {

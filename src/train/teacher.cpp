@@ -7,6 +7,7 @@
 #include <set>
 #include <span>
 
+#include "kernels/aligned.h"
 #include "runtime/engine.h"
 #include "train/micro_batch.h"
 #include "train/model.h"
@@ -69,11 +70,16 @@ class EngineTeacher : public Teacher {
     for (auto& [visit, rows] : streams_) keep_learned(sequences, width, rows);
   }
 
-  at::Tensor logits(std::int64_t first, std::int64_t rows) override {
+  at::Tensor logits(std::int64_t first, std::int64_t rows, bool rounded) override {
     const ModelConfig& config = engine_.config();
-    at::Tensor result = rows_in(logits_, rows, config.vocab_size, at::kCPU);
-    engine_.head(rows, hidden_.data() + first * config.hidden_size, result.data_ptr<float>());
-    return result;
+    const float* hidden = hidden_.data() + first * config.hidden_size;
+    const bool halves = rounded && config.logit_softcap == 0;
+    Rows result = {halves ? Compute::bf16 : Compute::f32, config.vocab_size};
+    logits_.reserve(static_cast<std::size_t>(rows * result.row_bytes()));
+    result.data = logits_.as<std::byte>();
+    halves ? engine_.uncapped_head(rows, hidden, result) : engine_.head(rows, hidden, result.row<float>(0));
+    return at::from_blob(result.data, {rows, result.width}, {result.stride(), 1},
+                         halves ? at::kBFloat16 : at::kFloat);
   }
 
   at::Tensor stream(std::int64_t visit) const override {
@@ -88,7 +94,7 @@ class EngineTeacher : public Teacher {
   Engine engine_;
   std::vector<float> hidden_;  ///< of the rows that are learned, as are the streams
   std::map<std::int64_t, std::vector<float>> streams_;
-  at::Tensor logits_;
+  AlignedBuffer logits_;
 };
 
 class ModelTeacher : public Teacher {
@@ -107,7 +113,7 @@ class ModelTeacher : public Teacher {
                           static_cast<float>(model_.config().logit_softcap));
   }
 
-  at::Tensor logits(std::int64_t first, std::int64_t rows) override {
+  at::Tensor logits(std::int64_t first, std::int64_t rows, bool) override {
     const at::NoGradGuard no_grad;
     return logits_(first, rows);
   }

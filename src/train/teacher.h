@@ -23,9 +23,9 @@ class Teacher {
   /// Runs the model over the sequences' inputs, each from one of its starts to the next by itself; what
   /// logits() and stream() speak of from here on.
   virtual void read(const std::vector<Sequence>& sequences, const std::vector<std::int64_t>& visits = {}) = 0;
-  /// Float32 [rows, vocab] of rows [first, first + rows) of those that are learned, of the sequences laid end
-  /// to end; they stay until the next call.
-  virtual at::Tensor logits(std::int64_t first, std::int64_t rows) = 0;
+  /// [rows, vocab] of rows [first, first + rows) of those that are learned, of the sequences laid end to end;
+  /// they stay until the next call. Float32, or what `rounded` allows: bfloat16, half as much to move.
+  virtual at::Tensor logits(std::int64_t first, std::int64_t rows, bool rounded) = 0;
 
   /// The residual stream [rows, hidden] after `visit`, one of those read, of the rows that are learned.
   virtual at::Tensor stream(std::int64_t visit) const = 0;

@@ -182,7 +182,7 @@ void CachedTeacher::compute(const Sequence& sequence, std::int64_t rows, TopToke
       std::clamp<std::int64_t>(chunk_logits / form_.vocab, 1, std::max<std::int64_t>(rows, 1));
   for (std::int64_t row = 0; row < rows; row += chunk) {
     const std::int64_t count = std::min(chunk, rows - row);
-    const at::Tensor logits = teacher_->logits(row, count).cpu();
+    const at::Tensor logits = teacher_->logits(row, count, /*rounded=*/false).cpu();
     top.append(count, form_.vocab, logits.const_data_ptr<float>(), temperature_);
   }
 }

@@ -159,20 +159,18 @@ void row_of(std::int64_t vocab, const LossWeights& weights, T* row, TopRow& top,
 }  // namespace
 
 LossSums top_k_loss_rows(std::int64_t begin, std::int64_t end, std::int64_t vocab, const LossWeights& weights,
-                         Values logits, std::int64_t stride, const TopTokens& teacher, std::int64_t first,
+                         const LogitRows& logits, const TopTokens& teacher, std::int64_t first,
                          const std::int32_t* labels) {
   std::vector<float> scores(static_cast<std::size_t>(vocab));
   TopRow top(teacher.k);
   LossSums sums;
   for (std::int64_t r = begin; r < end; ++r) {
     top.set_teacher(teacher, first + r, vocab);
-    if (logits.bf16) {
-      auto* row = static_cast<std::uint16_t*>(logits.data) + r * stride;
-      row_of(vocab, weights, row, top, labels[r], scores.data(), sums);
-    } else {
-      auto* row = static_cast<float*>(logits.data) + r * stride;
-      row_of(vocab, weights, row, top, labels[r], scores.data(), sums);
-    }
+    const Values row = logits.row(r);
+    if (row.bf16)
+      row_of(vocab, weights, static_cast<std::uint16_t*>(row.data), top, labels[r], scores.data(), sums);
+    else
+      row_of(vocab, weights, static_cast<float*>(row.data), top, labels[r], scores.data(), sums);
   }
   return sums;
 }
@@ -199,14 +197,14 @@ void TopTokens::append(std::int64_t rows, std::int64_t vocab, const float* logit
   });
 }
 
-LossSums top_k_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights, Values logits,
-                    std::int64_t stride, const TopTokens& teacher, std::int64_t first,
+LossSums top_k_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights,
+                    const LogitRows& logits, const TopTokens& teacher, std::int64_t first,
                     std::span<const std::int32_t> labels) {
   using namespace simd;
   std::vector<LossSums> parts(static_cast<std::size_t>(thread_count()));
   in_parts(rows, vocab, [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
-    parts[part] = HWY_DYNAMIC_DISPATCH(top_k_loss_rows)(begin, end, vocab, weights, logits, stride, teacher,
-                                                        first, labels.data());
+    parts[part] = HWY_DYNAMIC_DISPATCH(top_k_loss_rows)(begin, end, vocab, weights, logits, teacher, first,
+                                                        labels.data());
   });
   LossSums total;
   for (const LossSums& part : parts) total += part;

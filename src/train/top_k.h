@@ -32,8 +32,8 @@ struct TopTokens {
 
 /// As vocabulary_loss by forward KL (vocabulary_loss.h), from the top tokens of rows [first, first + rows).
 /// They must have been taken at the same temperature.
-LossSums top_k_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights, Values logits,
-                    std::int64_t stride, const TopTokens& teacher, std::int64_t first,
+LossSums top_k_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights,
+                    const LogitRows& logits, const TopTokens& teacher, std::int64_t first,
                     std::span<const std::int32_t> labels);
 
 }  // namespace fathom

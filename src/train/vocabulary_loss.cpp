@@ -90,9 +90,78 @@ void cap(std::vector<float>& row, std::int64_t width, float softcap) {
   std::fill(row.begin() + width, row.end(), nothing);
 }
 
+/// A softmax is e^(x - top) / sum.
+struct Exponentials {
+  float top, sum;
+
+  float log_sum() const { return top + std::log(sum); }
+};
+
+/// Puts e^(x - top) in the place of each x of a padded row; beside(i, xs, es) sees both.
+template <class Beside>
+HWY_INLINE Exponentials exponentials(std::int64_t width, float* row, Beside beside) {
+  const D d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const float top = largest(row, width);
+  auto sum = hn::Zero(d);
+  for (std::int64_t i = 0; i < padded(width); i += lanes) {
+    const auto x = hn::LoadU(d, row + i);
+    const auto e = power_of_e(hn::Sub(x, hn::Set(d, top)));
+    sum = hn::Add(sum, e);
+    beside(i, x, e);
+    hn::StoreU(e, d, row + i);
+  }
+  return {top, hn::GetLane(hn::SumOfLanes(d, sum))};
+}
+
+/// Cross-entropy and the forward divergence, of scores as they are: since D = sum p (t - s) + log_sum(s) -
+/// log_sum(t), and the gradient is (hard + soft) q - soft p - hard one-hot, one exponential an entry of each
+/// distribution is enough.
+LossSums usual_loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab,
+                         const LossWeights& weights, const LogitRows& all_logits, const LogitRows& teacher,
+                         const std::int32_t* labels) {
+  const D d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const bool distil = weights.divergence != 0;
+  std::vector<float> student(padded(vocab)), target(distil ? padded(vocab) : 0);
+  const float soft = weights.divergence * weights.scale;
+  LossSums sums;
+  for (std::int64_t r = first; r < last; ++r) {
+    const Values logits = all_logits.row(r);
+    load_row(logits, 0, vocab, nothing, student.data());
+    const bool labelled = labels[r] >= 0;
+    const float label_logit = labelled ? student[labels[r]] : 0;
+    const float hard = labelled ? weights.cross_entropy * weights.scale : 0;
+    Exponentials p{0, 1};
+    auto ahead = hn::Zero(d);
+    if (distil) {
+      load_row(teacher.row(r), 0, vocab, nothing, target.data());
+      p = exponentials(vocab, target.data(), [&](std::int64_t i, Vector t, Vector e) {
+        ahead = hn::MulAdd(e, hn::Sub(t, hn::LoadU(d, &student[i])), ahead);
+      });
+    }
+    const Exponentials q = exponentials(vocab, student.data(), [](auto...) {});
+    if (labelled) sums.cross_entropy += q.log_sum() - label_logit;
+    if (distil) {
+      sums.divergence +=
+          hn::GetLane(hn::SumOfLanes(d, ahead)) / p.sum + (q.top - p.top) + std::log(q.sum / p.sum);
+    }
+    // The label's part of the gradient, as a share of the softmax's.
+    if (hard != 0) student[labels[r]] -= hard / (hard + soft) * q.sum;
+    const auto own_share = hn::Set(d, (hard + soft) / q.sum), other_share = hn::Set(d, soft / p.sum);
+    for (std::int64_t i = 0; i < padded(vocab); i += lanes) {
+      auto slope = hn::Mul(hn::LoadU(d, &student[i]), own_share);
+      if (distil) slope = hn::NegMulAdd(hn::LoadU(d, &target[i]), other_share, slope);
+      hn::StoreU(slope, d, &student[i]);
+    }
+    store_row(student.data(), 0, vocab, false, logits);
+  }
+  return sums;
+}
+
 template <Divergence kind>
 LossSums loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab, const LossWeights& weights,
-                   Values all_logits, std::int64_t stride, const float* teacher, const std::int32_t* labels) {
+                   const LogitRows& all_logits, const LogitRows& teacher, const std::int32_t* labels) {
   const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const bool distil = weights.divergence != 0;
@@ -104,8 +173,7 @@ LossSums loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab, co
   const float soft = weights.divergence * weights.scale * size * factor;
   LossSums sums;
   for (std::int64_t r = first; r < last; ++r) {
-    const Values logits = {static_cast<std::byte*>(all_logits.data) + r * stride * (all_logits.bf16 ? 2 : 4),
-                           all_logits.bf16};
+    const Values logits = all_logits.row(r);
     load_row(logits, 0, vocab, nothing, student.data());
     if (weights.softcap != 0) cap(student, vocab, weights.softcap);
     const float lse = log_sum(student.data(), vocab, 1);
@@ -115,7 +183,7 @@ LossSums loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab, co
     float soft_lse = lse, teacher_lse = 0;
     EntrySums of_row{0, 0};
     if (distil) {
-      load_row({const_cast<float*>(teacher), false}, r, vocab, nothing, target.data());
+      load_row(teacher.row(r), 0, vocab, nothing, target.data());
       if (!one_softmax) soft_lse = log_sum(student.data(), vocab, factor);
       teacher_lse = log_sum(target.data(), vocab, factor);
       of_row = entry_sums<kind>({student.data(), soft_lse}, {target.data(), teacher_lse}, vocab, factor);
@@ -154,11 +222,11 @@ LossSums loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab, co
 }  // namespace
 
 LossSums vocabulary_loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab,
-                              const LossWeights& weights, Values logits, std::int64_t stride,
-                              const float* teacher, const std::int32_t* labels) {
-  const auto part = [&](auto run) {
-    return run(first, last, vocab, weights, logits, stride, teacher, labels);
-  };
+                              const LossWeights& weights, const LogitRows& logits,
+                              const LogitRows& teacher, const std::int32_t* labels) {
+  const auto part = [&](auto run) { return run(first, last, vocab, weights, logits, teacher, labels); };
+  const bool forward = weights.divergence == 0 || weights.kind == Divergence::forward_kl;
+  if (forward && weights.temperature == 1 && weights.softcap == 0) return part(usual_loss_part);
   switch (weights.kind) {
     case Divergence::forward_kl:
       return part(loss_part<Divergence::forward_kl>);
@@ -181,13 +249,14 @@ namespace simd {
 HWY_EXPORT(vocabulary_loss_part);
 }  // namespace simd
 
-LossSums vocabulary_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights, Values logits,
-                         std::int64_t stride, const float* teacher, std::span<const std::int32_t> labels) {
+LossSums vocabulary_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights,
+                         const LogitRows& logits, const LogitRows& teacher,
+                         std::span<const std::int32_t> labels) {
   using namespace simd;
   std::vector<LossSums> parts(thread_count());
   in_parts(rows, vocab, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
-    parts[part] = HWY_DYNAMIC_DISPATCH(vocabulary_loss_part)(first, last, vocab, weights, logits, stride,
-                                                             teacher, labels.data());
+    parts[part] = HWY_DYNAMIC_DISPATCH(vocabulary_loss_part)(first, last, vocab, weights, logits, teacher,
+                                                             labels.data());
   });
   LossSums total;
   for (const LossSums& part : parts) total += part;

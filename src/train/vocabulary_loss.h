@@ -1,6 +1,7 @@
 // The losses over the vocabulary, values and gradient, while a row of logits is in the cache.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -40,10 +41,20 @@ struct LossSums {
   }
 };
 
-/// The losses of logits[rows, vocab] before the soft cap, which are overwritten by their gradient. `teacher`
-/// [rows, vocab] may be nullptr if its weight is 0; a label below 0 is left out of the cross-entropy.
-/// `stride` elements lie between the beginnings of two rows of logits.
-LossSums vocabulary_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights, Values logits,
-                         std::int64_t stride, const float* teacher, std::span<const std::int32_t> labels);
+/// Logits [rows, vocab], `stride` elements from the beginning of a row to that of the next.
+struct LogitRows {
+  Values values;
+  std::int64_t stride = 0;
+
+  Values row(std::int64_t index) const {
+    return {static_cast<std::byte*>(values.data) + index * stride * (values.bf16 ? 2 : 4), values.bf16};
+  }
+};
+
+/// The losses of logits[rows, vocab] before the soft cap, which are overwritten by their gradient. The
+/// teacher's may be left out if its weight is 0; a label below 0 is left out of the cross-entropy.
+LossSums vocabulary_loss(std::int64_t rows, std::int64_t vocab, const LossWeights& weights,
+                         const LogitRows& logits, const LogitRows& teacher,
+                         std::span<const std::int32_t> labels);
 
 }  // namespace fathom
