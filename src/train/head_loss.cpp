@@ -110,8 +110,9 @@ void Head::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx) {
 
 LossSums Head::vocabulary_loss(const LossWeights& weights, const at::Tensor& logits,
                                const at::Tensor& teacher, std::span<const std::int32_t> labels) const {
-  return learned(weights, logits, labels,
-                 [&](const at::Tensor& scores) { return divergence(weights, scores, teacher.to(at::kFloat)); });
+  return learned(weights, logits, labels, [&](const at::Tensor& scores) {
+    return divergence(weights, scores, teacher.to(at::kFloat));
+  });
 }
 
 LossSums Head::top_k_loss(const LossWeights& weights, const at::Tensor& logits, const TopTokens& teacher,

@@ -222,8 +222,8 @@ LossSums loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab, co
 }  // namespace
 
 LossSums vocabulary_loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab,
-                              const LossWeights& weights, const LogitRows& logits,
-                              const LogitRows& teacher, const std::int32_t* labels) {
+                              const LossWeights& weights, const LogitRows& logits, const LogitRows& teacher,
+                              const std::int32_t* labels) {
   const auto part = [&](auto run) { return run(first, last, vocab, weights, logits, teacher, labels); };
   const bool forward = weights.divergence == 0 || weights.kind == Divergence::forward_kl;
   if (forward && weights.temperature == 1 && weights.softcap == 0) return part(usual_loss_part);

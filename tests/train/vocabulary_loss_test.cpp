@@ -160,8 +160,8 @@ const LossWeights mixed{
 
 const std::vector<Device> every = {Device::cpu, Device::torch, Device::cuda};
 
-INSTANTIATE_TEST_SUITE_P(CrossEntropyOnly, VocabularyLoss,
-                         testing::Values(Case{"Cpu", {.scale = 0.1F}}), name_of_case);
+INSTANTIATE_TEST_SUITE_P(CrossEntropyOnly, VocabularyLoss, testing::Values(Case{"Cpu", {.scale = 0.1F}}),
+                         name_of_case);
 INSTANTIATE_TEST_SUITE_P(Alone, VocabularyLoss, testing::ValuesIn(each(every, alone)), name_of_case);
 INSTANTIATE_TEST_SUITE_P(Mixed, VocabularyLoss, testing::ValuesIn(each(every, mixed)), name_of_case);
 INSTANTIATE_TEST_SUITE_P(Bfloat16, VocabularyLoss,
