@@ -58,30 +58,37 @@ Activations formed(const PackedMatrix& weight, RowForm form, std::int64_t rows, 
   return {buffer.as<std::byte>(), stride, nullptr, nullptr};
 }
 
-void multiply_block(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfRows x,
-                    const Destination& to) {
-  const ProductKernel kernel = product_kernel(Compute::bf16, isa());
+Activations activations_of(const ProductKernel& kernel, const PackedMatrix& weight, std::int64_t rows,
+                           HalfRows x) {
   // What is turned has room for whole blocks of rows behind it.
   const bool whole = x.turned || rows % kernel.row_granule == 0;
   if (x.turned) x = turned_rows(rows, weight.in, x);
   // A copy is worth it where many panels read it.
   const bool apart = x.stride == odd_lines(x.stride) || weight.panels() < 16;
   const bool direct = kernel.form == RowForm::bf16 && weight.padded_in == weight.in && whole && apart;
-  const Activations activations =
-      direct ? Activations{reinterpret_cast<const std::byte*>(x.data), x.stride * 2, nullptr, nullptr}
-             : formed(weight, kernel.form, rows, x);
-  kernel.run(weight, activations, {0, rows}, panels, to, nullptr);
+  if (!direct) return formed(weight, kernel.form, rows, x);
+  return {reinterpret_cast<const std::byte*>(x.data), x.stride * 2, nullptr, nullptr};
+}
+
+// Brings rows into the L2 cache one after the other: in order the processor runs ahead, where a block of
+// results, two lines of each row, would wait for each line.
+void fetch(std::int64_t rows, std::int64_t width, std::int64_t stride, const float* from) {
+  constexpr std::int64_t line = 64 / sizeof(float);
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t i = 0; i < width; i += line) hwy::Prefetch(from + r * stride + i);
 }
 
 }  // namespace
 
 void multiply_here(const PackedMatrix& weight, std::int64_t rows, HalfRows x, const Destination& to) {
-  multiply_block(weight, {0, weight.panels()}, rows, x, to);
+  const ProductKernel kernel = product_kernel(Compute::bf16, isa());
+  kernel.run(weight, activations_of(kernel, weight, rows, x), {0, rows}, {0, weight.panels()}, to, nullptr);
 }
 
 void multiply(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfRows x,
               const Destination& to) {
   const std::int64_t step = rows_of_block(weight, rows), blocks = (rows + step - 1) / step;
+  const ProductKernel kernel = product_kernel(Compute::bf16, isa());
   const std::int64_t element = to.type == Compute::f32 ? 4 : 2;
   std::atomic<std::int64_t> next = 0;
   on_each_thread([&](int, int) {
@@ -89,8 +96,13 @@ void multiply(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfR
       const std::int64_t first = block * step;
       Destination here = to;
       here.y += first * to.stride * element;
-      if (to.addend != nullptr) here.addend += first * to.stride;
-      multiply_block(weight, panels, std::min(step, rows - first), x.from(first), here);
+      const std::int64_t count = std::min(step, rows - first);
+      const Activations activations = activations_of(kernel, weight, count, x.from(first));
+      if (to.addend != nullptr) {
+        here.addend += first * to.stride;
+        fetch(count, (panels.last - panels.first) * panel_outputs, to.stride, here.addend);
+      }
+      kernel.run(weight, activations, {0, count}, panels, here, nullptr);
     }
     if (to.past_caches) hwy::FlushStream();
   });
