@@ -10,6 +10,7 @@
 #include "kernels/repack.h"
 #include "kernels/simd.h"
 #include "kernels/targets.h"
+#include "train/attention_tiles.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "train/attention.cpp"
@@ -196,6 +197,7 @@ struct Workspace {
 
 void attention(std::int64_t sequences, const AttentionForm& form, const std::uint16_t* qkv,
                std::uint16_t* mixed, float* log_sums) {
+  if (attends_by_tiles(form)) return attention_by_tiles(sequences, form, qkv, mixed, log_sums);
   using namespace simd;
   const std::int64_t width = form.qkv_width(), dim = form.head_dim;
   const auto scale = static_cast<float>(form.scale);
@@ -244,6 +246,8 @@ void attention(std::int64_t sequences, const AttentionForm& form, const std::uin
 void attention_backward(std::int64_t sequences, const AttentionForm& form, const std::uint16_t* qkv,
                         const std::uint16_t* mixed, const float* log_sums, const std::uint16_t* d_mixed,
                         std::uint16_t* d_qkv) {
+  if (attends_by_tiles(form))
+    return attention_backward_by_tiles(sequences, form, qkv, mixed, log_sums, d_mixed, d_qkv);
   using namespace simd;
   const std::int64_t width = form.qkv_width(), dim = form.head_dim;
   const auto scale = static_cast<float>(form.scale);
