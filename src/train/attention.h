@@ -1,6 +1,7 @@
 // Causal attention and its way back for training in bfloat16: 128 queries times 128 keys at a time, which
-// stay in a core's cache; the products are the runtime's kernels' (multiply.h). The way back computes the
-// scores again from their row sums (Dao 2023, FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2).
+// stay in a core's cache; the products are the runtime's kernels' (multiply.h), or where heads fill AMX's
+// tiles those of attention_tiles.h. The way back computes the scores again from their row sums (Dao 2023,
+// FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2).
 #pragma once
 
 #include <cstdint>

@@ -45,7 +45,8 @@ class Unit {
             .padded = (form.positions + amx::attention_step - 1) / amx::attention_step * amx::attention_step,
             .dim = form.head_dim,
             .window = form.window,
-            .scale = static_cast<float>(form.scale)} {}
+            .scale = static_cast<float>(form.scale)},
+        zeros_(static_cast<std::size_t>(form.head_dim)) {}
 
   const amx::HeadShape& shape() const { return shape_; }
   std::int64_t first_head() const { return kv_head_ * group_; }
@@ -79,10 +80,9 @@ class Unit {
   // Rows followed by zeros.
   const std::byte* packed(void (*pack)(std::span<const DenseMatrix>, PackedMatrix&),
                           const std::uint16_t* from, std::int64_t stride, PackedMatrix& to) const {
-    static const std::vector<std::uint16_t> zeros(4'096);
     const DenseMatrix parts[] = {
         {Compute::bf16, from, shape_.positions, shape_.dim, stride},
-        {Compute::bf16, zeros.data(), shape_.padded - shape_.positions, shape_.dim, 0}};
+        {Compute::bf16, zeros_.data(), shape_.padded - shape_.positions, shape_.dim, 0}};
     pack({parts, 2}, to);
     return to.panel(0);
   }
@@ -91,6 +91,7 @@ class Unit {
   const AttentionForm& form_;
   std::int64_t group_, row_, kv_head_;
   amx::HeadShape shape_;
+  std::vector<std::uint16_t> zeros_;  // a row
 };
 
 template <typename Body>

@@ -92,28 +92,27 @@ __m512i words_of(__m512 a, __m512 b) {
   return _mm512_permutexvar_epi16(order, reinterpret_cast<const __m512i&>(both));
 }
 
-// columns[dim, 32], times factors[32], to the first `count` of 32 rows of bf16.
+// columns[dim, 32], times factors[32], to the first `count` of 32 rows of bf16. They go past the caches where
+// they are whole lines: a normal store would wait for each.
 void write_turned(const float* columns, const __m512 (&factors)[2], std::int64_t dim, std::int64_t count,
                   std::uint16_t* to, std::int64_t stride) {
+  const bool lines =
+      (reinterpret_cast<std::uintptr_t>(to) | static_cast<std::uintptr_t>(stride * 2)) % 64 == 0;
   for (std::int64_t first = 0; first < dim; first += step) {
     for (std::int64_t half = 0; half < 2; ++half) {
-      vectors::Square square;
+      vectors::Square square, turned;
       for (std::int64_t pair = 0; pair < lanes; ++pair) {
         const float* at = columns + (first + 2 * pair) * step + half * lanes;
-        const __m512 a = _mm512_mul_ps(_mm512_loadu_ps(at), factors[half]);
-        const __m512 b = _mm512_mul_ps(_mm512_loadu_ps(at + step), factors[half]);
+        const __m512 a = _mm512_mul_ps(_mm512_load_ps(at), factors[half]);
+        const __m512 b = _mm512_mul_ps(_mm512_load_ps(at + step), factors[half]);
         _mm512_store_si512(square.words[pair], words_of(a, b));
       }
-      const std::int64_t rows = count - half * lanes;
-      std::uint16_t* own = to + half * lanes * stride + first;
-      if (rows >= lanes) {
-        vectors::turn(square, reinterpret_cast<std::uint32_t*>(own), stride / 2);
-        continue;
-      }
-      vectors::Square turned;
       vectors::turn(square, turned.words[0], lanes);
-      for (std::int64_t row = 0; row < rows; ++row)
-        _mm512_storeu_si512(own + row * stride, _mm512_load_si512(turned.words[row]));
+      for (std::int64_t row = 0; row < least(lanes, count - half * lanes); ++row) {
+        auto* line = reinterpret_cast<__m512i*>(to + (half * lanes + row) * stride + first);
+        const __m512i values = _mm512_load_si512(turned.words[row]);
+        lines ? _mm512_stream_si512(line, values) : _mm512_storeu_si512(line, values);
+      }
     }
   }
 }
@@ -327,6 +326,7 @@ void read_queries(const HeadShape& shape, const HeadBackward& head) {
 void attend(const HeadShape& shape, const HeadForward& head) {
   const TileScope tiles;
   for (std::int64_t query = 0; query < shape.padded; query += step) attend_step(shape, head, query);
+  _mm_sfence();
 }
 
 void attend_backward(const HeadShape& shape, const HeadBackward& head) {
@@ -341,6 +341,7 @@ void attend_backward(const HeadShape& shape, const HeadBackward& head) {
   for (std::int64_t query = 0; query < shape.padded; query += step)
     write_turned(head.query_sums + query * shape.dim, ones, shape.dim, least(step, shape.positions - query),
                  head.d_queries + query * head.d_stride, head.d_stride);
+  _mm_sfence();
 }
 
 }  // namespace fathom::amx

@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "train/devices.h"
@@ -63,13 +64,14 @@ at::Tensor plain_attention(const at::Tensor& qkv, const AttentionForm& form) {
 
 TEST_P(TrainOps, AttentionIsTorchs) {
   at::manual_seed(1);
-  // Whole blocks, short ones, one alone; dimensions that are whole tiles and not; windows within a block,
-  // across blocks and beyond.
-  for (const std::int64_t positions : {256, 300, 70, 1}) {
-    for (const std::int64_t window : {0, 20, 150, 1000}) {
+  // Whole blocks, short ones, one alone, more than one chunk of them; dimensions that are whole tiles and
+  // not; windows within a block, across blocks and beyond.
+  for (const auto& [positions, head_dim] :
+       {std::pair{256, 64}, {300, 24}, {300, 64}, {70, 96}, {650, 32}, {1, 64}}) {
+    for (const std::int64_t window : {0, 1, 20, 150, 600, 1000}) {
       const AttentionForm form{.heads = 4,
                                .kv_heads = 2,
-                               .head_dim = positions == 70 ? 24 : 64,
+                               .head_dim = head_dim,
                                .positions = positions,
                                .scale = 0.2,
                                .window = window};
