@@ -36,8 +36,7 @@ TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& o
       continue;
     }
     // Matrices are packed twice in bfloat16, for the way ahead and the way back.
-    const bool keeps = !options.gradient_checkpointing || &parameter == &session.model.head().weight();
-    const bool packs = keeps && options.bf16 && session.model.operations().packs();
+    const bool packs = !options.gradient_checkpointing && options.bf16 && session.model.operations().packs();
     const std::int64_t packed = packs && parameter.values.dim() > 1 ? 4 * count : 0;
     result.weight_bytes += static_cast<std::int64_t>(parameter.values.nbytes()) + packed;
     if (!parameter.trainable()) continue;

@@ -4,13 +4,13 @@
 
 #include "kernels/multiply.h"
 #include "kernels/repack.h"
-#include "train/kernel_linear.h"
 #include "train/kernel_ops.h"
 
 namespace fathom {
 namespace {
 
-// Entries of the vocabulary in a product of the way back: 256 rows of them are 1 MB, half of an L2 cache.
+// Entries of the vocabulary in a product: rows of their logits' gradients are too long for a cache, and 256
+// rows of so many are 1 MB, half of an L2 cache.
 constexpr std::int64_t piece = 2'048;
 
 HalfRows half_rows(const at::Tensor& rows, std::int64_t first) {
@@ -21,24 +21,27 @@ LogitRows logit_rows(const at::Tensor& logits) { return {rows_of(logits), logits
 
 }  // namespace
 
-void KernelHead::pack() {
+template <typename Body>
+void KernelHead::each_piece(Packed& packed, void (*pack)(std::span<const DenseMatrix>, PackedMatrix&),
+                            const Body& body) {
   const at::Tensor& values = weight().values;
-  if (packed_updates_ == weight().updates) return;
-  packed_updates_ = weight().updates;
-  const std::int64_t vocab = values.size(0), width = values.size(1);
+  const std::int64_t width = values.size(1);
   const bool halves = values.scalar_type() == at::kBFloat16;
-  const auto rows = [&](std::int64_t first, std::int64_t count) -> DenseMatrix {
-    const auto* data = static_cast<const std::byte*>(values.data_ptr()) + first * width * (halves ? 2 : 4);
-    return {halves ? Compute::bf16 : Compute::f32, data, count, width, width};
-  };
-  const DenseMatrix all = rows(0, vocab);
-  pack_rows({&all, 1}, ahead_);
-  back_.resize(static_cast<std::size_t>((vocab + piece - 1) / piece));
-  for (std::size_t i = 0; i < back_.size(); ++i) {
-    const std::int64_t first = static_cast<std::int64_t>(i) * piece;
-    const DenseMatrix part = rows(first, std::min(piece, vocab - first));
-    pack_columns({&part, 1}, back_[i]);
+  const std::int64_t updates = weight().updates;
+  const bool keeps = packed.reuse.is_seen(updates) && !spares_memory_,
+             packs = !keeps || packed.updates != updates;
+  packed.pieces.resize(keeps ? static_cast<std::size_t>((vocab() + piece - 1) / piece) : 1);
+  for (std::int64_t first = 0; first < vocab(); first += piece) {
+    PackedMatrix& own = packed.pieces[keeps ? static_cast<std::size_t>(first / piece) : 0];
+    if (packs) {
+      const auto* data = static_cast<const std::byte*>(values.data_ptr()) + first * width * (halves ? 2 : 4);
+      const DenseMatrix part = {halves ? Compute::bf16 : Compute::f32, data, std::min(piece, vocab() - first),
+                                width, width};
+      pack({&part, 1}, own);
+    }
+    body(first, own);
   }
+  if (keeps) packed.updates = updates;
 }
 
 at::Tensor KernelHead::logits_memory(std::int64_t rows, const at::Tensor& x) {
@@ -50,12 +53,15 @@ at::Tensor KernelHead::logits_memory(std::int64_t rows, const at::Tensor& x) {
 
 void KernelHead::logits(const at::Tensor& x, const at::Tensor& logits) {
   if (x.scalar_type() != at::kBFloat16) return Head::logits(x, logits);
-  pack();
-  multiply(ahead_, x.size(0), half_rows(x, 0),
-           {.y = static_cast<std::byte*>(logits.data_ptr()),
-            .type = logits.scalar_type() == at::kFloat ? Compute::f32 : Compute::bf16,
-            .stride = logits.stride(0),
-            .past_caches = true});
+  const bool floats = logits.scalar_type() == at::kFloat;
+  auto* y = static_cast<std::byte*>(logits.data_ptr());
+  each_piece(ahead_, pack_rows, [&](std::int64_t first, const PackedMatrix& own) {
+    multiply(own, x.size(0), half_rows(x, 0),
+             {.y = y + first * (floats ? 4 : 2),
+              .type = floats ? Compute::f32 : Compute::bf16,
+              .stride = logits.stride(0),
+              .past_caches = true});
+  });
 }
 
 void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx) {
@@ -66,16 +72,15 @@ void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& 
     pack_columns({&inputs, 1}, inputs_);
   }
   const at::Tensor sum = at::empty({rows, width}, at::kFloat);
-  for (std::size_t i = 0; i < back_.size(); ++i) {
-    const std::int64_t first = static_cast<std::int64_t>(i) * piece;
-    const HalfRows own = half_rows(d, first);
-    multiply(back_[i], rows, own,
-             {.y = static_cast<std::byte*>(sum.data_ptr()), .stride = width, .accumulate = i > 0});
+  each_piece(back_, pack_columns, [&](std::int64_t first, const PackedMatrix& own) {
+    const HalfRows entries = half_rows(d, first);
+    multiply(own, rows, entries,
+             {.y = static_cast<std::byte*>(sum.data_ptr()), .stride = width, .accumulate = first > 0});
     if (weight().trainable()) {
-      weight_gradient(inputs_, own.data, own.stride, back_[i].in, !weight().spent,
+      weight_gradient(inputs_, entries.data, entries.stride, own.in, !weight().spent,
                       weight().gradient.data_ptr<float>() + first * width);
     }
-  }
+  });
   weight().spent = false;
   dx.copy_(sum);
 }

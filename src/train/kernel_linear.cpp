@@ -66,9 +66,8 @@ const PackedMatrix& KernelGroup::packed(Packed& own,
                                         void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const {
   thread_local PackedMatrix shared;
   const std::int64_t updates = weights().front()->updates;
-  own.reused = own.reused || own.last_use == updates;
-  own.last_use = updates;
-  if (spares_memory_ || weights().front()->four_bit || !own.reused) {
+  const bool keeps = own.reuse.is_seen(updates) && !spares_memory_ && !weights().front()->four_bit;
+  if (!keeps) {
     pack(dense_weights(), shared);
     return shared;
   }

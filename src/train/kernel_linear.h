@@ -13,6 +13,22 @@
 
 namespace fathom {
 
+/// Whether packed weights are worth their memory. What is used once between two changes of the values, as in
+/// steps of one micro-batch, is not.
+class Reuse {
+ public:
+  /// To be asked at each use, after so many updates of the values.
+  bool is_seen(std::int64_t updates) {
+    seen_ = seen_ || last_use_ == updates;
+    last_use_ = updates;
+    return seen_;
+  }
+
+ private:
+  std::int64_t last_use_ = -1;
+  bool seen_ = false;
+};
+
 /// One product computes the outputs of all layers. Float32 is left to torch.
 class KernelGroup : public LinearGroup {
  public:
@@ -30,9 +46,8 @@ class KernelGroup : public LinearGroup {
   // The weights as products read them, W and its transpose.
   struct Packed {
     PackedMatrix matrix;
-    std::int64_t updates = -1;   // packed after so many
-    std::int64_t last_use = -1;  // after so many
-    bool reused = false;
+    std::int64_t updates = -1;  // packed after so many
+    Reuse reuse;
   };
   std::vector<DenseMatrix> dense_weights() const;
   const PackedMatrix& packed(Packed& own, void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const;

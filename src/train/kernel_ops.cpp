@@ -116,8 +116,8 @@ std::unique_ptr<LinearGroup> KernelOperations::linear_group(std::vector<const Pa
   return std::make_unique<KernelGroup>(std::move(weights), std::move(biases), spares_memory);
 }
 
-std::unique_ptr<Head> KernelOperations::head(const Parameter* weight) const {
-  return std::make_unique<KernelHead>(weight);
+std::unique_ptr<Head> KernelOperations::head(const Parameter* weight, bool spares_memory) const {
+  return std::make_unique<KernelHead>(weight, spares_memory);
 }
 
 double KernelOperations::norm(const Tensors& tensors) const {

@@ -27,7 +27,7 @@ class KernelOperations : public Operations {
   std::unique_ptr<LinearGroup> linear_group(std::vector<const Parameter*> weights,
                                             std::vector<const Parameter*> biases,
                                             bool spares_memory) const override;
-  std::unique_ptr<Head> head(const Parameter* weight) const override;
+  std::unique_ptr<Head> head(const Parameter* weight, bool spares_memory) const override;
   /// Double sums in a fixed order.
   double norm(const std::vector<at::Tensor>& tensors) const override;
   void adamw(const OptimiserOptions& options, const AdamWUpdate& update,

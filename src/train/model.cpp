@@ -32,7 +32,8 @@ TrainModel::TrainModel(const Checkpoint& checkpoint, const Options& options)
       compute_(options.bf16 ? at::kBFloat16 : at::kFloat) {
   embedding_ = parameter(checkpoint, "model.embed_tokens.weight");
   final_norm_ = parameter(checkpoint, "model.norm.weight");
-  head_ = ops_.head(config_.tied_embeddings ? embedding_ : parameter(checkpoint, "lm_head.weight"));
+  head_ = ops_.head(config_.tied_embeddings ? embedding_ : parameter(checkpoint, "lm_head.weight"),
+                    options.gradient_checkpointing);
   for (const Visit& visit : checkpoint.plan.visits) blocks_.push_back(block(checkpoint, visit));
 }
 

@@ -113,7 +113,7 @@ std::unique_ptr<LinearGroup> Operations::linear_group(std::vector<const Paramete
   return std::make_unique<LinearGroup>(std::move(weights), std::move(biases));
 }
 
-std::unique_ptr<Head> Operations::head(const Parameter* weight) const {
+std::unique_ptr<Head> Operations::head(const Parameter* weight, bool) const {
   return std::make_unique<Head>(weight);
 }
 

@@ -74,7 +74,7 @@ class Operations {
   virtual std::unique_ptr<LinearGroup> linear_group(std::vector<const Parameter*> weights,
                                                     std::vector<const Parameter*> biases,
                                                     bool spares_memory) const;
-  virtual std::unique_ptr<Head> head(const Parameter* weight) const;
+  virtual std::unique_ptr<Head> head(const Parameter* weight, bool spares_memory) const;
 
   /// Norm of all values together.
   virtual double norm(const std::vector<at::Tensor>& tensors) const;

@@ -226,7 +226,7 @@ double evaluate(TrainModel& model, Packing& text, std::int64_t micro_batch, cons
   const at::NoGradGuard no_grad;
   Parameter weight;  // one that gathers no gradient
   weight.values = model.head().weight().values.detach();
-  const auto head = model.operations().head(&weight);
+  const auto head = model.operations().head(&weight, /*spares_memory=*/false);
   const LossWeights weights{.softcap = static_cast<float>(model.config().logit_softcap)};
   double loss = 0, learned = 0;
   const RowRange own = part_of(text.sequences(), ranks);

@@ -41,7 +41,7 @@ TEST_P(HeadLoss, ValuesAndGradientsAreTorchs) {
 
   const Parameter weight{.values = matrix.to(ops.device()),
                          .gradient = at::zeros({vocab, width}).to(ops.device())};
-  const auto head = ops.head(&weight);
+  const auto head = ops.head(&weight, false);
   at::Tensor hidden_gradient;
   const LossSums sums = head_loss(
       hidden.to(ops.device()), *head, labels, weights,
@@ -96,7 +96,7 @@ TEST_P(HeadLogits, AreTheHeadsInFloat32) {
     at::manual_seed(4);
     const at::Tensor hidden = at::randn({rows, width}).to(type), matrix = at::randn({vocab, width}).to(type);
     const Parameter weight{.values = matrix.to(ops.device()), .gradient = {}};
-    const auto head = ops.head(&weight);
+    const auto head = ops.head(&weight, false);
     const at::NoGradGuard no_grad;
     const at::Tensor found = head_logits(*head, hidden.to(ops.device()), 6)(first, count);
     const at::Tensor z = at::linear(hidden.narrow(0, first, count).to(at::kFloat), matrix.to(at::kFloat));

@@ -62,7 +62,7 @@ at::Tensor divergence(const at::Tensor& student, const at::Tensor& teacher, cons
 /// The loss of a device's head, for logits that are there.
 class Loss {
  public:
-  explicit Loss(Device device) : ops_(operations(device)), head_(ops_.head(&weight_)) {}
+  explicit Loss(Device device) : ops_(operations(device)), head_(ops_.head(&weight_, false)) {}
 
   at::Device device() const { return ops_.device(); }
   LossSums operator()(const LossWeights& weights, const at::Tensor& logits, const at::Tensor& teacher,
