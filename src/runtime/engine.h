@@ -96,7 +96,7 @@ class Engine {
   void head(std::int64_t rows, const float* hidden, float* logits) const;
   /// The same without the soft cap.
   void uncapped_head(std::int64_t rows, const float* hidden, Rows logits) const;
-  /// The same, but only summaries of the logits and those at `picks` (in the order of their rows) are kept:
+  /// As head(), but only summaries of the logits and those at `picks` (in the order of their rows) are kept:
   /// much less memory, and faster. Throws Error when logits are no finite numbers: the model is broken.
   std::vector<RowSummary> summarise_head(std::int64_t rows, const float* hidden, std::span<const Pick> picks,
                                          std::vector<float>& values) const;
