@@ -1,16 +1,14 @@
 #include "train/attention.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <vector>
 
-#include "base/threads.h"
 #include "kernels/multiply.h"
 #include "kernels/repack.h"
-#include "kernels/simd.h"
 #include "kernels/targets.h"
 #include "train/attention_tiles.h"
+#include "train/attention_unit.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "train/attention.cpp"
@@ -120,28 +118,20 @@ Destination floats_at(float* y, std::int64_t stride, bool accumulate) {
   return {.y = reinterpret_cast<std::byte*>(y), .stride = stride, .accumulate = accumulate};
 }
 
-// One KV head of one sequence, with the query heads that share it.
-class Unit {
+// Its queries and keys in blocks.
+class Unit : public AttentionUnit {
  public:
   Unit(const AttentionForm& form, std::int64_t index)
-      : form_(form),
-        group_(form.heads / form.kv_heads),
-        first_row_(index / form.kv_heads * form.positions),
-        kv_head_(index % form.kv_heads),
-        blocks_((form.positions + block - 1) / block) {}
+      : AttentionUnit(form, index), blocks_((form.positions + block - 1) / block) {}
 
   std::int64_t blocks() const { return blocks_; }
-  std::int64_t first_head() const { return kv_head_ * group_; }
-  std::int64_t last_head() const { return first_head() + group_; }
   std::int64_t first_of(std::int64_t i) const { return i * block; }
-  std::int64_t count_of(std::int64_t i) const { return std::min(block, form_.positions - i * block); }
-  /// Row of position 0 of block i among all rows.
-  std::int64_t row(std::int64_t i) const { return first_row_ + i * block; }
+  std::int64_t count_of(std::int64_t i) const { return std::min(block, form().positions - i * block); }
 
   /// The first block of keys that block i of queries sees.
   std::int64_t first_seen(std::int64_t i) const { return first_key(first_of(i)) / block; }
   std::int64_t first_key(std::int64_t query) const {
-    return form_.window > 0 ? std::max<std::int64_t>(0, query - form_.window + 1) : 0;
+    return form().window > 0 ? std::max<std::int64_t>(0, query - form().window + 1) : 0;
   }
   /// Which of block j's keys a query sees, counted from the block's first.
   Range seen(std::int64_t query, std::int64_t j) const {
@@ -149,41 +139,23 @@ class Unit {
     return {first, std::clamp<std::int64_t>(query + 1 - first_of(j), first, count_of(j))};
   }
 
-  /// Where block i of queries, keys or values begins in qkv, or in what is laid out like it.
-  std::int64_t query(std::int64_t i, std::int64_t head) const { return at(i, head); }
-  std::int64_t key(std::int64_t j) const { return at(j, form_.heads + kv_head_); }
-  std::int64_t value(std::int64_t j) const { return at(j, form_.heads + form_.kv_heads + kv_head_); }
-  /// The same in what is laid out like `mixed`.
+  /// As those of AttentionUnit, from block i on.
+  std::int64_t query(std::int64_t i, std::int64_t head) const { return AttentionUnit::query(head) + rows(i); }
+  std::int64_t key(std::int64_t j) const { return AttentionUnit::key() + rows(j); }
+  std::int64_t value(std::int64_t j) const { return AttentionUnit::value() + rows(j); }
   std::int64_t mixed(std::int64_t i, std::int64_t head) const {
-    return row(i) * mixed_width() + head * form_.head_dim;
+    return AttentionUnit::mixed(head) + first_of(i) * mixed_width();
   }
-  std::int64_t mixed_width() const { return form_.heads * form_.head_dim; }
   DenseMatrix matrix(std::int64_t i, const std::uint16_t* from, std::int64_t stride) const {
-    return {Compute::bf16, from, count_of(i), form_.head_dim, stride};
+    return {Compute::bf16, from, count_of(i), form().head_dim, stride};
   }
 
  private:
-  std::int64_t at(std::int64_t i, std::int64_t head) const {
-    return row(i) * form_.qkv_width() + head * form_.head_dim;
-  }
+  // In what is laid out like qkv, to block i.
+  std::int64_t rows(std::int64_t i) const { return first_of(i) * form().qkv_width(); }
 
-  const AttentionForm& form_;
-  std::int64_t group_, first_row_, kv_head_, blocks_;
+  std::int64_t blocks_;
 };
-
-template <typename Body>
-void each_unit(std::int64_t sequences, const AttentionForm& form, const Body& body) {
-  std::atomic<std::int64_t> next = 0;
-  on_each_thread([&](int, int) {
-    for (std::int64_t i = next++; i < sequences * form.kv_heads; i = next++) body(Unit(form, i));
-  });
-}
-
-void round_rows(std::int64_t rows, std::int64_t width, const float* from, std::uint16_t* to,
-                std::int64_t stride) {
-  for (std::int64_t r = 0; r < rows; ++r)
-    simd::activations_to_bf16(static_cast<std::size_t>(width), from + r * width, to + r * stride);
-}
 
 // What a thread computes with, kept from unit to unit.
 struct Workspace {
@@ -201,7 +173,7 @@ void attention(std::int64_t sequences, const AttentionForm& form, const std::uin
   using namespace simd;
   const std::int64_t width = form.qkv_width(), dim = form.head_dim;
   const auto scale = static_cast<float>(form.scale);
-  each_unit(sequences, form, [&](const Unit& unit) {
+  each_unit<Unit>(sequences, form, [&](const Unit& unit) {
     thread_local Workspace work;
     const std::int64_t stride = unit.blocks() * block + 32;
     work.key_rows.resize(unit.blocks());
@@ -228,7 +200,7 @@ void attention(std::int64_t sequences, const AttentionForm& form, const std::uin
           const RowSum sum = HWY_DYNAMIC_DISPATCH(exponentials)(
               {begin * block, (i + 1) * block}, {unit.first_key(query), query + 1}, scale,
               work.scores.data() + r * stride, work.probabilities.data() + r * stride);
-          log_sums[(unit.row(i) + r) * form.heads + head] = sum.log_sum;
+          log_sums[unit.log_sum(head) + query * form.heads] = sum.log_sum;
           shares[r] = sum.share;
         }
         for (std::int64_t j = begin; j <= i; ++j) {
@@ -251,7 +223,7 @@ void attention_backward(std::int64_t sequences, const AttentionForm& form, const
   using namespace simd;
   const std::int64_t width = form.qkv_width(), dim = form.head_dim;
   const auto scale = static_cast<float>(form.scale);
-  each_unit(sequences, form, [&](const Unit& unit) {
+  each_unit<Unit>(sequences, form, [&](const Unit& unit) {
     thread_local Workspace work;
     const std::int64_t padded = unit.blocks() * block;
     for (auto* packed : {&work.key_rows, &work.key_columns, &work.value_rows}) packed->resize(unit.blocks());
@@ -291,11 +263,12 @@ void attention_backward(std::int64_t sequences, const AttentionForm& form, const
           multiply_here(work.value_rows[j], count, {gradients, unit.mixed_width()},
                         floats_at(work.products.data(), block, false));
           for (std::int64_t r = 0; r < count; ++r) {
-            const float log_sum = log_sums[(unit.row(i) + r) * form.heads + head];
+            const std::int64_t query = unit.first_of(i) + r;
+            const float log_sum = log_sums[unit.log_sum(head) + query * form.heads];
             HWY_DYNAMIC_DISPATCH(score_gradients_row)
-            (block, unit.seen(unit.first_of(i) + r, j), scale, log_sum, deltas[r],
-             work.scores.data() + r * block, work.products.data() + r * block,
-             work.probabilities.data() + r * block_stride, work.slopes.data() + r * block_stride);
+            (block, unit.seen(query, j), scale, log_sum, deltas[r], work.scores.data() + r * block,
+             work.products.data() + r * block, work.probabilities.data() + r * block_stride,
+             work.slopes.data() + r * block_stride);
           }
           // dV += Pᵀ dO, dK += dSᵀ Q, dQ += dS K.
           const auto add_turned = [&](const std::vector<std::uint16_t>& scores, const PackedMatrix& matrix,

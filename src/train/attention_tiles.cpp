@@ -1,17 +1,15 @@
 #include "train/attention_tiles.h"
 
 #include <algorithm>
-#include <atomic>
 #include <span>
 #include <vector>
 
-#include "base/threads.h"
 #include "kernels/aligned.h"
 #include "kernels/bf16.h"
 #include "kernels/isa.h"
 #include "kernels/repack.h"
-#include "kernels/simd.h"
 #include "train/attention_tiles_amx.h"
+#include "train/attention_unit.h"
 
 namespace fathom {
 
@@ -32,14 +30,11 @@ T* room(AlignedBuffer& buffer, std::int64_t count) {
   return buffer.as<T>();
 }
 
-// One KV head of one sequence, with the query heads that share it.
-class Unit {
+// Its positions filled up to whole steps.
+class Unit : public AttentionUnit {
  public:
   Unit(const AttentionForm& form, std::int64_t index)
-      : form_(form),
-        group_(form.heads / form.kv_heads),
-        row_(index / form.kv_heads * form.positions),
-        kv_head_(index % form.kv_heads),
+      : AttentionUnit(form, index),
         shape_{
             .positions = form.positions,
             .padded = (form.positions + amx::attention_step - 1) / amx::attention_step * amx::attention_step,
@@ -49,23 +44,12 @@ class Unit {
         zeros_(static_cast<std::size_t>(form.head_dim)) {}
 
   const amx::HeadShape& shape() const { return shape_; }
-  std::int64_t first_head() const { return kv_head_ * group_; }
-  std::int64_t last_head() const { return first_head() + group_; }
-
-  /// Where its rows of queries, keys or values begin in qkv, or in what is laid out like it.
-  std::int64_t query(std::int64_t head) const { return row_ * form_.qkv_width() + head * form_.head_dim; }
-  std::int64_t key() const { return query(form_.heads + kv_head_); }
-  std::int64_t value() const { return query(form_.heads + form_.kv_heads + kv_head_); }
-  /// The same in what is laid out like `mixed`, and like log_sums.
-  std::int64_t mixed(std::int64_t head) const { return row_ * mixed_width() + head * form_.head_dim; }
-  std::int64_t mixed_width() const { return form_.heads * form_.head_dim; }
-  std::int64_t log_sum(std::int64_t head) const { return row_ * form_.heads + head; }
 
   // A copy of rows, followed by zeros.
   amx::HeadRows filled(const std::uint16_t* from, AlignedBuffer& to) const {
     std::uint16_t* rows = room<std::uint16_t>(to, shape_.padded * shape_.dim);
     for (std::int64_t r = 0; r < shape_.positions; ++r)
-      std::copy_n(from + r * form_.qkv_width(), shape_.dim, rows + r * shape_.dim);
+      std::copy_n(from + r * form().qkv_width(), shape_.dim, rows + r * shape_.dim);
     std::fill(rows + shape_.positions * shape_.dim, rows + shape_.padded * shape_.dim, std::uint16_t{0});
     return {rows, shape_.dim};
   }
@@ -88,24 +72,9 @@ class Unit {
   }
 
  private:
-  const AttentionForm& form_;
-  std::int64_t group_, row_, kv_head_;
   amx::HeadShape shape_;
   std::vector<std::uint16_t> zeros_;  // a row
 };
-
-template <typename Body>
-void each_unit(std::int64_t sequences, const AttentionForm& form, const Body& body) {
-  std::atomic<std::int64_t> next = 0;
-  on_each_thread([&](int, int) {
-    for (std::int64_t i = next++; i < sequences * form.kv_heads; i = next++) body(Unit(form, i));
-  });
-}
-
-void round_rows(const amx::HeadShape& shape, const float* from, std::uint16_t* to, std::int64_t stride) {
-  for (std::int64_t r = 0; r < shape.positions; ++r)
-    simd::activations_to_bf16(static_cast<std::size_t>(shape.dim), from + r * shape.dim, to + r * stride);
-}
 
 }  // namespace
 
@@ -115,7 +84,7 @@ bool attends_by_tiles(const AttentionForm& form) {
 
 void attention_by_tiles(std::int64_t sequences, const AttentionForm& form, const std::uint16_t* qkv,
                         std::uint16_t* mixed, float* log_sums) {
-  each_unit(sequences, form, [&](const Unit& unit) {
+  each_unit<Unit>(sequences, form, [&](const Unit& unit) {
     thread_local Workspace work;
     const amx::HeadShape& shape = unit.shape();
     const amx::HeadRows keys = unit.filled(qkv + unit.key(), work.keys);
@@ -140,7 +109,7 @@ void attention_by_tiles(std::int64_t sequences, const AttentionForm& form, const
 void attention_backward_by_tiles(std::int64_t sequences, const AttentionForm& form, const std::uint16_t* qkv,
                                  const std::uint16_t* mixed, const float* log_sums,
                                  const std::uint16_t* d_mixed, std::uint16_t* d_qkv) {
-  each_unit(sequences, form, [&](const Unit& unit) {
+  each_unit<Unit>(sequences, form, [&](const Unit& unit) {
     thread_local Workspace work;
     const amx::HeadShape& shape = unit.shape();
     const std::int64_t size = shape.padded * shape.dim, width = form.qkv_width();
@@ -173,8 +142,8 @@ void attention_backward_by_tiles(std::int64_t sequences, const AttentionForm& fo
       task.resumes = head > unit.first_head();
       attend_backward(shape, task);
     }
-    round_rows(shape, task.key_sums, d_qkv + unit.key(), width);
-    round_rows(shape, task.value_sums, d_qkv + unit.value(), width);
+    round_rows(shape.positions, shape.dim, task.key_sums, d_qkv + unit.key(), width);
+    round_rows(shape.positions, shape.dim, task.value_sums, d_qkv + unit.value(), width);
   });
 }
 

@@ -24,9 +24,7 @@ LogitRows logit_rows(const at::Tensor& logits) { return {rows_of(logits), logits
 template <typename Body>
 void KernelHead::each_piece(Packed& packed, void (*pack)(std::span<const DenseMatrix>, PackedMatrix&),
                             const Body& body) {
-  const at::Tensor& values = weight().values;
-  const std::int64_t width = values.size(1);
-  const bool halves = values.scalar_type() == at::kBFloat16;
+  const at::Tensor values = weight().values.detach();
   const std::int64_t updates = weight().updates;
   const bool keeps = packed.reuse.is_seen(updates) && !spares_memory_,
              packs = !keeps || packed.updates != updates;
@@ -34,9 +32,7 @@ void KernelHead::each_piece(Packed& packed, void (*pack)(std::span<const DenseMa
   for (std::int64_t first = 0; first < vocab(); first += piece) {
     PackedMatrix& own = packed.pieces[keeps ? static_cast<std::size_t>(first / piece) : 0];
     if (packs) {
-      const auto* data = static_cast<const std::byte*>(values.data_ptr()) + first * width * (halves ? 2 : 4);
-      const DenseMatrix part = {halves ? Compute::bf16 : Compute::f32, data, std::min(piece, vocab() - first),
-                                width, width};
+      const DenseMatrix part = dense(values.narrow(0, first, std::min(piece, vocab() - first)));
       pack({&part, 1}, own);
     }
     body(first, own);
@@ -68,7 +64,7 @@ void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& 
   if (x.scalar_type() != at::kBFloat16) return Head::backward(x, d, dx);
   const std::int64_t rows = x.size(0), width = x.size(1);
   if (weight().trainable()) {
-    const DenseMatrix inputs = {Compute::bf16, x.data_ptr(), rows, width, width};
+    const DenseMatrix inputs = dense(x);
     pack_columns({&inputs, 1}, inputs_);
   }
   const at::Tensor sum = at::empty({rows, width}, at::kFloat);

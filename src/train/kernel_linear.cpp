@@ -13,10 +13,6 @@ Compute type_of(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 ? Compute::bf16 : Compute::f32;
 }
 
-DenseMatrix dense(const at::Tensor& matrix) {
-  return {type_of(matrix), matrix.data_ptr(), matrix.size(0), matrix.size(1), matrix.size(1)};
-}
-
 HalfRows half_rows(const at::Tensor& rows) {
   return {static_cast<const std::uint16_t*>(rows.data_ptr()), rows.size(1)};
 }
@@ -37,6 +33,10 @@ Destination destination(const at::Tensor& rows, const at::Tensor& addend) {
 constexpr std::int64_t gradient_rows = 2'048;
 
 }  // namespace
+
+DenseMatrix dense(const at::Tensor& matrix) {
+  return {type_of(matrix), matrix.data_ptr(), matrix.size(0), matrix.size(1), matrix.size(1)};
+}
 
 /// Those in 4 bits are decoded into memory that all groups share, until the next call.
 std::vector<DenseMatrix> KernelGroup::dense_weights() const {

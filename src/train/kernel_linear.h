@@ -56,6 +56,9 @@ class KernelGroup : public LinearGroup {
   mutable Packed ahead_, back_;
 };
 
+/// A matrix of float32 or bfloat16, contiguous, as packing takes it.
+DenseMatrix dense(const at::Tensor& matrix);
+
 /// dW[out, in] = or += dyᵀ x for bfloat16 dy[rows, out], rows `stride` apart, and x, which is packed by
 /// columns.
 void weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride, std::int64_t out,
