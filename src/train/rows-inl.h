@@ -8,6 +8,8 @@
 #define FATHOM_ROWS_INL_H
 #endif
 
+#include <hwy/contrib/math/math-inl.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -48,6 +50,46 @@ HWY_INLINE float log_sum(const float* row, std::int64_t count, float factor) {
     sum = hn::Add(sum, n == hn::Lanes(D()) ? e : hn::IfThenElseZero(hn::FirstN(D(), n), e));
   });
   return top + std::log(hn::GetLane(hn::SumOfLanes(D(), sum)));
+}
+
+/// A softmax is e^(x factor - top) / sum.
+struct Exponentials {
+  float top, sum;
+
+  float log_sum() const { return top + std::log(sum); }
+};
+
+/// Of a padded row, into `to`, which may be the row; beside(i, xs, es) sees both.
+template <class Beside>
+HWY_INLINE Exponentials exponentials(const float* row, std::int64_t width, float factor, float* to,
+                                     Beside beside) {
+  const D d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const float top = largest(row, width) * factor;
+  Vector sum = hn::Zero(d);
+  for (std::int64_t i = 0; i < padded(width); i += lanes) {
+    const Vector x = hn::LoadU(d, row + i);
+    const Vector e = power_of_e(hn::MulSub(x, hn::Set(d, factor), hn::Set(d, top)));
+    sum = hn::Add(sum, e);
+    beside(i, x, e);
+    hn::StoreU(e, d, to + i);
+  }
+  return {top, hn::GetLane(hn::SumOfLanes(d, sum))};
+}
+
+HWY_INLINE Exponentials exponentials(const float* row, std::int64_t width, float factor, float* to) {
+  return exponentials(row, width, factor, to, [](auto...) {});
+}
+
+/// The soft cap of a padded row: c tanh(x / c).
+HWY_INLINE void cap_row(float* row, std::int64_t width, float softcap) {
+  const D d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const Vector most = hn::Set(d, softcap), inverse = hn::Set(d, 1 / softcap);
+  for (std::int64_t i = 0; i < padded(width); i += lanes) {
+    hn::StoreU(hn::Mul(most, hn::Tanh(d, hn::Mul(hn::LoadU(d, row + i), inverse))), d, row + i);
+  }
+  std::fill(row + width, row + padded(width), nothing);
 }
 
 template <typename T>

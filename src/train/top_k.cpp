@@ -12,8 +12,6 @@
 #define HWY_TARGET_INCLUDE "train/top_k.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it.
-#include <hwy/contrib/math/math-inl.h>
-
 #include "train/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -85,75 +83,91 @@ struct TopRow {
   }
 };
 
-/// Logarithms of the student's sums of e^(logit factor): of the rest, and of all.
-struct Sums {
-  float rest = nothing, all = 0;
+/// One row's scores and what becomes of them, padded.
+struct StudentRow {
+  std::vector<float> scores, soft, sharp;  ///< `sharp` at temperatures other than 1
+
+  StudentRow(std::int64_t vocab, bool one)
+      : scores(padded(vocab)), soft(padded(vocab)), sharp(one ? 0 : padded(vocab)) {}
 };
 
-Sums sums_of(const float* rest, std::int64_t vocab, const TopRow& top, float factor) {
-  const auto k = static_cast<std::int64_t>(top.logits.size());
-  const float own = log_sum(top.logits.data(), k, factor);
-  if (k == vocab) return {.all = own};
-  const float others = log_sum(rest, vocab, factor), most = std::max(own, others);
-  return {.rest = others, .all = most + std::log(std::exp(own - most) + std::exp(others - most))};
-}
+/// The student's softmax at one temperature: the entries of the rest are e^(score factor - rest.top), and
+/// the logarithms of the sums of the rest and of all.
+struct StudentSoftmax {
+  float factor = 1;
+  Exponentials rest{0, 1};
+  float log_rest = nothing, log_all = 0;
 
-/// Overwrites the row's logits by their gradient; adds to `sums`. `scores` is memory for `vocab` floats.
-template <class T>
-void row_of(std::int64_t vocab, const LossWeights& weights, T* row, TopRow& top, std::int32_t label,
-            float* scores, LossSums& sums) {
+  StudentSoftmax(const TopRow& top, const std::vector<float>& scores, std::int64_t vocab, float scale,
+                 std::vector<float>& to)
+      : factor(scale), rest(exponentials(scores.data(), vocab, scale, to.data())) {
+    const auto k = static_cast<std::int64_t>(top.logits.size());
+    log_all = log_sum(top.logits.data(), k, factor);
+    if (k == vocab) return;
+    log_rest = rest.log_sum();
+    const float most = std::max(log_all, log_rest);
+    log_all = most + std::log(std::exp(log_all - most) + std::exp(log_rest - most));
+  }
+
+  float log_probability(float score) const { return score * factor - log_all; }
+  float rest_probability() const { return std::exp(log_rest - log_all); }
+};
+
+/// Overwrites the row's logits by their gradient; adds to `sums`.
+void row_of(std::int64_t vocab, const LossWeights& weights, Values logits, TopRow& top, std::int32_t label,
+            StudentRow& row, LossSums& sums) {
   const D d;
-  const auto count = static_cast<std::size_t>(vocab);
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const float cap = weights.softcap, factor = 1 / weights.temperature;
-  each_vector(count, [&](std::size_t i, std::size_t n) {
-    Vector v = load(row + i, n);
-    if (cap != 0) v = hn::Mul(hn::Set(d, cap), hn::Tanh(d, hn::Mul(v, hn::Set(d, 1 / cap))));
-    store(v, scores + i, n);
-  });
+  const bool one = factor == 1;  // both softmaxes are
+  std::vector<float>& scores = row.scores;
+  load_row(logits, 0, vocab, nothing, scores.data());
+  if (cap != 0) cap_row(scores.data(), vocab, cap);
   const float label_score = label >= 0 ? scores[label] : 0;
   for (std::size_t i = 0; i < top.ids.size(); ++i) {
     top.logits[i] = std::exchange(scores[top.ids[i]], nothing);
   }
-  const Sums hard_sums = sums_of(scores, vocab, top, 1);
-  const Sums soft_sums = factor == 1 ? hard_sums : sums_of(scores, vocab, top, factor);
-  const float log_q_rest = soft_sums.rest - soft_sums.all, q_rest = std::exp(log_q_rest);
+  const StudentSoftmax soft(top, scores, vocab, factor, row.soft);
+  const StudentSoftmax hard = one ? soft : StudentSoftmax(top, scores, vocab, 1, row.sharp);
 
-  if (label >= 0) sums.cross_entropy += hard_sums.all - label_score;
-  float divergence = top.p_rest > 0 ? top.p_rest * (std::log(top.p_rest) - log_q_rest) : 0;
+  if (label >= 0) sums.cross_entropy -= hard.log_probability(label_score);
+  float divergence =
+      top.p_rest > 0 ? top.p_rest * (std::log(top.p_rest) - (soft.log_rest - soft.log_all)) : 0;
   for (std::size_t i = 0; i < top.ids.size(); ++i) {
-    divergence += top.p[i] * (top.log_p[i] - (top.logits[i] * factor - soft_sums.all));
+    divergence += top.p[i] * (top.log_p[i] - soft.log_probability(top.logits[i]));
   }
   sums.divergence += weights.temperature * weights.temperature * divergence;
 
-  const float hard = label >= 0 ? weights.cross_entropy * weights.scale : 0;
-  const float soft = weights.divergence * weights.temperature * weights.scale;
-  // Both softmaxes are one at temperature 1. Shares of the rest instead of q_j (1 - p_rest / q_rest), whose
-  // quotient overflows where the student is sure of the k.
-  const bool one = factor == 1;
-  const Vector hard_weight = hn::Set(d, hard), hard_all = hn::Set(d, hard_sums.all);
-  const Vector soft_rest = hn::Set(d, soft_sums.rest);
-  const Vector rest_weight = hn::Set(d, soft * (q_rest - top.p_rest) + (one ? hard * q_rest : 0));
+  const float hard_weight = label >= 0 ? weights.cross_entropy * weights.scale : 0;
+  const float soft_weight = weights.divergence * weights.temperature * weights.scale;
+  // Shares of the rest instead of q_j (1 - p_rest / q_rest), whose quotient overflows where the student is
+  // sure of the k.
+  const float of_rest = soft_weight * (soft.rest_probability() - top.p_rest),
+              hard_of_rest = hard_weight * hard.rest_probability();
+  const Vector soft_share = hn::Set(d, (of_rest + (one ? hard_of_rest : 0)) / soft.rest.sum);
+  const Vector hard_share = hn::Set(d, hard_of_rest / hard.rest.sum);
   const auto uncapped = [&](float score) {
     const float ratio = cap != 0 ? score / cap : 0;
     return 1 - ratio * ratio;
   };
-  each_vector(count, [&](std::size_t i, std::size_t n) {
-    const Vector s = load(scores + i, n);
-    Vector slope = hn::Mul(rest_weight, power_of_e(hn::MulSub(s, hn::Set(d, factor), soft_rest)));
-    if (!one) slope = hn::MulAdd(hard_weight, power_of_e(hn::Sub(s, hard_all)), slope);
+  std::vector<float>& slopes = row.soft;
+  for (std::int64_t i = 0; i < padded(vocab); i += lanes) {
+    Vector slope = hn::Mul(hn::LoadU(d, &row.soft[i]), soft_share);
+    if (!one) slope = hn::MulAdd(hn::LoadU(d, &row.sharp[i]), hard_share, slope);
     if (cap != 0) {
-      const Vector ratio = hn::Mul(s, hn::Set(d, 1 / cap));
+      const Vector ratio = hn::Mul(hn::LoadU(d, &scores[i]), hn::Set(d, 1 / cap));
       slope = hn::Mul(slope, hn::NegMulAdd(ratio, ratio, hn::Set(d, 1)));
     }
-    store(slope, scores + i, n);
-  });
+    hn::StoreU(slope, d, &slopes[i]);
+  }
   for (std::size_t i = 0; i < top.ids.size(); ++i) {
     const float s = top.logits[i];
-    const float q = std::exp(s * factor - soft_sums.all);
-    scores[top.ids[i]] = (hard * std::exp(s - hard_sums.all) + soft * (q - top.p[i])) * uncapped(s);
+    slopes[top.ids[i]] = (hard_weight * std::exp(hard.log_probability(s)) +
+                          soft_weight * (std::exp(soft.log_probability(s)) - top.p[i])) *
+                         uncapped(s);
   }
-  if (label >= 0) scores[label] -= hard * uncapped(label_score);
-  each_vector(count, [&](std::size_t i, std::size_t n) { store(load(scores + i, n), row + i, n); });
+  if (label >= 0) slopes[label] -= hard_weight * uncapped(label_score);
+  store_row(slopes.data(), 0, vocab, false, logits);
 }
 
 }  // namespace
@@ -161,16 +175,12 @@ void row_of(std::int64_t vocab, const LossWeights& weights, T* row, TopRow& top,
 LossSums top_k_loss_rows(std::int64_t begin, std::int64_t end, std::int64_t vocab, const LossWeights& weights,
                          const LogitRows& logits, const TopTokens& teacher, std::int64_t first,
                          const std::int32_t* labels) {
-  std::vector<float> scores(static_cast<std::size_t>(vocab));
+  StudentRow row(vocab, weights.temperature == 1);
   TopRow top(teacher.k);
   LossSums sums;
   for (std::int64_t r = begin; r < end; ++r) {
     top.set_teacher(teacher, first + r, vocab);
-    const Values row = logits.row(r);
-    if (row.bf16)
-      row_of(vocab, weights, static_cast<std::uint16_t*>(row.data), top, labels[r], scores.data(), sums);
-    else
-      row_of(vocab, weights, static_cast<float*>(row.data), top, labels[r], scores.data(), sums);
+    row_of(vocab, weights, logits.row(r), top, labels[r], row, sums);
   }
   return sums;
 }

@@ -12,8 +12,6 @@
 #define HWY_TARGET_INCLUDE "train/vocabulary_loss.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it.
-#include <hwy/contrib/math/math-inl.h>
-
 #include "train/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -80,40 +78,6 @@ EntrySums entry_sums(const Softmax& student, const Softmax& teacher, std::int64_
           kind == Divergence::forward_kl ? -1 : hn::GetLane(hn::SumOfLanes(d, slope))};
 }
 
-void cap(std::vector<float>& row, std::int64_t width, float softcap) {
-  const D d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const auto most = hn::Set(d, softcap), inverse = hn::Set(d, 1 / softcap);
-  for (std::int64_t i = 0; i < padded(width); i += lanes) {
-    hn::StoreU(hn::Mul(most, hn::Tanh(d, hn::Mul(hn::LoadU(d, &row[i]), inverse))), d, &row[i]);
-  }
-  std::fill(row.begin() + width, row.end(), nothing);
-}
-
-/// A softmax is e^(x - top) / sum.
-struct Exponentials {
-  float top, sum;
-
-  float log_sum() const { return top + std::log(sum); }
-};
-
-/// Puts e^(x - top) in the place of each x of a padded row; beside(i, xs, es) sees both.
-template <class Beside>
-HWY_INLINE Exponentials exponentials(std::int64_t width, float* row, Beside beside) {
-  const D d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const float top = largest(row, width);
-  auto sum = hn::Zero(d);
-  for (std::int64_t i = 0; i < padded(width); i += lanes) {
-    const auto x = hn::LoadU(d, row + i);
-    const auto e = power_of_e(hn::Sub(x, hn::Set(d, top)));
-    sum = hn::Add(sum, e);
-    beside(i, x, e);
-    hn::StoreU(e, d, row + i);
-  }
-  return {top, hn::GetLane(hn::SumOfLanes(d, sum))};
-}
-
 /// Cross-entropy and the forward divergence, of scores as they are: since D = sum p (t - s) + log_sum(s) -
 /// log_sum(t), and the gradient is (hard + soft) q - soft p - hard one-hot, one exponential an entry of each
 /// distribution is enough.
@@ -136,11 +100,11 @@ LossSums usual_loss_part(std::int64_t first, std::int64_t last, std::int64_t voc
     auto ahead = hn::Zero(d);
     if (distil) {
       load_row(teacher.row(r), 0, vocab, nothing, target.data());
-      p = exponentials(vocab, target.data(), [&](std::int64_t i, Vector t, Vector e) {
+      p = exponentials(target.data(), vocab, 1, target.data(), [&](std::int64_t i, Vector t, Vector e) {
         ahead = hn::MulAdd(e, hn::Sub(t, hn::LoadU(d, &student[i])), ahead);
       });
     }
-    const Exponentials q = exponentials(vocab, student.data(), [](auto...) {});
+    const Exponentials q = exponentials(student.data(), vocab, 1, student.data());
     if (labelled) sums.cross_entropy += q.log_sum() - label_logit;
     if (distil) {
       sums.divergence +=
@@ -175,7 +139,7 @@ LossSums loss_part(std::int64_t first, std::int64_t last, std::int64_t vocab, co
   for (std::int64_t r = first; r < last; ++r) {
     const Values logits = all_logits.row(r);
     load_row(logits, 0, vocab, nothing, student.data());
-    if (weights.softcap != 0) cap(student, vocab, weights.softcap);
+    if (weights.softcap != 0) cap_row(student.data(), vocab, weights.softcap);
     const float lse = log_sum(student.data(), vocab, 1);
     const bool labelled = labels[r] >= 0;
     if (labelled) sums.cross_entropy += lse - student[labels[r]];
