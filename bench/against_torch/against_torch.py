@@ -6,6 +6,9 @@ Rounds are interleaved: in each, Fathom and every form of the peer run one after
 bad minutes fall on all of them. A run's rate is the median of its steps without the first ones, in which memory is new and
 torch.compile compiles. The ratio is to the best form of PyTorch; its spread is that of the rounds.
 
+The cached work is distillation with the teacher's answers from the disk (--teacher-cache), as from a text's second epoch on, beside
+the peer with its teacher.
+
 The sparing work is plain training with --gradient-checkpointing, beside the peer without.
 
 The recursive work is beside Fathom's own plain training instead: 15 layers, each visited twice, must not cost more than 30.
@@ -30,6 +33,7 @@ ROOT = HERE.parent.parent
 SKIPPED = 2  # steps at a run's beginning
 # What the program is asked for beside the model, and what it is compared with.
 WORKS = {"plain": ([], ["eager", "compile"]), "distil": (["--teacher", "self"], ["eager", "compile"]),
+         "cached": (["--teacher", "self"], ["eager", "compile"]),
          "sparing": (["--gradient-checkpointing"], ["eager", "compile"]), "recursive": ([], ["untied"])}
 
 
@@ -55,10 +59,13 @@ def fathom(options: argparse.Namespace, work: str) -> tuple[list[float], int]:
             model = f"{folder}/recursive"
             measured([options.fathom, "recur", options.model, "--loops", "2", "--share", "cycle", "--init", "stepwise", "--rank", "0",
                       "--out", model])
-        command = [options.fathom, "train", model, "--text", options.text, "--out", f"{folder}/out",
+        command = [options.fathom, "train", model, "--text", options.text,
                    "--tokens", str(step * options.steps), "--batch-tokens", str(step), "--context", str(options.context),
                    "--micro-batch", str(options.micro_batch), *WORKS[work][0]]
-        _, memory = measured(command)
+        if work == "cached":
+            command += ["--teacher-cache", f"{folder}/answers"]
+            measured([*command, "--out", f"{folder}/filling"])
+        _, memory = measured([*command, "--out", f"{folder}/out"])
         lines = Path(f"{folder}/out.run/metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["seconds"] for line in lines], memory
 
@@ -69,7 +76,7 @@ def peer(options: argparse.Namespace, work: str, form: str) -> tuple[list[float]
     command = [options.torch, str(HERE / "torch_steps.py"), "--batch", str(options.batch), "--context", str(options.context),
                "--steps", str(options.steps)]
     command += ["--compile"] if form == "compile" else []
-    command += ["--distil"] if work == "distil" else []
+    command += ["--distil"] if work in ("distil", "cached") else []
     text, memory = measured(command)
     return json.loads(text.splitlines()[-1])["seconds"], memory
 
