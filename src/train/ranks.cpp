@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <optional>
 #include <thread>
@@ -229,6 +230,8 @@ Ranks::Ranks() = default;
 
 Ranks::Ranks(const Launch& launch, double timeout) : launch_(launch) {
   if (launch.ranks == 1) return;
+  // What is written to a rank that has just died fails; it is not to end this one without a word.
+  std::signal(SIGPIPE, SIG_IGN);
   FLAGS_caffe2_log_level = c10::GLOG_FATAL;  // c10d says with a stack trace what RankLost says in a line
   group_ = std::make_unique<Group>(launch, milliseconds(static_cast<std::int64_t>(timeout * 1000)));
 }
