@@ -32,6 +32,24 @@ constexpr float nothing = -1e30F;
 
 HWY_INLINE Vector power_of_e(Vector v) { return exponential(hn::Max(v, hn::Set(D(), -87.0F))); }
 
+/// The sum of a row's vectors, in stretches: one float after another, 49,152 of them in four lanes stray by
+/// 5e-5 of their sum.
+class LongSum {
+ public:
+  HWY_INLINE LongSum() : total_(hn::Zero(D())), stretch_(hn::Zero(D())) {}
+  HWY_INLINE void add(Vector v) {
+    stretch_ = hn::Add(stretch_, v);
+    if (HWY_LIKELY(++added_ % 64 != 0)) return;
+    total_ = hn::Add(total_, stretch_);
+    stretch_ = hn::Zero(D());
+  }
+  HWY_INLINE float value() const { return hn::GetLane(hn::SumOfLanes(D(), hn::Add(total_, stretch_))); }
+
+ private:
+  Vector total_, stretch_;
+  unsigned added_ = 0;
+};
+
 HWY_INLINE float largest(const float* row, std::int64_t count) {
   Vector most = hn::Set(D(), row[0]);
   each_vector(static_cast<std::size_t>(count), [&](std::size_t i, std::size_t n) {
@@ -44,12 +62,12 @@ HWY_INLINE float largest(const float* row, std::int64_t count) {
 /// log of the sum of e^(x factor).
 HWY_INLINE float log_sum(const float* row, std::int64_t count, float factor) {
   const float top = largest(row, count) * factor;
-  Vector sum = hn::Zero(D());
+  LongSum sum;
   each_vector(static_cast<std::size_t>(count), [&](std::size_t i, std::size_t n) {
     const Vector e = power_of_e(hn::MulSub(load(row + i, n), hn::Set(D(), factor), hn::Set(D(), top)));
-    sum = hn::Add(sum, n == hn::Lanes(D()) ? e : hn::IfThenElseZero(hn::FirstN(D(), n), e));
+    sum.add(n == hn::Lanes(D()) ? e : hn::IfThenElseZero(hn::FirstN(D(), n), e));
   });
-  return top + std::log(hn::GetLane(hn::SumOfLanes(D(), sum)));
+  return top + std::log(sum.value());
 }
 
 /// A softmax is e^(x factor - top) / sum.
@@ -66,15 +84,15 @@ HWY_INLINE Exponentials exponentials(const float* row, std::int64_t width, float
   const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const float top = largest(row, width) * factor;
-  Vector sum = hn::Zero(d);
+  LongSum sum;
   for (std::int64_t i = 0; i < padded(width); i += lanes) {
     const Vector x = hn::LoadU(d, row + i);
     const Vector e = power_of_e(hn::MulSub(x, hn::Set(d, factor), hn::Set(d, top)));
-    sum = hn::Add(sum, e);
+    sum.add(e);
     beside(i, x, e);
     hn::StoreU(e, d, to + i);
   }
-  return {top, hn::GetLane(hn::SumOfLanes(d, sum))};
+  return {top, sum.value()};
 }
 
 HWY_INLINE Exponentials exponentials(const float* row, std::int64_t width, float factor, float* to) {

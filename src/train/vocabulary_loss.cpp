@@ -65,17 +65,16 @@ EntrySums entry_sums(const Softmax& student, const Softmax& teacher, std::int64_
   const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto scale = hn::Set(d, factor), own = hn::Set(d, student.lse), other = hn::Set(d, teacher.lse);
-  auto value = hn::Zero(d), slope = hn::Zero(d);
+  LongSum value, slope;
   for (std::int64_t i = 0; i < padded(width); i += lanes) {
     const auto log_p = hn::MulSub(hn::LoadU(d, teacher.logits + i), scale, other);
     const auto log_q = hn::MulSub(hn::LoadU(d, student.logits + i), scale, own);
     const Entry more = entry<kind>(hn::Exp(d, log_q), log_q, log_p);
-    value = hn::Add(value, more.value);
-    slope = hn::Add(slope, more.slope);
+    value.add(more.value);
+    slope.add(more.slope);
   }
   // The forward divergence's slopes are -p, whose sum is known.
-  return {hn::GetLane(hn::SumOfLanes(d, value)),
-          kind == Divergence::forward_kl ? -1 : hn::GetLane(hn::SumOfLanes(d, slope))};
+  return {value.value(), kind == Divergence::forward_kl ? -1 : slope.value()};
 }
 
 /// Cross-entropy and the forward divergence, of scores as they are: since D = sum p (t - s) + log_sum(s) -
@@ -97,18 +96,17 @@ LossSums usual_loss_part(std::int64_t first, std::int64_t last, std::int64_t voc
     const float label_logit = labelled ? student[labels[r]] : 0;
     const float hard = labelled ? weights.cross_entropy * weights.scale : 0;
     Exponentials p{0, 1};
-    auto ahead = hn::Zero(d);
+    LongSum ahead;
     if (distil) {
       load_row(teacher.row(r), 0, vocab, nothing, target.data());
       p = exponentials(target.data(), vocab, 1, target.data(), [&](std::int64_t i, Vector t, Vector e) {
-        ahead = hn::MulAdd(e, hn::Sub(t, hn::LoadU(d, &student[i])), ahead);
+        ahead.add(hn::Mul(e, hn::Sub(t, hn::LoadU(d, &student[i]))));
       });
     }
     const Exponentials q = exponentials(student.data(), vocab, 1, student.data());
     if (labelled) sums.cross_entropy += q.log_sum() - label_logit;
     if (distil) {
-      sums.divergence +=
-          hn::GetLane(hn::SumOfLanes(d, ahead)) / p.sum + (q.top - p.top) + std::log(q.sum / p.sum);
+      sums.divergence += ahead.value() / p.sum + (q.top - p.top) + std::log(q.sum / p.sum);
     }
     // The label's part of the gradient, as a share of the softmax's.
     if (hard != 0) student[labels[r]] -= hard / (hard + soft) * q.sum;
