@@ -33,6 +33,20 @@ int finished() {
   return failed(fmt::format("standard output: cannot write: {}", std::strerror(errno)), 1);
 }
 
+/// What is said of words on a verb's command line that mean nothing there.
+std::string unexpected(const CLI::App& verb, const std::string& words) {
+  for (const std::string& word : verb.remaining()) {
+    if (!word.starts_with("--")) continue;
+    const std::string name = word.substr(0, word.find('='));
+    std::vector<std::string> known;
+    for (const CLI::Option* option : verb.get_options())
+      for (const std::string& own : option->get_lnames()) known.push_back("--" + own);
+    return fmt::format("{} has no option '{}'{} (`fathom {} --help` lists them)", verb.get_name(), name,
+                       fathom::did_you_mean(name, known), verb.get_name());
+  }
+  return words;
+}
+
 #if FATHOM_HANDS_OVER
 /// Sets what libraries read before main, unless the user has.
 void prepare_libraries() {
@@ -105,6 +119,9 @@ int run(int argc, char** argv) {
   try {
     program.parse(argc, argv);
     return finished();
+  } catch (const CLI::ExtrasError& e) {
+    const auto verbs = program.get_subcommands();
+    return failed(verbs.empty() ? e.what() : unexpected(*verbs.front(), e.what()), 2);
   } catch (const CLI::ParseError& e) {
     return program.exit(e) == 0 ? finished() : 2;
   } catch (const UsageError& e) {

@@ -74,30 +74,29 @@ Json to_json(const TrainOptions& options) {
 void check_options(const TrainOptions& options) {
   const auto check = [](const char* what, double value, double least, double most) {
     if (!(value >= least && value <= most)) {
-      fail_usage("training option {} is {}, expected {} to {}", what, value, least, most);
+      fail_usage("{} is {}, expected {} to {}", what, value, least, most);
     }
   };
-  check("lora_rank", static_cast<double>(options.lora.rank), 1, 65536);
-  check("lora_alpha", options.lora.alpha, 1e-6, 1e6);
-  check("ce_weight", options.loss.cross_entropy, 0, 1e6);
-  check("distil_weight", options.loss.divergence, 0, 1e6);
-  check("ce_weight + distil_weight + hidden.weight",
+  check("--lora-rank", static_cast<double>(options.lora.rank), 1, 65536);
+  check("--lora-alpha", options.lora.alpha, 1e-6, 1e6);
+  check("--ce", options.loss.cross_entropy, 0, 1e6);
+  check("--distil", options.loss.divergence, 0, 1e6);
+  check("--ce + --distil + --hidden",
         options.loss.cross_entropy + options.loss.divergence + options.hidden.weight, 1e-9, 3e6);
-  check("temperature", options.loss.temperature, 0.01, 100);
-  check("exits.alpha", options.exits.alpha, 0, 1e6);
-  check("exits.scale", options.exits.scale, 0, 1e6);
-  check("exits.rotation", static_cast<double>(options.exits.rotation), 1, 4096);
-  check("exits.ce_weight", options.exits.cross_entropy, 0, 1e6);
-  check("exits.distil_weight", options.exits.divergence, 0, 1e6);
-  check("exits.ce_weight + exits.distil_weight", options.exits.cross_entropy + options.exits.divergence, 1e-9,
-        2e6);
-  check("layer_dropout.rate", options.layer_dropout.rate, 0, 1);
-  check("hidden.weight", options.hidden.weight, 0, 1e6);
+  check("--temperature", options.loss.temperature, 0.01, 100);
+  check("--exit-alpha", options.exits.alpha, 0, 1e6);
+  check("--exit-scale", options.exits.scale, 0, 1e6);
+  check("--exit-rotation", static_cast<double>(options.exits.rotation), 1, 4096);
+  check("--exit-ce", options.exits.cross_entropy, 0, 1e6);
+  check("--exit-distil", options.exits.divergence, 0, 1e6);
+  check("--exit-ce + --exit-distil", options.exits.cross_entropy + options.exits.divergence, 1e-9, 2e6);
+  check("--layer-dropout", options.layer_dropout.rate, 0, 1);
+  check("--hidden", options.hidden.weight, 0, 1e6);
   if ((options.hidden.weight > 0) != !options.hidden.pairs.empty()) {
     fail_usage("hidden states are learned by a weight above 0 and pairs of visits; got {} and {} pairs",
                options.hidden.weight, options.hidden.pairs.size());
   }
-  check("teacher_top_k", static_cast<double>(options.teacher_cache.top_k), 1, 1e6);
+  check("--teacher-top-k", static_cast<double>(options.teacher_cache.top_k), 1, 1e6);
   if (!options.teacher_cache.folder.empty() && options.loss.divergence == 0) {
     fail_usage("a teacher's cache without distillation: name a --teacher, or leave --teacher-cache out");
   }
@@ -107,25 +106,25 @@ void check_options(const TrainOptions& options) {
         "a teacher's cache has its likeliest tokens: hidden states and divergences other than forward-kl "
         "need the teacher itself, leave --teacher-cache out");
   }
-  check("tokens", static_cast<double>(options.tokens), 1, 1e15);
-  check("tokens_per_step", static_cast<double>(options.tokens_per_step), 1, 1e9);
-  check("context", static_cast<double>(options.context), 2, 1 << 20);
-  check("micro_batch", static_cast<double>(options.micro_batch), 1, 65536);
-  check("learning_rate", options.optimiser.learning_rate, 0, 10);
-  check("min_learning_rate", options.optimiser.min_learning_rate, 0, options.optimiser.learning_rate);
-  check("warmup", options.optimiser.warmup, 0, 1);
+  check("--tokens", static_cast<double>(options.tokens), 1, 1e15);
+  check("--batch-tokens", static_cast<double>(options.tokens_per_step), 1, 1e9);
+  check("--context", static_cast<double>(options.context), 2, 1 << 20);
+  check("--micro-batch", static_cast<double>(options.micro_batch), 1, 65536);
+  check("--lr", options.optimiser.learning_rate, 0, 10);
+  check("--min-lr", options.optimiser.min_learning_rate, 0, options.optimiser.learning_rate);
+  check("--warmup", options.optimiser.warmup, 0, 1);
   check("beta1", options.optimiser.beta1, 0, 0.999999);
   check("beta2", options.optimiser.beta2, 0, 0.999999999);
   check("epsilon", options.optimiser.epsilon, 1e-30, 1);
-  check("weight_decay", options.optimiser.weight_decay, 0, 10);
-  check("clip", options.optimiser.clip, 0, 1e9);
-  check("guard.spike_deviations", options.guard.spike_deviations, 0, 1e6);
+  check("--weight-decay", options.optimiser.weight_decay, 0, 10);
+  check("--clip", options.optimiser.clip, 0, 1e9);
+  check("--spike", options.guard.spike_deviations, 0, 1e6);
   if (options.guard.on_nan == BadStep::note) {
     fail_usage("training cannot go on through a loss that is no number: skip such a step, or stop");
   }
-  check("evaluate_every", static_cast<double>(options.evaluate_every), 0, 1e9);
-  check("checkpoint_every", static_cast<double>(options.checkpoint_every), 0, 1e9);
-  check("max_minutes", options.max_minutes, 0, 1e7);
+  check("--eval-every", static_cast<double>(options.evaluate_every), 0, 1e9);
+  check("--checkpoint-every", static_cast<double>(options.checkpoint_every), 0, 1e9);
+  check("--minutes", options.max_minutes, 0, 1e7);
   if (options.trainable == Trainable::lora && options.lora.targets.empty()) {
     fail_usage("LoRA without a target: name at least one of q, k, v, o, gate, up, down");
   }

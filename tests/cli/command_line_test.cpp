@@ -94,6 +94,17 @@ TEST(CommandLine, AMistypedVerbIsGuessed) {
       << far.err;
 }
 
+TEST(CommandLine, AnOptionThatDoesNotExistIsNamedWithItsNearest) {
+  const test::Run near = run_program("generate " + model + " --promt=x");
+  EXPECT_EQ(near.code, 2);
+  EXPECT_EQ(near.err,
+            "fathom: generate has no option '--promt', did you mean '--prompt'? (`fathom generate --help` "
+            "lists them)\n");
+  const test::Run words = run_program("generate " + model + " some words");
+  EXPECT_EQ(words.code, 2);
+  EXPECT_NE(words.err.find("not expected"), std::string::npos) << words.err;
+}
+
 TEST(CommandLine, AMissingFileIsNamed) {
   const test::Scratch scratch;
   const std::string gone = (scratch / "gone").string(), out = " --out " + (scratch / "out").string();
