@@ -134,7 +134,12 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
   app.add_option("--batch-tokens", training.tokens_per_step, "Tokens a step")->capture_default_str();
   app.add_option("--context", training.context, "Tokens a sequence")->capture_default_str();
   app.add_option("--micro-batch", training.micro_batch, "Sequences at a time")->capture_default_str();
-  app.add_option("--checkpoint-every", training.checkpoint_every, "Steps; 0: when interrupted")
+  app.add_option("--checkpoint-every", training.checkpoint_every,
+                 "Steps between two checkpoints; 0: by the clock")
+      ->capture_default_str();
+  training.checkpoint_minutes = 30;  // whoever has not thought of them is not to lose a night
+  app.add_option("--checkpoint-minutes", training.checkpoint_minutes,
+                 "Minutes between two; 0: only as above, and when interrupted")
       ->capture_default_str();
   app.add_flag("--gradient-checkpointing", training.gradient_checkpointing,
                "Less memory: layers are computed again in the way back, the results are the same");

@@ -43,8 +43,8 @@ TrainEstimate estimate_training(const TrainInputs& inputs, const TrainOptions& o
     result.trained += count;
     const auto bytes = static_cast<std::int64_t>(parameter.gradient.nbytes());  // float32, as are the others
     result.optimiser_bytes += 3 * bytes;
-    result.checkpoint_bytes += 3 * bytes;  // master and moments
   }
+  result.checkpoint_bytes = session.checkpoint_bytes();
   if (!options.teacher_cache.folder.empty()) {
     result.teacher_cache_bytes = session.top_form().bytes(result.tokens);
   }

@@ -66,6 +66,7 @@ Json to_json(const TrainOptions& options) {
             {"spike_deviations", options.guard.spike_deviations}}},
           {"evaluate_every", options.evaluate_every},
           {"checkpoint_every", options.checkpoint_every},
+          {"checkpoint_minutes", options.checkpoint_minutes},
           {"max_minutes", options.max_minutes},
           {"device", name_of(devices, options.device)},
           {"shard_optimiser", options.shard_optimiser}};
@@ -124,6 +125,7 @@ void check_options(const TrainOptions& options) {
   }
   check("--eval-every", static_cast<double>(options.evaluate_every), 0, 1e9);
   check("--checkpoint-every", static_cast<double>(options.checkpoint_every), 0, 1e9);
+  check("--checkpoint-minutes", options.checkpoint_minutes, 0, 1e7);
   check("--minutes", options.max_minutes, 0, 1e7);
   if (options.trainable == Trainable::lora && options.lora.targets.empty()) {
     fail_usage("LoRA without a target: name at least one of q, k, v, o, gate, up, down");

@@ -174,6 +174,19 @@ TopForm Session::top_form() const {
   return {.k = std::min(options.teacher_cache.top_k, vocab), .vocab = vocab, .context = options.context};
 }
 
+std::int64_t Session::checkpoint_bytes() const {
+  std::int64_t trained = 0;
+  for (const auto& [name, parameter] : model.parameters())
+    trained += parameter.trainable() ? parameter.elements() : 0;
+  return 3 * 4 * trained;
+}
+
+std::int64_t Session::least_model_bytes() const {
+  std::int64_t weights = 0;
+  for (const auto& [name, parameter] : model.parameters()) weights += parameter.elements();
+  return 2 * weights;
+}
+
 Checkpoint Session::trained() const {
   Checkpoint result = model.trained(start);
   const bool merges =

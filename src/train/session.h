@@ -33,6 +33,10 @@ struct Session {
 
   /// The model as it is now, as the run would leave it.
   Checkpoint trained() const;
+  /// Of a checkpoint on the disk: the trained weights and their moments, in float32.
+  std::int64_t checkpoint_bytes() const;
+  /// The least that the trained model takes there: two bytes a weight.
+  std::int64_t least_model_bytes() const;
   /// Of the teacher's likeliest tokens.
   TopForm top_form() const;
   /// Steps for the tokens asked for.

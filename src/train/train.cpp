@@ -30,13 +30,25 @@ double seconds_since(Clock::time_point begin) {
 /// steps, where it computes and how the work is shared out may change.
 Json identity(const Session& session, const Checkpoint* teacher) {
   Json chosen = to_json(session.options);
-  for (const char* key : {"checkpoint_every", "max_minutes", "guard", "evaluate_every", "shard_optimiser",
-                          "gradient_checkpointing", "device"})
+  for (const char* key : {"checkpoint_every", "checkpoint_minutes", "max_minutes", "guard", "evaluate_every",
+                          "shard_optimiser", "gradient_checkpointing", "device"})
     chosen.erase(key);
   return {{"options", chosen},
           {"student", digest(session.start)},
           {"text", session.packing.digest()},
           {"teacher", teacher != nullptr ? digest(*teacher) : "none"}};
+}
+
+/// Before hours of work: the model, and a checkpoint if some are kept, must have room beside each other.
+void check_room(const Session& session, const std::filesystem::path& folder) {
+  const bool keeps = session.options.checkpoint_every > 0 || session.options.checkpoint_minutes > 0;
+  const std::int64_t checkpoint = keeps ? session.checkpoint_bytes() : 0,
+                     needed = session.least_model_bytes() + checkpoint;
+  const auto room = static_cast<std::int64_t>(std::filesystem::space(folder).available);
+  if (needed <= room) return;
+  fail("{}: the trained model{} takes {} at least, {} are free: make room, {}choose another place for --out",
+       folder.string(), keeps ? " with a checkpoint" : "", format_bytes(needed), format_bytes(room),
+       keeps ? "keep no checkpoints (--checkpoint-every 0 --checkpoint-minutes 0), or " : "or ");
 }
 
 class Run {
@@ -60,6 +72,7 @@ class Run {
     });
     check_same_run();
     if (!ranks_.is_first()) return;
+    check_room(session_, work);
     if (resumed) {
       folder_.cut_back(state_.step);
     } else {
@@ -87,7 +100,7 @@ class Run {
       progress.advance(tokens, fmt::format("loss {:.3f}", step.loss));
       // Before the checkpoint, so that a run which goes on from it neither repeats nor lacks an evaluation.
       if (held_out_ && (ended() || due(options_.evaluate_every))) evaluate_now();
-      if (due(options_.checkpoint_every)) save();
+      if (due(options_.checkpoint_every) || is_time_to_save()) save();
     }
     progress.finish();
     if (!ended()) save();
@@ -98,9 +111,16 @@ class Run {
  private:
   bool ended() const { return state_.step >= state_.total_steps; }
   bool due(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
+  /// By rank 0's clock.
+  bool is_time_to_save() const {
+    if (options_.checkpoint_minutes == 0) return false;
+    const bool own = seconds_since(saved_) >= options_.checkpoint_minutes * 60;
+    return ranks_.of_first(own ? 1 : 0, "the end of a step") != 0;
+  }
   void save() {
     const auto tensors = session_.optimiser.state();
     if (ranks_.is_first()) folder_.save(state_, tensors);
+    saved_ = Clock::now();
   }
 
   /// Throws Error if the ranks do not train the same, from the same step on.
@@ -202,6 +222,7 @@ class Run {
   RunFolder folder_;
   std::optional<Packing> held_out_;
   RunState state_;
+  Clock::time_point saved_ = Clock::now();
 };
 
 }  // namespace

@@ -123,7 +123,8 @@ struct TrainOptions {
 
   GuardOptions guard;
   std::int64_t evaluate_every = 0;    ///< steps; 0: never
-  std::int64_t checkpoint_every = 0;  ///< steps; 0: only when interrupted
+  std::int64_t checkpoint_every = 0;  ///< steps; 0: not by their number
+  double checkpoint_minutes = 0;  ///< between two; 0: not by the clock. An interrupted run keeps one anyway
   /// The run takes at most about so many minutes: from the first step on the number of steps is estimated
   /// from their speed, so that the schedule (warm-up, cosine) ends with the time. From the fourth step on it
   /// is only made shorter, if the machine turns out slower. A resumed run keeps the number decided. 0: no

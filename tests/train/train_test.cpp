@@ -216,6 +216,21 @@ TEST(Train, AGpuThatIsNotThereIsAnErrorThatSaysWhatToDo) {
   EXPECT_FALSE(fs::exists(scratch / "run"));
 }
 
+TEST(Train, CheckpointsAreKeptByTheClockToo) {
+  const auto kept = [](double minutes) {
+    const test::Scratch scratch;
+    TrainOptions options = small(4);
+    options.checkpoint_minutes = minutes;
+    train(tiny(), nullptr, text(), 1, options, scratch.path(), false);
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(scratch / "checkpoints"))
+      names.push_back(entry.path().filename().string());
+    return names;
+  };
+  EXPECT_THAT(kept(1e-9), testing::UnorderedElementsAre("step-00000003", "step-00000004"));
+  EXPECT_THAT(kept(60), testing::IsEmpty());
+}
+
 TEST(Train, ACheckpointOfAnotherRunIsRefused) {
   const test::Scratch scratch;
   TrainOptions options = small(4);
