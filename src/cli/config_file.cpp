@@ -21,6 +21,7 @@ std::string key_of(const CLI::Option& option) {
 [[noreturn]] void fail_unknown(const std::string& where, const std::string& key,
                                const std::vector<CLI::Option*>& options) {
   std::vector<std::string> known;
+  known.reserve(options.size());
   for (const CLI::Option* option : options) known.push_back(key_of(*option));
   fail_usage("{}: unknown key '{}'{} (--print-config lists the keys that there are)", where, key,
              did_you_mean(key, known));
