@@ -134,13 +134,6 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
   app.add_option("--batch-tokens", training.tokens_per_step, "Tokens a step")->capture_default_str();
   app.add_option("--context", training.context, "Tokens a sequence")->capture_default_str();
   app.add_option("--micro-batch", training.micro_batch, "Sequences at a time")->capture_default_str();
-  app.add_option("--checkpoint-every", training.checkpoint_every,
-                 "Steps between two checkpoints; 0: by the clock")
-      ->capture_default_str();
-  training.checkpoint_minutes = 30;  // whoever has not thought of them is not to lose a night
-  app.add_option("--checkpoint-minutes", training.checkpoint_minutes,
-                 "Minutes between two; 0: only as above, and when interrupted")
-      ->capture_default_str();
   app.add_flag("--gradient-checkpointing", training.gradient_checkpointing,
                "Less memory: layers are computed again in the way back, the results are the same");
   app.add_option(
@@ -150,6 +143,18 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
       ->check(CLI::IsMember(devices))
       ->capture_default_str();
   app.add_option("--lr", training.optimiser.learning_rate, "Learning rate (AdamW, cosine)")
+      ->capture_default_str();
+}
+
+void add_checkpoints(CLI::App& app, TrainVerb& verb) {
+  TrainOptions& training = verb.training;
+  app.option_defaults()->group("Checkpoints");
+  app.add_option("--checkpoint-every", training.checkpoint_every,
+                 "Steps between two checkpoints; 0: by the clock")
+      ->capture_default_str();
+  training.checkpoint_minutes = 30;  // whoever has not thought of them is not to lose a night
+  app.add_option("--checkpoint-minutes", training.checkpoint_minutes,
+                 "Minutes between two; 0: only as above, and when interrupted")
       ->capture_default_str();
 }
 
@@ -200,7 +205,8 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
   add_model(app, verb);
   add_steps(app, verb);
   const std::string plain = app.option_defaults()->get_group();
-  for (const auto& add : {add_teacher_cache, add_low_rank, add_depth, add_optimiser, add_guard, add_ranks})
+  for (const auto& add :
+       {add_teacher_cache, add_low_rank, add_depth, add_checkpoints, add_optimiser, add_guard, add_ranks})
     add(app, verb);
   app.option_defaults()->group(plain);
   app.set_help_all_flag("--help-all", "Explain all options");
