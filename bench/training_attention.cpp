@@ -6,16 +6,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
 #include <random>
 #include <vector>
 
-#include "base/threads.h"
 #include "formats/float16.h"
 #include "kernels/aligned.h"
-#include "kernels/ceilings.h"
 #include "train/attention.h"
+#include "training.h"
 
 namespace fathom {
 namespace {
@@ -30,12 +27,6 @@ AlignedBuffer random_halves(std::int64_t count, std::mt19937& random) {
 struct Layer {
   AlignedBuffer qkv, mixed, d_mixed, d_qkv, log_sums;
 };
-
-double median(std::vector<double> seconds) {
-  const auto middle = seconds.begin() + std::ssize(seconds) / 2;
-  std::ranges::nth_element(seconds, middle);
-  return *middle;
-}
 
 void bench_shape(double ceiling, std::int64_t sequences, std::int64_t positions) {
   const AttentionForm form{.heads = 9, .kv_heads = 3, .head_dim = 64, .positions = positions, .scale = 0.125};
@@ -77,10 +68,7 @@ void bench_shape(double ceiling, std::int64_t sequences, std::int64_t positions)
 }  // namespace fathom
 
 int main(int argc, char** argv) {
-  std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  fathom::set_threads(argc > 1 ? std::atoi(argv[1]) : 0);
-  const double ceiling = fathom::product_ceiling(fathom::Operand::bf16).rate;
-  fmt::print("ceiling: {:.0f} GFLOP/s\n", ceiling * 1e-9);
+  const double ceiling = fathom::begin_bench(argc, argv);
   fathom::bench_shape(ceiling, 2, 512);
   fathom::bench_shape(ceiling, 1, 2048);
   fathom::bench_shape(ceiling, 2, 70);

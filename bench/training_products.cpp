@@ -6,17 +6,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
 #include <deque>
 #include <functional>
 #include <vector>
 
-#include "base/threads.h"
 #include "kernels/aligned.h"
-#include "kernels/ceilings.h"
 #include "kernels/multiply.h"
 #include "kernels/repack.h"
+#include "training.h"
 
 namespace fathom {
 namespace {
@@ -61,9 +58,7 @@ double median_seconds(std::deque<Layer>& layers, const std::function<void(Layer&
     body(layer);
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
-  const auto middle = seconds.begin() + std::ssize(seconds) / 2;
-  std::ranges::nth_element(seconds, middle);
-  return *middle;
+  return median(seconds);
 }
 
 void bench_shape(double ceiling, std::int64_t rows, std::int64_t out, std::int64_t in) {
@@ -96,10 +91,7 @@ void bench_shape(double ceiling, std::int64_t rows, std::int64_t out, std::int64
 }  // namespace fathom
 
 int main(int argc, char** argv) {
-  std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  fathom::set_threads(argc > 1 ? std::atoi(argv[1]) : 0);
-  const double ceiling = fathom::product_ceiling(fathom::Operand::bf16).rate;
-  fmt::print("ceiling: {:.0f} GFLOP/s\n", ceiling * 1e-9);
+  const double ceiling = fathom::begin_bench(argc, argv);
   fathom::bench_shape(ceiling, 2048, 960, 576);
   fathom::bench_shape(ceiling, 2048, 576, 576);
   fathom::bench_shape(ceiling, 2048, 3072, 576);

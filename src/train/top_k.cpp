@@ -94,8 +94,8 @@ struct StudentRow {
 /// The student's softmax at one temperature: the entries of the rest are e^(score factor - rest.top), and
 /// the logarithms of the sums of the rest and of all.
 struct StudentSoftmax {
-  float factor = 1;
-  Exponentials rest{0, 1};
+  float factor;
+  Exponentials rest;
   float log_rest = nothing, log_all = 0;
 
   StudentSoftmax(const TopRow& top, const std::vector<float>& scores, std::int64_t vocab, float scale,
