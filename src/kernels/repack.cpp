@@ -118,7 +118,50 @@ void pairs_of_rows(const T* const* rows, std::int64_t pairs, std::int64_t column
   }
 }
 
+constexpr std::int64_t part_rows = 2 * side;
+
+// One beside the other, since two neighbouring lines go to memory together.
+HWY_INLINE void stream_square(const Square& square, std::uint32_t* to) {
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(D32()));
+  for (std::int64_t i = 0; i < side * side; i += lanes)
+    hn::Stream(hn::Load(D32(), square.words[0] + i), D32(), to + i);
+}
+
 }  // namespace
+
+void part_of_rows(const float* from, std::int64_t stride, std::int64_t columns, std::int64_t panel_words,
+                  std::uint32_t* to) {
+  Square square, turned;
+  for (std::int64_t half = 0; half < 2; ++half) {
+    for (std::int64_t i = 0; i < columns; i += 2 * side) {
+      for (std::int64_t r = 0; r < side; ++r)
+        words_along(from + (half * side + r) * stride + i, std::min(columns - i, 2 * side), square.words[r]);
+      turn(square, turned.words[0], side);
+      stream_square(turned, to + half * panel_words + i / 2 * panel_outputs);
+    }
+  }
+}
+
+void part_of_columns(const float* from, std::int64_t stride, std::int64_t columns, std::int64_t panel_words,
+                     std::uint32_t* to) {
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(D32()));
+  Square square;
+  for (std::int64_t first = 0; first < columns; first += panel_outputs, to += panel_words) {
+    for (std::int64_t pair = 0; pair < side; ++pair) {
+      const float *a = from + 2 * pair * stride + first, *b = a + stride;
+      float rest[2][panel_outputs] = {};
+      if (columns - first < panel_outputs) {
+        std::copy_n(a, columns - first, rest[0]);
+        std::copy_n(b, columns - first, rest[1]);
+        a = rest[0];
+        b = rest[1];
+      }
+      for (std::int64_t c = 0; c < panel_outputs; c += lanes)
+        hn::Store(across(a + c, b + c), D32(), &square.words[pair][c]);
+    }
+    stream_square(square, to);
+  }
+}
 
 void panel_of_floats(const float* const* rows, std::int64_t columns, std::int64_t padded, std::uint32_t* to) {
   panel_of_rows(rows, columns, padded, to);
@@ -173,6 +216,8 @@ HWY_EXPORT(panel_of_halves);
 HWY_EXPORT(pairs_of_floats);
 HWY_EXPORT(pairs_of_halves);
 HWY_EXPORT(transpose_rows);
+HWY_EXPORT(part_of_rows);
+HWY_EXPORT(part_of_columns);
 }  // namespace simd
 
 namespace {
@@ -183,7 +228,8 @@ void prepare(PackedMatrix& packed, std::int64_t out, std::int64_t in) {
   packed.out = out;
   packed.in = in;
   packed.padded_in = (in + 31) / 32 * 32;
-  packed.data.reserve(static_cast<std::size_t>(packed.panels() * packed.panel_bytes()));
+  const auto bytes = static_cast<std::size_t>(packed.panels() * packed.panel_bytes());
+  if (packed.data.size() < bytes) packed.data = AlignedBuffer::unwritten(bytes);
 }
 
 std::int64_t all_rows(std::span<const DenseMatrix> parts) {
@@ -251,6 +297,25 @@ void pack_columns(std::span<const DenseMatrix> parts, PackedMatrix& packed) {
     pack_columns_of<std::uint16_t>(parts, packed, [](auto... of) {
       HWY_DYNAMIC_DISPATCH(pairs_of_halves)(of...);
     });
+}
+
+void repack_rows(const DenseMatrix& matrix, const MatrixPart& part, std::int64_t row, PackedMatrix& packed) {
+  using namespace simd;
+  const auto* from = static_cast<const float*>(matrix.data) + part.row * matrix.stride + part.column;
+  auto* to = packed.data.as<std::uint32_t>() +
+             ((row + part.row) / panel_outputs * packed.padded_in + part.column) / 2 * panel_outputs;
+  HWY_DYNAMIC_DISPATCH(part_of_rows)(from, matrix.stride, part.columns, packed.panel_bytes() / 4, to);
+  hwy::FlushStream();
+}
+
+void repack_columns(const DenseMatrix& matrix, const MatrixPart& part, std::int64_t row,
+                    PackedMatrix& packed) {
+  using namespace simd;
+  const auto* from = static_cast<const float*>(matrix.data) + part.row * matrix.stride + part.column;
+  auto* to = packed.data.as<std::uint32_t>() +
+             (part.column / panel_outputs * packed.padded_in + row + part.row) / 2 * panel_outputs;
+  HWY_DYNAMIC_DISPATCH(part_of_columns)(from, matrix.stride, part.columns, packed.panel_bytes() / 4, to);
+  hwy::FlushStream();
 }
 
 void transpose(const DenseMatrix& from, std::uint16_t* to, std::int64_t stride) {

@@ -71,12 +71,16 @@ void AdamW::step(double learning_rate, double norm) {
   std::vector<AdamWPart> parts;
   for (const Entry& entry : entries_) {
     Parameter& parameter = *entry.parameter;
+    ++parameter.updates;
+    const bool whole = entry.share.count == parameter.values.numel();
+    const bool followed = whole && parameter.follower != nullptr;
     parts.push_back({.values = part_of(parameter.values, entry.share),
                      .gradient = part_of(parameter.gradient_sum(), entry.share),
                      .average = entry.average,
                      .square = entry.square,
-                     .weight_decay = entry.weight_decay});
-    ++parameter.updates;
+                     .weight_decay = entry.weight_decay,
+                     .columns = followed ? parameter.values.size(1) : 0,
+                     .changed = followed ? parameter.follower->follow(parameter) : nullptr});
   }
   ops_.adamw(options_, update, parts);
   discard();

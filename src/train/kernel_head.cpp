@@ -1,9 +1,8 @@
 #include "train/kernel_head.h"
 
-#include <algorithm>
-
 #include "kernels/multiply.h"
 #include "kernels/repack.h"
+#include "train/kernel_linear.h"
 #include "train/kernel_ops.h"
 
 namespace fathom {
@@ -21,24 +20,8 @@ LogitRows logit_rows(const at::Tensor& logits) { return {rows_of(logits), logits
 
 }  // namespace
 
-template <typename Body>
-void KernelHead::each_piece(Packed& packed, void (*pack)(std::span<const DenseMatrix>, PackedMatrix&),
-                            const Body& body) {
-  const at::Tensor values = weight().values.detach();
-  const std::int64_t updates = weight().updates;
-  const bool keeps = packed.reuse.is_seen(updates) && !spares_memory_,
-             packs = !keeps || packed.updates != updates;
-  packed.pieces.resize(keeps ? static_cast<std::size_t>((vocab() + piece - 1) / piece) : 1);
-  for (std::int64_t first = 0; first < vocab(); first += piece) {
-    PackedMatrix& own = packed.pieces[keeps ? static_cast<std::size_t>(first / piece) : 0];
-    if (packs) {
-      const DenseMatrix part = dense(values.narrow(0, first, std::min(piece, vocab() - first)));
-      pack({&part, 1}, own);
-    }
-    body(first, own);
-  }
-  if (keeps) packed.updates = updates;
-}
+KernelHead::KernelHead(const Parameter* weight, bool spares_memory)
+    : Head(weight), packed_({weight}, spares_memory, piece) {}
 
 at::Tensor KernelHead::logits_memory(std::int64_t rows, const at::Tensor& x) {
   // An odd number of lines from row to row: rows of a tile must not share one set of the L1 cache.
@@ -51,13 +34,13 @@ void KernelHead::logits(const at::Tensor& x, const at::Tensor& logits) {
   if (x.scalar_type() != at::kBFloat16) return Head::logits(x, logits);
   const bool floats = logits.scalar_type() == at::kFloat;
   auto* y = static_cast<std::byte*>(logits.data_ptr());
-  each_piece(ahead_, pack_rows, [&](std::int64_t first, const PackedMatrix& own) {
-    multiply(own, x.size(0), half_rows(x, 0),
-             {.y = y + first * (floats ? 4 : 2),
+  for (std::int64_t i = 0; i < packed_.pieces(); ++i) {
+    multiply(packed_.ahead(i), x.size(0), half_rows(x, 0),
+             {.y = y + i * piece * (floats ? 4 : 2),
               .type = floats ? Compute::f32 : Compute::bf16,
               .stride = logits.stride(0),
               .past_caches = true});
-  });
+  }
 }
 
 void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& dx) {
@@ -68,7 +51,9 @@ void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& 
     pack_columns({&inputs, 1}, inputs_);
   }
   const at::Tensor sum = at::empty({rows, width}, at::kFloat);
-  each_piece(back_, pack_columns, [&](std::int64_t first, const PackedMatrix& own) {
+  for (std::int64_t i = 0; i < packed_.pieces(); ++i) {
+    const PackedMatrix& own = packed_.back(i);
+    const std::int64_t first = i * piece;
     const HalfRows entries = half_rows(d, first);
     multiply(own, rows, entries,
              {.y = static_cast<std::byte*>(sum.data_ptr()), .stride = width, .accumulate = first > 0});
@@ -76,7 +61,7 @@ void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& 
       weight_gradient(inputs_, entries.data, entries.stride, own.in, !weight().spent,
                       weight().gradient.data_ptr<float>() + first * width);
     }
-  });
+  }
   weight().spent = false;
   dx.copy_(sum);
 }

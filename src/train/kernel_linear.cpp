@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/aligned.h"
 #include "kernels/multiply.h"
 #include "train/row_kernels.h"
 
@@ -34,48 +33,6 @@ constexpr std::int64_t gradient_rows = 2'048;
 
 }  // namespace
 
-DenseMatrix dense(const at::Tensor& matrix) {
-  return {type_of(matrix), matrix.data_ptr(), matrix.size(0), matrix.size(1), matrix.size(1)};
-}
-
-/// Those in 4 bits are decoded into memory that all groups share, until the next call.
-std::vector<DenseMatrix> KernelGroup::dense_weights() const {
-  thread_local AlignedBuffer decoded;
-  std::int64_t size = 0, first = 0;
-  for (const Parameter* weight : weights()) size += weight->four_bit ? weight->elements() : 0;
-  decoded.reserve(static_cast<std::size_t>(2 * size));
-  std::vector<DenseMatrix> result;
-  for (const Parameter* weight : weights()) {
-    if (!weight->four_bit) {
-      result.push_back(dense(weight->values));
-      continue;
-    }
-    std::uint16_t* to = decoded.as<std::uint16_t>() + first;
-    weight->four_bit->decode(to);
-    const std::int64_t columns = weight->four_bit->columns();
-    result.push_back({Compute::bf16, to, weight->rows(), columns, columns});
-    first += weight->elements();
-  }
-  return result;
-}
-
-/// Of what is used once between two changes, as in steps of one micro-batch, in memory that all groups share;
-/// so are weights in 4 bits, and all where memory is spared. Else from the second use on the group has its
-/// own.
-const PackedMatrix& KernelGroup::packed(Packed& own,
-                                        void (*pack)(std::span<const DenseMatrix>, PackedMatrix&)) const {
-  thread_local PackedMatrix shared;
-  const std::int64_t updates = weights().front()->updates;
-  const bool keeps = own.reuse.is_seen(updates) && !spares_memory_ && !weights().front()->four_bit;
-  if (!keeps) {
-    pack(dense_weights(), shared);
-    return shared;
-  }
-  if (own.updates != updates) pack(dense_weights(), own.matrix);
-  own.updates = updates;
-  return own.matrix;
-}
-
 at::Tensor KernelGroup::in_type(const at::Tensor& dy, at::ScalarType type) const {
   if (dy.scalar_type() != at::kFloat || type != at::kBFloat16) return dy.to(type);
   at::Tensor rounded = at::empty_like(dy, dy.options().dtype(type));
@@ -86,13 +43,13 @@ at::Tensor KernelGroup::in_type(const at::Tensor& dy, at::ScalarType type) const
 at::Tensor KernelGroup::product(const at::Tensor& x, const at::Tensor& sum) const {
   if (x.scalar_type() != at::kBFloat16) return LinearGroup::product(x, sum);
   at::Tensor y = at::empty({x.size(0), out()}, sum.defined() ? sum.options() : x.options());
-  multiply(packed(ahead_, pack_rows), x.size(0), half_rows(x), destination(y, sum));
+  multiply(packed_.ahead(), x.size(0), half_rows(x), destination(y, sum));
   return y;
 }
 
 at::Tensor KernelGroup::product_back(const at::Tensor& dy) const {
   if (dy.scalar_type() != at::kBFloat16) return LinearGroup::product_back(dy);
-  const PackedMatrix& weights = packed(back_, pack_columns);
+  const PackedMatrix& weights = packed_.back();
   at::Tensor dx = at::empty({dy.size(0), weights.out}, dy.options());
   multiply(weights, dy.size(0), half_rows(dy), destination(dx, {}));
   return dx;

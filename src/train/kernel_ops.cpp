@@ -138,8 +138,11 @@ void KernelOperations::adamw(const OptimiserOptions& options, const AdamWUpdate&
                          .correction1 = static_cast<float>(1 - std::pow(options.beta1, number)),
                          .correction2 = static_cast<float>(1 - std::pow(options.beta2, number)),
                          .gradient_scale = static_cast<float>(update.gradient_scale)};
-    adamw_update(step, values_of(part.values), values_of(part.gradient), values_of(part.average),
-                 values_of(part.square));
+    const auto update_all = [&, &part = part](auto... how) {
+      adamw_update(step, values_of(part.values), values_of(part.gradient), values_of(part.average),
+                   values_of(part.square), how...);
+    };
+    part.changed ? update_all(part.columns, part.changed) : update_all();
   }
 }
 

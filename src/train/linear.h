@@ -6,12 +6,16 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
 #include "train/four_bit.h"
 
 namespace fathom {
+
+class ValueFollower;
+struct MatrixPart;
 
 /// Mixed precision is explicit rather than torch's autocast: values are float32, products round them
 /// (LinearGroup). The gradient of each use is added to one float32 total at once, so that layers visited
@@ -24,12 +28,25 @@ struct Parameter {
   /// The optimiser has had the gradient: what is left counts as zeros. Who computes all of it writes it then
   /// and adds nothing, which spares a step reading and writing four bytes a weight twice.
   mutable bool spent = false;
+  mutable ValueFollower* follower = nullptr;  ///< of a matrix that is trained, or none
 
   bool trainable() const { return gradient.defined(); }
   std::int64_t rows() const { return four_bit ? four_bit->rows() : values.size(0); }
   std::int64_t elements() const { return four_bit ? rows() * four_bit->columns() : values.numel(); }
   /// The gradient, to add to: zeros where it was spent.
   at::Tensor gradient_sum() const;
+};
+
+/// To be told of a part of a matrix that has just changed, and is in the caller's cache (kernels/repack.h).
+using PartChanged = std::function<void(const MatrixPart&)>;
+
+/// Keeps a matrix in another form, which follows the values as they change.
+class ValueFollower {
+ public:
+  virtual ~ValueFollower() = default;
+  /// All values of `parameter` are about to change, for the time number `parameter.updates`: what must be
+  /// told of each part.
+  virtual PartChanged follow(const Parameter& parameter) = 0;
 };
 
 /// The parameter's values in this type; those in 4 bits are decoded.

@@ -22,6 +22,8 @@ namespace fathom {
 struct AdamWPart {
   at::Tensor values, gradient, average, square;
   double weight_decay = 0;
+  std::int64_t columns = 0;       ///< of a whole matrix that something follows
+  PartChanged changed = nullptr;  ///< then: to be called for each part
 };
 
 struct AdamWUpdate {
