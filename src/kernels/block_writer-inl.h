@@ -192,6 +192,8 @@ class PlainWriter {
     } else if constexpr (!T::rounded) {
       if (to.addend != nullptr) added_ = to.addend + (y_ - reinterpret_cast<const float*>(to.y));
     }
+    squares_ = to.squares;
+    row_ = block.row;
     first_ = PanelReader<integers>(weight, block, panel);
     outputs_ = outputs_of_panel(weight.out, panel * panel_outputs);
     if (panel + 1 == block.first + block.panels) return;
@@ -215,6 +217,11 @@ class PlainWriter {
       Vector v = reader.value(r, scale, i);
       if (added_ != nullptr) v = hn::Add(v, load(added_ + (y - y_) + i, n));
       streams_ ? T::stream(v, y + i) : T::put(v, y + i, n);
+      if constexpr (!T::rounded) {
+        if (squares_ == nullptr) return;
+        float* squares = squares_ + (row_ + r) / rows_of_squares * panel_outputs + i;
+        store(hn::MulAdd(v, v, load(squares, n)), squares, n);
+      }
     });
   }
 
@@ -225,6 +232,8 @@ class PlainWriter {
   std::int64_t stride_ = 0;
   const typename T::Element* added_ = nullptr;
   bool streams_ = false;
+  float* squares_ = nullptr;
+  std::int64_t row_ = 0;
 };
 
 // Calls run with the writer for this product.

@@ -18,7 +18,7 @@ namespace {
 // The kernels go through all rows for two panels at a time. A block of rows that stays in the L2 cache (1 MB
 // of its 2) is read from memory once; the weights come by once a block, which 256 rows make cheap: 256
 // operations for each byte, and a core has 10 GB/s and 2,000 GFLOP/s.
-constexpr std::int64_t block_bytes = 1 << 20, granule = 32;
+constexpr std::int64_t block_bytes = 1 << 20, granule = rows_of_squares;
 
 // As many rows as stay in the cache, in blocks of one size, as many for each thread.
 std::int64_t rows_of_block(const PackedMatrix& weight, std::int64_t rows) {
@@ -96,6 +96,7 @@ void multiply(const PackedMatrix& weight, Range panels, std::int64_t rows, HalfR
       const std::int64_t first = block * step;
       Destination here = to;
       here.y += first * to.stride * element;
+      if (to.squares != nullptr) here.squares += first / rows_of_squares * panel_outputs;
       const std::int64_t count = std::min(step, rows - first);
       const Activations activations = activations_of(kernel, weight, count, x.from(first));
       if (to.addend != nullptr) {

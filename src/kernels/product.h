@@ -41,6 +41,9 @@ inline std::int64_t tiled_offset(std::int64_t stride, std::int64_t row, std::int
   return row / 16 * stride + byte / 64 * 1024 + row % 16 * 64 + byte % 64;
 }
 
+/// Rows whose results' squares are added up together (Destination::squares).
+inline constexpr std::int64_t rows_of_squares = 32;
+
 /// Where results go. Not gated: y = or += result, bias included, or result + addend. Gated: y[rows, out / 2].
 struct Destination {
   std::byte* y = nullptr;
@@ -54,6 +57,8 @@ struct Destination {
   /// Not gated: lines are written without being read first, and leave the caches: for results that are larger
   /// than these (see multiply.cpp).
   bool past_caches = false;
+  /// nullptr, or (not gated, float32) what the squares of each 32 rows' results are added to, in 16 parts.
+  float* squares = nullptr;
 };
 
 struct Range {

@@ -218,7 +218,7 @@ class Product {
         steps_(weight.padded_in / (integers ? 64 : 32)),
         weights_once_(rows.last - rows.first <= 2 * tile_rows),
         stores_tiles_(!integers && !weight.gated && to.type == Compute::f32 && to.addend == nullptr &&
-                      !to.past_caches && weight.bias.empty()),
+                      !to.past_caches && to.squares == nullptr && weight.bias.empty()),
         scratch_(scratch) {}
 
   // Up to 16 rows with four panels.

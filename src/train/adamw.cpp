@@ -59,9 +59,16 @@ AdamW::AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOption
 }
 
 double AdamW::gradient_norm() const {
-  std::vector<at::Tensor> gradients;
-  for (const Entry& entry : entries_) gradients.push_back(entry.parameter->gradient_sum());
-  return ops_.norm(gradients);
+  std::vector<at::Tensor> others;
+  double squares = 0;
+  for (const Entry& entry : entries_) {
+    if (!entry.parameter->spent && entry.parameter->squares) {
+      squares += *entry.parameter->squares;
+    } else {
+      others.push_back(entry.parameter->gradient_sum());
+    }
+  }
+  return std::sqrt(squares + std::pow(ops_.norm(others), 2));
 }
 
 void AdamW::step(double learning_rate, double norm) {

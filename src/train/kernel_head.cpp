@@ -51,6 +51,7 @@ void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& 
     pack_columns({&inputs, 1}, inputs_);
   }
   const at::Tensor sum = at::empty({rows, width}, at::kFloat);
+  std::optional<double> squares = 0;
   for (std::int64_t i = 0; i < packed_.pieces(); ++i) {
     const PackedMatrix& own = packed_.back(i);
     const std::int64_t first = i * piece;
@@ -58,11 +59,13 @@ void KernelHead::backward(const at::Tensor& x, const at::Tensor& d, at::Tensor& 
     multiply(own, rows, entries,
              {.y = static_cast<std::byte*>(sum.data_ptr()), .stride = width, .accumulate = first > 0});
     if (weight().trainable()) {
-      weight_gradient(inputs_, entries.data, entries.stride, own.in, !weight().spent,
-                      weight().gradient.data_ptr<float>() + first * width);
+      const auto more = weight_gradient(inputs_, entries.data, entries.stride, own.in, !weight().spent,
+                                        weight().gradient.data_ptr<float>() + first * width);
+      squares = squares && more ? std::optional(*squares + *more) : std::nullopt;
     }
   }
   weight().spent = false;
+  weight().squares = squares;
   dx.copy_(sum);
 }
 

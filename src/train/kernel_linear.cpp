@@ -1,6 +1,8 @@
 #include "train/kernel_linear.h"
 
 #include <algorithm>
+#include <numeric>
+#include <vector>
 
 #include "kernels/multiply.h"
 #include "train/row_kernels.h"
@@ -67,8 +69,8 @@ void KernelGroup::add_weight_gradients(const at::Tensor& x, const at::Tensor& dy
     const std::uint16_t* own = half_rows(dy).data + row * dy.size(1);
     for (const Parameter* weight : weights()) {
       if (weight->trainable()) {
-        weight_gradient(inputs, own, dy.size(1), weight->rows(), !weight->spent,
-                        weight->gradient.data_ptr<float>());
+        weight->squares = weight_gradient(inputs, own, dy.size(1), weight->rows(), !weight->spent,
+                                          weight->gradient.data_ptr<float>());
         weight->spent = false;
       }
       own += weight->rows();
@@ -76,13 +78,18 @@ void KernelGroup::add_weight_gradients(const at::Tensor& x, const at::Tensor& dy
   }
 }
 
-void weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride, std::int64_t out,
-                     bool accumulate, float* gradient) {
+std::optional<double> weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
+                                      std::int64_t out, bool accumulate, float* gradient) {
+  std::vector<float> squares(static_cast<std::size_t>(
+      accumulate ? 0 : (out + rows_of_squares - 1) / rows_of_squares * panel_outputs));
   multiply(x, out, {dy, stride, /*turned=*/true},
            {.y = reinterpret_cast<std::byte*>(gradient),
             .stride = x.out,
             .accumulate = accumulate,
-            .past_caches = !accumulate});
+            .past_caches = !accumulate,
+            .squares = accumulate ? nullptr : squares.data()});
+  if (accumulate) return {};
+  return std::accumulate(squares.begin(), squares.end(), 0.0);
 }
 
 }  // namespace fathom

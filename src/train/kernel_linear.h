@@ -30,8 +30,8 @@ class KernelGroup : public LinearGroup {
 };
 
 /// dW[out, in] = or += dyᵀ x for bfloat16 dy[rows, out], rows `stride` apart, and x, which is packed by
-/// columns.
-void weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride, std::int64_t out,
-                     bool accumulate, float* gradient);
+/// columns. The sum of dW's squares, or none where it was added to.
+std::optional<double> weight_gradient(const PackedMatrix& x, const std::uint16_t* dy, std::int64_t stride,
+                                      std::int64_t out, bool accumulate, float* gradient);
 
 }  // namespace fathom

@@ -11,6 +11,7 @@ namespace fathom {
 at::Tensor Parameter::gradient_sum() const {
   if (spent) gradient.zero_();
   spent = false;
+  squares.reset();
   return gradient;
 }
 

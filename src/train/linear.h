@@ -28,6 +28,9 @@ struct Parameter {
   /// The optimiser has had the gradient: what is left counts as zeros. Who computes all of it writes it then
   /// and adds nothing, which spares a step reading and writing four bytes a weight twice.
   mutable bool spent = false;
+  /// The gradient's sum of squares, where who wrote all of it has found that on the way, and nothing was
+  /// added since.
+  mutable std::optional<double> squares = {};
   mutable ValueFollower* follower = nullptr;  ///< of a matrix that is trained, or none
 
   bool trainable() const { return gradient.defined(); }

@@ -85,6 +85,65 @@ TEST(Repack, AsPackMatrixWhateverTheShapeAndPart) {
   }
 }
 
+// A weight of two parts, the second of which changes, in parts of its own that are cut where its columns end.
+TEST(Repack, PartsFollowTheirMatrix) {
+  Random random(4);
+  for (const std::int64_t columns : {1, 40, 96, 97}) {
+    const std::int64_t above = 64, below = 96, stride = columns + 3;
+    auto values = normals(random, (above + below) * stride);
+    const std::vector<DenseMatrix> matrices = {
+        {Compute::f32, values.data(), above, columns, stride},
+        {Compute::f32, values.data() + above * stride, below, columns, stride}};
+    PackedMatrix rows, turned, expected;
+    pack_rows(matrices, rows);
+    pack_columns(matrices, turned);
+    for (std::int64_t i = above * stride; i < std::ssize(values); ++i)
+      values[i] = static_cast<float>(random.normal());
+    for (std::int64_t row = 0; row < below; row += 32) {
+      for (std::int64_t column = 0; column < columns; column += 64) {
+        const MatrixPart part = {row, column, 32, std::min(columns - column, std::int64_t{64})};
+        repack_rows(matrices[1], part, above, rows);
+        repack_columns(matrices[1], part, above, turned);
+      }
+    }
+    pack_rows(matrices, expected);
+    EXPECT_TRUE(std::ranges::equal(rows.bytes(), expected.bytes())) << columns;
+    pack_columns(matrices, expected);
+    EXPECT_TRUE(std::ranges::equal(turned.bytes(), expected.bytes())) << columns;
+  }
+}
+
+TEST(Multiply, AddsUpItsResultsSquares) {
+  Random random(6);
+  for (const std::int64_t rows : {1, 33, 600}) {
+    for (const std::int64_t out : {7, 50, 96}) {
+      const std::int64_t in = 40;
+      const auto x = halves(normals(random, rows * in));
+      const auto w = normals(random, out * in);
+      const DenseMatrix weight = {Compute::f32, w.data(), out, in, in};
+      PackedMatrix packed;
+      pack_rows({&weight, 1}, packed);
+      for (const bool accumulate : {false, true}) {
+        auto y = normals(random, rows * out);
+        std::vector<float> squares(static_cast<std::size_t>((rows + 31) / 32 * 16), 0.25F);
+        multiply(packed, rows, {x.data(), in},
+                 {.y = reinterpret_cast<std::byte*>(y.data()),
+                  .stride = out,
+                  .accumulate = accumulate,
+                  .squares = squares.data()});
+        for (std::int64_t first = 0; first < rows; first += 32) {
+          double expected = 16 * 0.25, sum = 0;
+          for (std::int64_t i = first * out; i < std::min(first + 32, rows) * out; ++i)
+            expected += double{y[i]} * y[i];
+          for (std::int64_t i = 0; i < 16; ++i) sum += squares[first / 2 + i];
+          EXPECT_NEAR(sum / expected, 1, 1e-5)
+              << fmt::format("{} outputs, rows from {} of {}", out, first, rows);
+        }
+      }
+    }
+  }
+}
+
 TEST(Multiply, AsPlainLoops) {
   Random random(5);
   for (const std::int64_t in : {1, 40, 96, 2080}) {

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "train/adamw.h"
+#include "train/buckets.h"
 #include "train/devices.h"
 #include "train/model.h"
 #include "train/small_run.h"
@@ -162,6 +164,45 @@ TEST_P(TrainOps, LinearGroupsAreTorchs) {
   }
 }
 
+// Packed weights follow the optimiser where rows come in whole tiles, and are packed anew where they do not.
+TEST_P(TrainOps, ProductsAreOfUpdatedWeights) {
+  at::manual_seed(8);
+  for (const std::int64_t out : {64, 40}) {
+    for (const std::int64_t in : {96, 1600, 33}) {
+      const at::TensorOptions floats = at::device(ops().device()).dtype(at::kFloat);
+      const auto parameter = [&](std::int64_t rows) -> Parameter {
+        return {at::randn({rows, in}, floats), at::randn({rows, in}, floats)};
+      };
+      std::map<std::string, Parameter> weights;
+      weights["a"] = parameter(out);
+      weights["b"] = parameter(32);
+      for (auto& [name, weight] : weights) weight.values.set_requires_grad(true);
+      const auto group =
+          ops().linear_group({&weights["a"], &weights["b"]}, {nullptr, nullptr}, /*spares_memory=*/false);
+      const at::Tensor x = halves({5, in}), slope = halves({5, out + 32});
+      const auto expect_products = [&](const char* when) {
+        const at::Tensor w =
+            at::cat({weights["a"].values, weights["b"].values}).detach().cpu().to(at::kBFloat16);
+        const at::Tensor own_x = x.clone().to(ops().device()).set_requires_grad(true),
+                         y = linear(own_x, *group);
+        y.backward(slope.to(y.options()));
+        EXPECT_LT(relative(y, x.to(at::kFloat).mm(w.to(at::kFloat).t())), 0.01) << when << out << " x " << in;
+        EXPECT_LT(relative(own_x.grad(), slope.to(at::kFloat).mm(w.to(at::kFloat))), 0.01)
+            << when << out << " x " << in;
+      };
+      expect_products("before ");
+      const Ranks alone;
+      const DepthPlan plan;
+      const Buckets buckets(weights, plan, alone, false);
+      AdamW optimiser(weights, {}, buckets, ops());
+      for (const double learning_rate : {1.0, 0.1}) {
+        optimiser.step(learning_rate, 1);
+        expect_products("after ");
+      }
+    }
+  }
+}
+
 TEST_P(TrainOps, NormsAreTorchs) {
   at::manual_seed(4);
   const std::int64_t width = 40;
@@ -269,7 +310,15 @@ TEST_P(TrainOps, ASpentGradientCountsAsZeros) {
         head_loss(hidden.detach(), model.head(), labels, {}, {}, gradient);
         hidden.backward(gradient);
       };
+      const auto expect_squares = [&] {
+        for (const auto& [parameter_name, parameter] : model.parameters()) {
+          if (!parameter.squares) continue;
+          const double squares = parameter.gradient.square().sum().item<double>();
+          EXPECT_NEAR(*parameter.squares / squares, 1, 1e-5) << name << " " << parameter_name;
+        }
+      };
       run();
+      expect_squares();
       std::map<std::string, at::Tensor> once;
       for (auto& [parameter_name, parameter] : model.parameters()) {
         once[parameter_name] = parameter.gradient.clone();
@@ -277,7 +326,9 @@ TEST_P(TrainOps, ASpentGradientCountsAsZeros) {
         parameter.spent = true;
       }
       run();
+      expect_squares();
       run();
+      expect_squares();
       for (const auto& [parameter_name, parameter] : model.parameters()) {
         EXPECT_FALSE(parameter.spent) << parameter_name;
         EXPECT_LT(relative(parameter.gradient, 2 * once[parameter_name].cpu()), 1e-5)
