@@ -12,17 +12,17 @@ DenseMatrix dense(const at::Tensor& matrix) {
   return {type, matrix.data_ptr(), matrix.size(0), matrix.size(1), matrix.size(1)};
 }
 
-PackedWeights::PackedWeights(std::vector<const Parameter*> weights, bool spares_memory,
-                             std::int64_t piece_rows)
+PackedWeights::PackedWeights(std::vector<const Parameter*> weights, bool spares_memory, PieceRows piece_rows)
     : weights_(std::move(weights)),
-      piece_rows_(piece_rows),
       keeps_(!spares_memory && !weights_.front()->four_bit),
-      follows_(keeps_) {
+      follows_(keeps_),
+      ahead_{.pack = pack_rows, .repack = repack_rows, .piece_rows = piece_rows.ahead},
+      back_{.pack = pack_columns, .repack = repack_columns, .piece_rows = piece_rows.back} {
   for (const Parameter* weight : weights_) {
     rows_ += weight->rows();
     follows_ = follows_ && weight->trainable() && weight->rows() % 32 == 0;
   }
-  piece_rows_ = std::min(piece_rows_, rows_);
+  for (Form* form : {&ahead_, &back_}) form->piece_rows = std::min(form->piece_rows, rows_);
   if (!follows_) return;
   for (const Parameter* weight : weights_) weight->follower = this;
 }
@@ -61,12 +61,12 @@ std::vector<DenseMatrix> PackedWeights::dense_weights(std::int64_t first, std::i
 
 const PackedMatrix& PackedWeights::packed(Form& form, std::int64_t piece) {
   thread_local PackedMatrix shared;
-  const std::int64_t first = piece * piece_rows_, last = std::min(first + piece_rows_, rows_);
+  const std::int64_t first = piece * form.piece_rows, last = std::min(first + form.piece_rows, rows_);
   if (!keeps_) {
     form.pack(dense_weights(first, last), shared);
     return shared;
   }
-  form.pieces.resize(static_cast<std::size_t>(pieces()));
+  form.pieces.resize(static_cast<std::size_t>((rows_ + form.piece_rows - 1) / form.piece_rows));
   auto& [matrix, updates] = form.pieces[static_cast<std::size_t>(piece)];
   if (updates != weights_.front()->updates) form.pack(dense_weights(first, last), matrix);
   updates = weights_.front()->updates;
@@ -84,11 +84,11 @@ PartChanged PackedWeights::follow(const Parameter& weight) {
     for (Piece& piece : form->pieces) piece.updates = piece.updates < 0 ? -1 : weight.updates;
   }
   return [this, first, values = dense(weight.values)](const MatrixPart& part) {
-    const std::int64_t row = first + part.row, piece = row / piece_rows_;
     for (Form* form : {&ahead_, &back_}) {
-      if (form->pieces.empty() || form->pieces[static_cast<std::size_t>(piece)].updates < 0) continue;
-      form->repack(values, part, first - piece * piece_rows_,
-                   form->pieces[static_cast<std::size_t>(piece)].matrix);
+      if (form->pieces.empty()) continue;
+      const std::int64_t number = (first + part.row) / form->piece_rows;
+      Piece& piece = form->pieces[static_cast<std::size_t>(number)];
+      if (piece.updates >= 0) form->repack(values, part, first - number * form->piece_rows, piece.matrix);
     }
   };
 }

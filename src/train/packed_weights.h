@@ -15,6 +15,11 @@ namespace fathom {
 /// A matrix of float32 or bfloat16, contiguous, as packing takes it.
 DenseMatrix dense(const at::Tensor& matrix);
 
+/// Rows of W in a piece of either form, multiples of 32.
+struct PieceRows {
+  std::int64_t ahead = std::numeric_limits<std::int64_t>::max(), back = ahead;
+};
+
 /// Weights one below the other as one, W [rows, in]. The forms are kept from one change of the values to the
 /// next, and the optimiser has them follow part by part, while what it has just written is in the cache: to
 /// read 4 bytes a weight again for each form took 58 ms for SmolLM2's layers beside its own 70, to write 2
@@ -22,9 +27,8 @@ DenseMatrix dense(const at::Tensor& matrix);
 /// memory that all share.
 class PackedWeights : public ValueFollower {
  public:
-  /// They must outlive it. Forms are cut into pieces of so many rows, a multiple of 32.
-  PackedWeights(std::vector<const Parameter*> weights, bool spares_memory,
-                std::int64_t piece_rows = std::numeric_limits<std::int64_t>::max());
+  /// They must outlive it.
+  PackedWeights(std::vector<const Parameter*> weights, bool spares_memory, PieceRows piece_rows = {});
   ~PackedWeights() override;
 
   const std::vector<const Parameter*>& weights() const { return weights_; }
@@ -33,7 +37,6 @@ class PackedWeights : public ValueFollower {
   /// kept.
   const PackedMatrix& ahead(std::int64_t piece = 0) { return packed(ahead_, piece); }
   const PackedMatrix& back(std::int64_t piece = 0) { return packed(back_, piece); }
-  std::int64_t pieces() const { return (rows_ + piece_rows_ - 1) / piece_rows_; }
 
   PartChanged follow(const Parameter& weight) override;
 
@@ -45,16 +48,16 @@ class PackedWeights : public ValueFollower {
   struct Form {
     void (*pack)(std::span<const DenseMatrix>, PackedMatrix&);
     void (*repack)(const DenseMatrix&, const MatrixPart&, std::int64_t row, PackedMatrix&);
+    std::int64_t piece_rows;
     std::vector<Piece> pieces = {};
   };
   const PackedMatrix& packed(Form& form, std::int64_t piece);
   std::vector<DenseMatrix> dense_weights(std::int64_t first, std::int64_t last) const;
 
   std::vector<const Parameter*> weights_;
-  std::int64_t rows_ = 0, piece_rows_;
+  std::int64_t rows_ = 0;
   bool keeps_, follows_;
-  Form ahead_{.pack = pack_rows, .repack = repack_rows},
-      back_{.pack = pack_columns, .repack = repack_columns};
+  Form ahead_, back_;
 };
 
 }  // namespace fathom
