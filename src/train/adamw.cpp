@@ -79,8 +79,8 @@ void AdamW::step(double learning_rate, double norm) {
   for (const Entry& entry : entries_) {
     Parameter& parameter = *entry.parameter;
     ++parameter.updates;
-    const bool whole = entry.share.count == parameter.values.numel();
-    const bool followed = whole && parameter.follower != nullptr;
+    // Where shares are exchanged afterwards, values change once more.
+    const bool followed = parameter.follower != nullptr && !buckets_.sharded();
     parts.push_back({.values = part_of(parameter.values, entry.share),
                      .gradient = part_of(parameter.gradient_sum(), entry.share),
                      .average = entry.average,

@@ -31,8 +31,6 @@ class PackedWeights : public ValueFollower {
   PackedWeights(std::vector<const Parameter*> weights, bool spares_memory, PieceRows piece_rows = {});
   ~PackedWeights() override;
 
-  const std::vector<const Parameter*>& weights() const { return weights_; }
-
   /// Piece number `piece` for products x Wᵀ, and for products with W: until the next call where they are not
   /// kept.
   const PackedMatrix& ahead(std::int64_t piece = 0) { return packed(ahead_, piece); }
