@@ -118,8 +118,6 @@ void pairs_of_rows(const T* const* rows, std::int64_t pairs, std::int64_t column
   }
 }
 
-constexpr std::int64_t part_rows = 2 * side;
-
 // One beside the other, since two neighbouring lines go to memory together.
 HWY_INLINE void stream_square(const Square& square, std::uint32_t* to) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(D32()));
