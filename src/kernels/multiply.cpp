@@ -64,10 +64,11 @@ Activations activations_of(const ProductKernel& kernel, const PackedMatrix& weig
                            HalfRows x) {
   // What is turned has room for whole blocks of rows behind it.
   const bool whole = x.turned || rows % kernel.row_granule == 0;
+  constexpr std::int64_t two_pages = 2 * 4096 / sizeof(std::uint16_t);
+  const bool near = x.turned || x.stride <= two_pages;  // what is turned lies closely
   if (x.turned) x = turned_rows(rows, weight.in, x);
   // A copy is worth it where many panels read it.
-  constexpr std::int64_t page = 4096 / 2;
-  const bool apart = (x.stride == odd_lines(x.stride) && x.stride <= 2 * page) || weight.panels() < 16;
+  const bool apart = (x.stride == odd_lines(x.stride) && near) || weight.panels() < 16;
   const bool direct = kernel.form == RowForm::bf16 && weight.padded_in == weight.in && whole && apart;
   if (!direct) return formed(weight, kernel.form, rows, x);
   return {reinterpret_cast<const std::byte*>(x.data), x.stride * 2, nullptr, nullptr};

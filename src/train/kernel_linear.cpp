@@ -10,10 +10,6 @@
 namespace fathom {
 namespace {
 
-Compute type_of(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kBFloat16 ? Compute::bf16 : Compute::f32;
-}
-
 HalfRows half_rows(const at::Tensor& rows) {
   return {static_cast<const std::uint16_t*>(rows.data_ptr()), rows.size(1)};
 }

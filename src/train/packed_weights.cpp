@@ -7,9 +7,12 @@
 
 namespace fathom {
 
+Compute type_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 ? Compute::bf16 : Compute::f32;
+}
+
 DenseMatrix dense(const at::Tensor& matrix) {
-  const Compute type = matrix.scalar_type() == at::kBFloat16 ? Compute::bf16 : Compute::f32;
-  return {type, matrix.data_ptr(), matrix.size(0), matrix.size(1), matrix.size(1)};
+  return {type_of(matrix), matrix.data_ptr(), matrix.size(0), matrix.size(1), matrix.size(1)};
 }
 
 PackedWeights::PackedWeights(std::vector<const Parameter*> weights, bool spares_memory, PieceRows piece_rows)

@@ -12,7 +12,10 @@
 
 namespace fathom {
 
-/// A matrix of float32 or bfloat16, contiguous, as packing takes it.
+/// Of float32 or bfloat16, as the kernels name it.
+Compute type_of(const at::Tensor& tensor);
+
+/// A matrix of either, contiguous, as packing takes it.
 DenseMatrix dense(const at::Tensor& matrix);
 
 /// Rows of W in a piece of either form, multiples of 32.
