@@ -14,6 +14,27 @@
 #include "base/error.h"
 
 namespace fathom {
+
+// What of a Background's tasks has begun, and which are done.
+struct detail::Tasks {
+  explicit Tasks(std::vector<std::function<void()>> list) : all(std::move(list)), done(all.size()) {}
+
+  // Does those of the first `count` that nobody has begun.
+  void work(std::size_t count) {
+    for (std::size_t i = next; i < count;) {
+      if (!next.compare_exchange_weak(i, i + 1)) continue;
+      all[i]();
+      done[i].store(true, std::memory_order_release);
+      done[i].notify_all();
+      i = next;
+    }
+  }
+
+  std::vector<std::function<void()>> all;
+  std::atomic<std::size_t> next = 0;
+  std::vector<std::atomic<bool>> done;
+};
+
 namespace {
 
 int available_cores() {
@@ -36,6 +57,8 @@ void wait_while(const std::atomic<int>& value, int old) {
   value.wait(old, std::memory_order_acquire);
 }
 
+thread_local bool inside = false;
+
 // A body's parts, one a thread. Each worker has its own part, but whoever is done first takes a part that
 // nobody has begun: a worker that sleeps, or whose core another process has, is not waited for.
 class Pool {
@@ -44,13 +67,23 @@ class Pool {
     for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { serve(thread); });
   }
   ~Pool() {
-    body_ = nullptr;
+    ended_ = true;
     release();
   }
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return static_cast<int>(parts_.size()); }
+
+  // Gives half of the threads these to do, before anything else; or nothing any more.
+  void set_background(std::shared_ptr<detail::Tasks> tasks) {
+    {
+      const std::lock_guard lock(background_in_use_);
+      has_background_ = tasks != nullptr;
+      background_ = std::move(tasks);
+    }
+    release();
+  }
 
   void run(detail::ThreadBody body, void* context) {
     body_ = body;
@@ -85,17 +118,29 @@ class Pool {
   }
 
   void serve(int thread) {
+    inside = true;
     for (int seen = 0;;) {
       wait_while(generation_, seen);
       seen = generation_.load(std::memory_order_acquire);
-      if (body_ == nullptr) return;
+      if (has_background_ && thread >= threads() - threads() / 2) {
+        if (const auto tasks = background()) tasks->work(tasks->all.size());
+      }
+      if (ended_) return;
       run_parts(thread);
     }
+  }
+
+  std::shared_ptr<detail::Tasks> background() {
+    const std::lock_guard lock(background_in_use_);
+    return background_;
   }
 
   std::vector<Part> parts_;
   std::atomic<detail::ThreadBody> body_ = nullptr;
   void* context_ = nullptr;
+  std::mutex background_in_use_;
+  std::shared_ptr<detail::Tasks> background_;
+  std::atomic<bool> has_background_ = false, ended_ = false;
   alignas(64) std::atomic<int> generation_ = 0;  // apart, so that one side's writes do not slow the other's
   alignas(64) std::atomic<int> left_ = 0;        // parts that are not done
   std::vector<std::jthread> workers_;            // last: they end before what they use
@@ -106,7 +151,15 @@ struct {
   int wanted = 0;  // 0: all cores
   std::unique_ptr<Pool> pool;
 } shared;
-thread_local bool inside = false;
+
+// Of as many threads as are wanted now; `shared.in_use` must be held.
+Pool& shared_pool(int threads) {
+  if (!shared.pool || shared.pool->threads() != threads) {
+    shared.pool.reset();
+    shared.pool = std::make_unique<Pool>(threads);
+  }
+  return *shared.pool;
+}
 
 }  // namespace
 
@@ -126,13 +179,31 @@ void detail::on_each_thread(ThreadBody body, void* context) {
   if (inside || threads == 1) return body(context, 0, 1);
   const std::unique_lock lock(shared.in_use, std::try_to_lock);
   if (!lock) return body(context, 0, 1);
-  if (!shared.pool || shared.pool->threads() != threads) {
-    shared.pool.reset();
-    shared.pool = std::make_unique<Pool>(threads);
-  }
+  Pool& pool = shared_pool(threads);
   inside = true;
-  shared.pool->run(body, context);
+  pool.run(body, context);
   inside = false;
+}
+
+void Background::begin(std::vector<std::function<void()>> tasks) {
+  finish();
+  tasks_ = std::make_shared<detail::Tasks>(std::move(tasks));
+  const std::lock_guard lock(shared.in_use);
+  if (thread_count() > 1) shared_pool(thread_count()).set_background(tasks_);
+}
+
+void Background::finish(std::size_t count) {
+  if (!tasks_) return;
+  if (tasks_->next < count) on_each_thread([&](int, int) { tasks_->work(count); });
+  for (std::size_t i = 0; i < count; ++i) tasks_->done[i].wait(false, std::memory_order_acquire);
+}
+
+void Background::finish() {
+  if (!tasks_) return;
+  finish(tasks_->all.size());
+  tasks_.reset();
+  const std::lock_guard lock(shared.in_use);
+  if (shared.pool) shared.pool->set_background(nullptr);
 }
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body) {

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <type_traits>
+#include <vector>
 
 namespace fathom {
 
@@ -23,6 +25,31 @@ void on_each_thread(Body&& body);
 /// Runs body(i) for i in [0, count) on the pool; each thread gets one contiguous share. The first exception
 /// is rethrown.
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body);
+
+namespace detail {
+struct Tasks;
+}
+
+/// Work that half of the pool's threads do while the caller goes on with the others: what waits for memory
+/// beside what computes.
+class Background {
+ public:
+  Background() = default;
+  /// Waits for what is left.
+  ~Background() { finish(); }
+  Background(const Background&) = delete;
+  Background& operator=(const Background&) = delete;
+
+  /// Begins `tasks`, after what is left of those before. They are taken in their order, each is one thread's,
+  /// and must not throw.
+  void begin(std::vector<std::function<void()>> tasks);
+  /// Returns when the first `count` tasks are done, to which it helps with all threads.
+  void finish(std::size_t count);
+  void finish();
+
+ private:
+  std::shared_ptr<detail::Tasks> tasks_;
+};
 
 namespace detail {
 using ThreadBody = void (*)(void* context, int thread, int threads);

@@ -1,10 +1,12 @@
 #include "train/adamw.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <utility>
 
 #include "base/error.h"
+#include "kernels/repack.h"
 
 namespace fathom {
 
@@ -40,6 +42,29 @@ void take(const Tensor& saved, std::int64_t first, const at::Tensor& values) {
   values.detach().copy_(at::from_blob(const_cast<std::byte*>(from), values.sizes(), at::kFloat));
 }
 
+/// The parts of at most a million values each, of whole tiles of packed weights: a task of some 2 ms.
+std::vector<AdamWPart> pieces(const AdamWPart& whole) {
+  const std::int64_t columns = std::max<std::int64_t>(whole.columns, 1),
+                     rows = whole.values.numel() / columns;
+  const std::int64_t together = std::max<std::int64_t>((1 << 20) / columns / 32 * 32, 32);
+  std::vector<AdamWPart> result;
+  for (std::int64_t first = 0; first < rows; first += together) {
+    const std::int64_t count = std::min(together, rows - first);
+    AdamWPart piece = whole;
+    for (at::Tensor* values : {&piece.values, &piece.gradient, &piece.average, &piece.square}) {
+      *values = values->narrow(0, first * columns, count * columns);
+    }
+    if (whole.changed) {
+      piece.changed = [tell = whole.changed, first](MatrixPart part) {
+        part.row += first;
+        tell(part);
+      };
+    }
+    result.push_back(std::move(piece));
+  }
+  return result;
+}
+
 }  // namespace
 
 AdamW::AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOptions& options,
@@ -54,8 +79,10 @@ AdamW::AdamW(std::map<std::string, Parameter>& parameters, const OptimiserOption
                         .average = at::zeros({share.count}, floats),
                         .square = at::zeros({share.count}, floats),
                         .share = share,
-                        .weight_decay = parameter.values.dim() >= 2 ? options.weight_decay : 0});
+                        .weight_decay = parameter.values.dim() >= 2 ? options.weight_decay : 0,
+                        .first_visit = buckets.first_visit(name)});
   }
+  std::ranges::stable_sort(entries_, {}, &Entry::first_visit);
 }
 
 double AdamW::gradient_norm() const {
@@ -71,27 +98,54 @@ double AdamW::gradient_norm() const {
   return std::sqrt(squares + std::pow(ops_.norm(others), 2));
 }
 
-void AdamW::step(double learning_rate, double norm) {
+void AdamW::begin_step(double learning_rate, double norm) {
+  finish();
   const bool clips = options_.clip > 0 && norm > options_.clip;
   const AdamWUpdate update{
       .learning_rate = learning_rate, .gradient_scale = clips ? options_.clip / norm : 1, .number = ++steps_};
-  std::vector<AdamWPart> parts;
+  if (ops_.device().is_cpu() && !buckets_.sharded()) {
+    begin_tasks(update, parts());
+  } else {
+    ops_.adamw(options_, update, parts());
+    buckets_.share_values();
+  }
+  discard();
+}
+
+/// What an update has to do, of each entry.
+std::vector<AdamWPart> AdamW::parts() {
+  std::vector<AdamWPart> result;
   for (const Entry& entry : entries_) {
     Parameter& parameter = *entry.parameter;
     ++parameter.updates;
     // Where shares are exchanged afterwards, values change once more.
     const bool followed = parameter.follower != nullptr && !buckets_.sharded();
-    parts.push_back({.values = part_of(parameter.values, entry.share),
-                     .gradient = part_of(parameter.gradient_sum(), entry.share),
-                     .average = entry.average,
-                     .square = entry.square,
-                     .weight_decay = entry.weight_decay,
-                     .columns = followed ? parameter.values.size(1) : 0,
-                     .changed = followed ? parameter.follower->follow(parameter) : nullptr});
+    result.push_back({.values = part_of(parameter.values, entry.share),
+                      .gradient = part_of(parameter.gradient_sum(), entry.share),
+                      .average = entry.average,
+                      .square = entry.square,
+                      .weight_decay = entry.weight_decay,
+                      .columns = followed ? parameter.values.size(1) : 0,
+                      .changed = followed ? parameter.follower->follow(parameter) : nullptr});
   }
-  ops_.adamw(options_, update, parts);
-  discard();
-  buckets_.share_values();
+  return result;
+}
+
+void AdamW::begin_tasks(const AdamWUpdate& update, std::vector<AdamWPart> parts) {
+  std::vector<std::function<void()>> tasks;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    for (AdamWPart& piece : pieces(parts[i])) {
+      tasks.emplace_back(
+          [this, update, own = std::vector{std::move(piece)}] { ops_.adamw(options_, update, own); });
+    }
+    entries_[i].tasks = tasks.size();
+  }
+  background_.begin(std::move(tasks));
+}
+
+void AdamW::finish(std::int64_t visit) {
+  const auto after = std::ranges::upper_bound(entries_, visit, {}, &Entry::first_visit);
+  if (after != entries_.begin()) background_.finish(std::prev(after)->tasks);
 }
 
 void AdamW::discard() {
@@ -99,6 +153,7 @@ void AdamW::discard() {
 }
 
 std::vector<std::pair<std::string, Tensor>> AdamW::state() const {
+  finish();
   std::vector<std::pair<std::string, Tensor>> result;
   for (const Entry& entry : entries_) {
     const at::Tensor& values = entry.parameter->values;
@@ -113,6 +168,7 @@ std::vector<std::pair<std::string, Tensor>> AdamW::state() const {
 }
 
 void AdamW::restore(const TensorMap& state, std::int64_t steps, const std::string& file) {
+  finish();
   // All checks first: a checkpoint that is found wanting leaves nothing half restored.
   for (const Entry& entry : entries_) {
     for (const char* prefix : {"weight/", "exp_avg/", "exp_avg_sq/"}) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/threads.h"
 #include "formats/safetensors.h"
 #include "train/buckets.h"
 #include "train/linear.h"
@@ -26,7 +27,17 @@ class AdamW {
 
   /// One update with gradients scaled down to the norm `options.clip` if `norm` is above; then they are
   /// spent.
-  void step(double learning_rate, double norm);
+  void step(double learning_rate, double norm) {
+    begin_step(learning_rate, norm);
+    finish();
+  }
+  /// The same, of which some is still on its way when this returns: on the CPU it goes on beside the next
+  /// forward pass, since an update waits for memory, and products do not. What is read, and all gradients,
+  /// must be waited for.
+  void begin_step(double learning_rate, double norm);
+  /// Returns when what the visits up to number `visit` read, and what lies outside of the layers, is updated.
+  void finish(std::int64_t visit);
+  void finish() const { background_.finish(); }
   /// Takes the gradients for spent without an update.
   void discard();
 
@@ -45,13 +56,18 @@ class AdamW {
     at::Tensor average, square;  ///< flat, of this rank's share
     Buckets::Share share;
     double weight_decay = 0;
+    std::int64_t first_visit = 0;
+    std::size_t tasks = 0;  ///< of the step begun last, up to the end of this entry's
   };
+  std::vector<AdamWPart> parts();
+  void begin_tasks(const AdamWUpdate& update, std::vector<AdamWPart> parts);
 
   OptimiserOptions options_;
   const Buckets& buckets_;
   const Operations& ops_;
-  std::vector<Entry> entries_;
+  std::vector<Entry> entries_;  ///< in the order of their first visits
   std::int64_t steps_ = 0;
+  mutable Background background_;
 };
 
 }  // namespace fathom

@@ -10,9 +10,9 @@
 namespace fathom {
 namespace {
 
-// Complete only when the whole backward pass is: embedding, head, final norm (which an exit on the way may
-// read, too).
-constexpr std::int64_t at_the_end = -1;
+// Embedding, head and final norm, which an exit on the way may read, too: complete only when the whole
+// backward pass is.
+constexpr std::int64_t outside = -1;
 
 std::int64_t first_visit(const DepthPlan& plan, const std::string& name) {
   for (std::int64_t v = 0; v < plan.depth(); ++v) {
@@ -20,7 +20,7 @@ std::int64_t first_visit(const DepthPlan& plan, const std::string& name) {
     const bool adapts = visit.adapter >= 0 && name.starts_with(adapter_name(visit.adapter, ""));
     if (adapts || name.starts_with(layer_name(visit.layer, ""))) return v;
   }
-  return at_the_end;
+  return outside;
 }
 
 }  // namespace
@@ -32,7 +32,8 @@ Buckets::Buckets(std::map<std::string, Parameter>& parameters, const DepthPlan& 
   for (auto& [name, parameter] : parameters) {
     if (!parameter.trainable()) continue;
     shares_[name] = {0, parameter.gradient.numel()};
-    by_visit[first_visit(plan, name)].emplace_back(name, &parameter);
+    visits_[name] = fathom::first_visit(plan, name);
+    by_visit[visits_[name]].emplace_back(name, &parameter);
   }
   if (ranks.count() == 1) return;
   std::vector<std::pair<std::string, Parameter*>> members;
@@ -94,7 +95,7 @@ void Buckets::complete(std::int64_t visit) {
 
 void Buckets::finish() {
   begun_ = true;
-  complete(at_the_end);
+  complete(outside);
   ranks_.finish_sums("the gradients of a step");
   begun_ = false;
   summed_ = 0;

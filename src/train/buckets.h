@@ -46,6 +46,8 @@ class Buckets {
   };
   const Share& share(const std::string& name) const { return shares_.at(name); }
   bool sharded() const { return sharded_; }
+  /// Number of the first visit that reads the parameter, -1 for what lies outside of the layers.
+  std::int64_t first_visit(const std::string& name) const { return visits_.at(name); }
   /// Each rank has updated its share: all get all values.
   void share_values() const;
   /// `own` of each rank, a share of `shape`, put together on rank 0: float32, undefined on the others.
@@ -63,6 +65,7 @@ class Buckets {
   bool sharded_;
   std::vector<Bucket> buckets_;
   std::map<std::string, Share> shares_;
+  std::map<std::string, std::int64_t> visits_;
   bool begun_ = false;
   std::size_t summed_ = 0;  ///< buckets whose sums have begun
 };

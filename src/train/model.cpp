@@ -245,9 +245,11 @@ std::vector<at::Tensor> TrainModel::streams(const at::Tensor& ids, std::span<con
                                             const KeptSequences& kept) {
   make_angles(ids.size(1));
   std::vector<at::Tensor> result;
+  before_visit_(0);
   at::Tensor h = ops_.embed(ids.reshape(-1), *embedding_, config_.embedding_scale);
   const bool checkpoints = options_.gradient_checkpointing && at::GradMode::is_enabled();
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    before_visit_(static_cast<std::int64_t>(i));
     watch(h, i);
     const auto run = [&, &block = blocks_[i]](const at::Tensor& x) {
       return checkpoints ? checkpointed_visit(block, x) : visit(block, x);
@@ -264,12 +266,14 @@ at::Tensor TrainModel::forward(const at::Tensor& ids) {
 }
 
 void TrainModel::drop_gradients() {
+  wait_for_update();
   for (auto& [name, parameter] : parameters_) {
     if (parameter.trainable()) parameter.gradient.set_data(at::empty({0}, parameter.gradient.options()));
   }
 }
 
 Checkpoint TrainModel::trained(const Checkpoint& original) const {
+  wait_for_update();
   Checkpoint result = original;
   for (const auto& [name, parameter] : parameters_) {
     if (!parameter.trainable()) continue;

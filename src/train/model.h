@@ -48,6 +48,11 @@ class TrainModel {
   const ModelConfig& config() const { return config_; }
   std::int64_t depth() const { return std::ssize(blocks_); }
   Head& head() { return *head_; }
+  /// Called with v before any value is read that visit v or one before it reads, or that lies outside of the
+  /// layers.
+  void before_visit(std::function<void(std::int64_t visit)> call) { before_visit_ = std::move(call); }
+  /// No value or gradient is in use by an update any more when this returns.
+  void wait_for_update() const { before_visit_(depth() - 1); }
   /// In each backward pass, called with v as soon as the gradients of visit v and of all after it are
   /// complete (not for visits that need none).
   void on_complete(std::function<void(std::int64_t visit)> call) { on_complete_ = std::move(call); }
@@ -113,7 +118,7 @@ class TrainModel {
   const Parameter *embedding_ = nullptr, *final_norm_ = nullptr;
   std::unique_ptr<Head> head_;
   std::vector<Block> blocks_;
-  std::function<void(std::int64_t)> on_complete_;
+  std::function<void(std::int64_t)> before_visit_ = [](std::int64_t) {}, on_complete_;
   std::vector<int> on_the_way_;  ///< by visit: forward passes whose backward has not come through it yet
   std::vector<Angles> angles_;   ///< by attention type, for `positions_` positions
   std::int64_t positions_ = 0;

@@ -156,6 +156,7 @@ Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, c
     fail_usage("a step is {} sequences of {} tokens, too few for {} ranks: raise --batch-tokens",
                runner.sequences(), options.context, ranks.count());
   }
+  model.before_visit([this](std::int64_t visit) { optimiser.finish(visit); });
   if (ranks.count() > 1) {
     model.on_complete([this](std::int64_t visit) { buckets.complete(visit); });
     malloc_trim(0);  // gives back where the parameters lay before they were put into buckets

@@ -114,6 +114,7 @@ StepLoss StepRunner::run(std::int64_t step, std::int64_t steps, RowRange own) {
       mean.worst = first + static_cast<std::int64_t>(i) * options_.micro_batch;
     }
   }
+  model_.wait_for_update();  // of which a step without anything to learn has seen nothing
   buckets_.finish();
   return over_ranks(mean, highest);
 }

@@ -165,7 +165,7 @@ class Run {
       session_.optimiser.discard();
       ++state_.history.skipped;
     } else {
-      session_.optimiser.step(step.learning_rate, step.gradient_norm);
+      session_.optimiser.begin_step(step.learning_rate, step.gradient_norm);
       ++state_.updates;
       state_.history.skipped = 0;
       state_.history.add(step.loss);

@@ -85,5 +85,54 @@ TEST(Threads, ParallelForVisitsEveryIndexAndRethrows) {
                Error);
 }
 
+TEST(Background, TasksAreDoneOnceBesideOtherWork) {
+  for (const int count : {1, 2, 5}) {
+    const Threads threads(count);
+    Background background;
+    for (int round = 0; round < 50; ++round) {
+      constexpr std::size_t tasks = 40;
+      std::vector<std::atomic<int>> calls(tasks);
+      std::vector<std::function<void()>> list;
+      for (auto& call : calls) list.emplace_back([&call] { parallel_for(3, [&](std::int64_t) { ++call; }); });
+      background.begin(list);
+      std::atomic<std::int64_t> sum = 0;
+      for (std::size_t done = 0; done <= tasks; done += 8) {
+        parallel_for(10, [&](std::int64_t i) { sum += i; });
+        background.finish(done);
+        for (std::size_t i = 0; i < done; ++i) ASSERT_EQ(calls[i], 3) << "task " << i << " of " << done;
+      }
+      EXPECT_EQ(sum, 6 * 45);
+      if (round % 2 == 0) continue;  // the next ones come after what is left
+      background.finish();
+      background.finish();
+    }
+  }
+}
+
+TEST(Background, EndsWithItsTasksDone) {
+  const Threads threads(3);
+  std::atomic<int> calls = 0;
+  {
+    Background background;
+    background.begin(std::vector<std::function<void()>>(20, [&] { ++calls; }));
+    background.begin(std::vector<std::function<void()>>(20, [&] { ++calls; }));
+    EXPECT_GE(calls, 20);
+  }
+  EXPECT_EQ(calls, 40);
+}
+
+// A body takes the part of a thread that is at work elsewhere, however long that takes.
+TEST(Background, HoldsNoBodyUp) {
+  const Threads threads(2);
+  std::atomic<bool> may_end = false;
+  Background background;
+  background.begin({[&] { may_end.wait(false); }});
+  std::atomic<int> parts = 0;
+  for (int round = 0; round < 10; ++round) on_each_thread([&](int, int) { ++parts; });
+  EXPECT_EQ(parts, 20);
+  may_end = true;
+  may_end.notify_all();
+}
+
 }  // namespace
 }  // namespace fathom
