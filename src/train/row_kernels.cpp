@@ -88,23 +88,28 @@ void round_part(std::int64_t count, const float* x, std::uint16_t* y) {
 void rotate_part(std::int64_t first, std::int64_t last, std::int64_t width, std::int64_t heads,
                  std::int64_t positions, std::int64_t head_dim, const float* cosines, const float* sines,
                  float direction, Values x, Values y) {
-  const std::int64_t half = head_dim / 2;
-  std::vector<float> from(padded(width)), to(padded(width));
-  for (std::int64_t r = first; r < last; ++r) {
-    load_row(x, r, width, 0, from.data());
-    const float* cosine = cosines + r % positions * half;
-    const float* sine = sines + r % positions * half;
-    for (std::int64_t head = 0; head < heads; ++head) {
-      const float* HWY_RESTRICT in = &from[head * head_dim];
-      float* HWY_RESTRICT out = &to[head * head_dim];
-      for (std::int64_t i = 0; i < half; ++i) {
-        out[i] = in[i] * cosine[i] - direction * in[i + half] * sine[i];
-        out[i + half] = in[i + half] * cosine[i] + direction * in[i] * sine[i];
+  const auto half = static_cast<std::size_t>(head_dim / 2);
+  const Vector way = hn::Set(D(), direction);
+  with_type(x.bf16, [&](auto type) {
+    using Type = decltype(type);
+    using T = typename Type::Element;
+    for (std::int64_t r = first; r < last; ++r) {
+      const T* from = static_cast<const T*>(x.data) + r * width;
+      T* to = static_cast<T*>(y.data) + r * width;
+      const T* const end = from + heads * head_dim;
+      const float *cosine = cosines + r % positions * half, *sine = sines + r % positions * half;
+      for (; from < end; from += head_dim, to += head_dim) {
+        each_vector(half, [&](std::size_t i, std::size_t n) {
+          const Vector a = load(from + i, n), b = load(from + half + i, n);
+          const Vector c = load(cosine + i, n), s = hn::Mul(load(sine + i, n), way);
+          stream<Type>(hn::NegMulAdd(b, s, hn::Mul(a, c)), to + i, n);
+          stream<Type>(hn::MulAdd(a, s, hn::Mul(b, c)), to + half + i, n);
+        });
       }
+      each_vector(static_cast<std::size_t>(width - heads * head_dim),
+                  [&](std::size_t i, std::size_t n) { stream<Type>(load(from + i, n), to + i, n); });
     }
-    std::copy(from.begin() + heads * head_dim, from.begin() + width, to.begin() + heads * head_dim);
-    store_row(to.data(), r, width, true, y);
-  }
+  });
   hwy::FlushStream();
 }
 
