@@ -47,6 +47,7 @@ std::vector<AdamWPart> pieces(const AdamWPart& whole) {
   const std::int64_t columns = std::max<std::int64_t>(whole.columns, 1),
                      rows = whole.values.numel() / columns;
   const std::int64_t together = std::max<std::int64_t>((1 << 20) / columns / 32 * 32, 32);
+  if (rows <= together) return {whole};
   std::vector<AdamWPart> result;
   for (std::int64_t first = 0; first < rows; first += together) {
     const std::int64_t count = std::min(together, rows - first);

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <limits>
 #include <memory>
 
 #include "base/error.h"
@@ -127,17 +126,6 @@ void check_inputs(const TrainInputs& inputs, const TrainOptions& options) {
   }
 }
 
-KeptMemory::KeptMemory() {
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that it takes
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-}
-
-KeptMemory::~KeptMemory() {
-  mallopt(M_MMAP_THRESHOLD, 128 << 10);
-  mallopt(M_TRIM_THRESHOLD, 128 << 10);
-  malloc_trim(0);
-}
-
 Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, const Ranks& ranks)
     : options(train_options),
       device(ready_device(options, ranks)),
@@ -189,6 +177,7 @@ std::int64_t Session::least_model_bytes() const {
 }
 
 Checkpoint Session::trained() const {
+  kept_memory.give_back();
   Checkpoint result = model.trained(start);
   const bool merges =
       options.trainable == Trainable::lora && options.lora.merge && !start.plan.is_recursive();

@@ -8,6 +8,7 @@
 #include "corpus/packing.h"
 #include "train/adamw.h"
 #include "train/buckets.h"
+#include "train/kept_memory.h"
 #include "train/model.h"
 #include "train/ranks.h"
 #include "train/step_runner.h"
@@ -15,17 +16,6 @@
 #include "train/train.h"
 
 namespace fathom {
-
-/// Activations are megabytes each, freed and taken again with every layer. By default the C library hands
-/// such memory back to the system each time, and every page of it is zeroed and faulted in anew: a tenth of a
-/// step. While this object lives it keeps what was freed.
-class KeptMemory {
- public:
-  KeptMemory();
-  ~KeptMemory();
-  KeptMemory(const KeptMemory&) = delete;
-  KeptMemory& operator=(const KeptMemory&) = delete;
-};
 
 struct Session {
   /// Throws Error or UsageError for what does not fit together. All must outlive it.
