@@ -138,12 +138,13 @@ class Pool {
   std::vector<Part> parts_;
   std::atomic<detail::ThreadBody> body_ = nullptr;
   void* context_ = nullptr;
+  alignas(64) std::atomic<int> generation_ = 0;  // apart, so that one side's writes do not slow the other's
+  std::atomic<bool> ended_ = false;
+  std::atomic<bool> has_background_ = false;  // mostly there is none: then no body costs a lock
   std::mutex background_in_use_;
   std::shared_ptr<detail::Tasks> background_;
-  std::atomic<bool> has_background_ = false, ended_ = false;
-  alignas(64) std::atomic<int> generation_ = 0;  // apart, so that one side's writes do not slow the other's
-  alignas(64) std::atomic<int> left_ = 0;        // parts that are not done
-  std::vector<std::jthread> workers_;            // last: they end before what they use
+  alignas(64) std::atomic<int> left_ = 0;  // parts that are not done
+  std::vector<std::jthread> workers_;      // last: they end before what they use
 };
 
 struct {

@@ -27,11 +27,13 @@ void on_each_thread(Body&& body);
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body);
 
 namespace detail {
+using ThreadBody = void (*)(void* context, int thread, int threads);
+void on_each_thread(ThreadBody body, void* context);
 struct Tasks;
-}
+}  // namespace detail
 
 /// Work that half of the pool's threads do while the caller goes on with the others: what waits for memory
-/// beside what computes.
+/// beside what computes. Of several the threads work on the one begun last; the others wait for finish().
 class Background {
  public:
   Background() = default;
@@ -50,11 +52,6 @@ class Background {
  private:
   std::shared_ptr<detail::Tasks> tasks_;
 };
-
-namespace detail {
-using ThreadBody = void (*)(void* context, int thread, int threads);
-void on_each_thread(ThreadBody body, void* context);
-}  // namespace detail
 
 template <typename Body>
 void on_each_thread(Body&& body) {

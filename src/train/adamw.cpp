@@ -144,7 +144,7 @@ void AdamW::begin_tasks(const AdamWUpdate& update, std::vector<AdamWPart> parts)
   background_.begin(std::move(tasks));
 }
 
-void AdamW::finish(std::int64_t visit) {
+void AdamW::finish(std::int64_t visit) const {
   const auto after = std::ranges::upper_bound(entries_, visit, {}, &Entry::first_visit);
   if (after != entries_.begin()) background_.finish(std::prev(after)->tasks);
 }

@@ -36,7 +36,7 @@ class AdamW {
   /// must be waited for.
   void begin_step(double learning_rate, double norm);
   /// Returns when what the visits up to number `visit` read, and what lies outside of the layers, is updated.
-  void finish(std::int64_t visit);
+  void finish(std::int64_t visit) const;
   void finish() const { background_.finish(); }
   /// Takes the gradients for spent without an update.
   void discard();

@@ -5,27 +5,38 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
+#include <cstdint>
 #include <limits>
 #include <map>
+#include <memory>
 #include <mutex>
-#include <new>
+#include <unordered_map>
+#include <utility>
 #include <vector>
+
+#include "kernels/aligned.h"
 
 namespace fathom {
 namespace {
 
 /// Keeps tensors' memory from 64 KB on. Lives as long as the program: a tensor may outlive the object that
-/// had it made.
+/// had it made. (c10's CPUCachingAllocator gives nothing back until memory is short.)
 class TensorMemory : public c10::Allocator {
  public:
-  c10::DataPtr allocate(std::size_t size) override {
-    Header* block = size < least ? fresh(size) : take(rounded(size));
-    return {block + 1, block + 1, &give_back, c10::Device(c10::kCPU)};
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
+  c10::DataPtr allocate(std::size_t size) override;
+  c10::DeleterFnPtr raw_deleter() const override;
   void copy_data(void* to, const void* from, std::size_t size) const override {
     default_copy_data(to, from, size);
+  }
+
+  void give_back(void* values) {
+    const std::lock_guard lock(mutex_);
+    auto block = in_use_.extract(values);
+    const std::size_t size = block.mapped().size;
+    used_ -= size;
+    if (!keeps_ || size < least) return;
+    idle_[size].blocks.push_back(std::move(block.mapped().memory));
+    idle_bytes_ += size;
   }
 
   /// Whether what is freed from here on is kept.
@@ -41,57 +52,39 @@ class TensorMemory : public c10::Allocator {
 
  private:
   static constexpr std::size_t least = 64 << 10;
-  // In front of a tensor's values.
-  struct alignas(64) Header {
-    TensorMemory* owner;
-    std::size_t size;
+  using Memory = std::unique_ptr<CacheLine[]>;
+  struct Block {
+    Memory memory;
+    std::size_t size = 0;
   };
   struct Idle {
-    std::vector<Header*> blocks;
+    std::vector<Memory> blocks;
     std::uint64_t last_wanted = 0;
   };
 
-  // To 1/32 of the power of two below: tensors of about a size take each other's place.
+  // To whole lines, and 1/32 of the power of two below: tensors of about a size take each other's place.
   static std::size_t rounded(std::size_t size) {
-    const std::size_t step = std::bit_floor(size) / 32;
-    return (size + step - 1) / step * step;
+    const std::size_t step = std::max(std::bit_floor(size) / 32, sizeof(CacheLine));
+    return std::max(size + step - 1, step) / step * step;
   }
 
-  Header* fresh(std::size_t size) {
-    const std::size_t whole =
-        sizeof(Header) + (size + alignof(Header) - 1) / alignof(Header) * alignof(Header);
-    void* block = std::aligned_alloc(alignof(Header), whole);
-    if (block == nullptr) throw std::bad_alloc();
-    return new (block) Header{this, size};
-  }
-
-  Header* take(std::size_t size) {
-    const std::lock_guard lock(mutex_);
+  Memory take(std::size_t size) {
     used_ += size;
     peak_ = std::max(peak_, used_);
-    Idle& idle = idle_[size];
-    idle.last_wanted = ++wanted_;
-    if (!idle.blocks.empty()) {
-      Header* block = idle.blocks.back();
-      idle.blocks.pop_back();
-      idle_bytes_ -= size;
-      return block;
+    if (size >= least) {
+      Idle& idle = idle_[size];
+      idle.last_wanted = ++wanted_;
+      if (!idle.blocks.empty()) {
+        Memory memory = std::move(idle.blocks.back());
+        idle.blocks.pop_back();
+        idle_bytes_ -= size;
+        return memory;
+      }
+      // What is kept must not add up where sizes change from step to step.
+      const std::size_t most = peak_ + peak_ / 32;
+      if (used_ + idle_bytes_ > most) free_idle(most - used_);
     }
-    // What is kept must not add up where sizes change from step to step.
-    const std::size_t most = peak_ + peak_ / 32;
-    if (used_ + idle_bytes_ > most) free_idle(most - used_);
-    return fresh(size);
-  }
-
-  static void give_back(void* values) {
-    Header* block = static_cast<Header*>(values) - 1;
-    const auto& [owner, size] = *block;
-    if (size < least) return std::free(block);
-    const std::lock_guard lock(owner->mutex_);
-    owner->used_ -= size;
-    if (!owner->keeps_) return std::free(block);
-    owner->idle_[size].blocks.push_back(block);
-    owner->idle_bytes_ += size;
+    return std::make_unique_for_overwrite<CacheLine[]>(size / sizeof(CacheLine));
   }
 
   // Those that nobody has wanted for longest first, until at most `bytes` are left.
@@ -103,14 +96,14 @@ class TensorMemory : public c10::Allocator {
         if (oldest == idle_.end() || i->second.last_wanted < oldest->second.last_wanted) oldest = i;
       }
       auto& [size, idle] = *oldest;
-      std::free(idle.blocks.back());
       idle.blocks.pop_back();
       idle_bytes_ -= size;
     }
   }
 
   std::mutex mutex_;
-  std::map<std::size_t, Idle> idle_;  // by size
+  std::unordered_map<void*, Block> in_use_;  // by where the values begin
+  std::map<std::size_t, Idle> idle_;         // by size
   std::uint64_t wanted_ = 0;
   std::size_t used_ = 0, idle_bytes_ = 0, peak_ = 0;
   bool keeps_ = true;
@@ -120,6 +113,20 @@ TensorMemory& tensor_memory() {
   static TensorMemory memory;
   return memory;
 }
+
+void give_back_values(void* values) { tensor_memory().give_back(values); }
+
+c10::DataPtr TensorMemory::allocate(std::size_t size) {
+  const std::lock_guard lock(mutex_);
+  Memory memory = take(rounded(size));
+  void* values = memory.get();
+  Block& block = in_use_[values];
+  block.memory = std::move(memory);
+  block.size = rounded(size);
+  return {values, values, &give_back_values, c10::Device(c10::kCPU)};
+}
+
+c10::DeleterFnPtr TensorMemory::raw_deleter() const { return &give_back_values; }
 
 }  // namespace
 

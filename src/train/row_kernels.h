@@ -29,8 +29,8 @@ void rms_norm_backward(std::int64_t rows, std::int64_t width, Values dy, Values 
 void round_values(std::int64_t count, const float* x, std::uint16_t* y);
 
 /// y = x with the pairs (i, i + head_dim/2) of the first `heads` heads of each row turned by the angle whose
-/// cosine and sine stand at [position, i]; row r has position r % positions. `direction` is 1, or -1 for the
-/// way back (the transpose).
+/// cosine and sine stand at [position, i]; row r has position r % positions. x and y are of one type.
+/// `direction` is 1, or -1 for the way back (the transpose).
 void rotate(std::int64_t rows, std::int64_t width, std::int64_t heads, std::int64_t positions,
             std::int64_t head_dim, const float* cosines, const float* sines, float direction, Values x,
             Values y);

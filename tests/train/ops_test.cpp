@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/threads.h"
 #include "train/adamw.h"
 #include "train/buckets.h"
 #include "train/devices.h"
@@ -295,6 +296,50 @@ TEST_P(TrainOps, AnUpdateIsAdamWs) {
     EXPECT_LT(relative(parts[i].average, expected[3 * i + 1]), 1e-5) << i;
     EXPECT_LT(relative(parts[i].square, expected[3 * i + 2]), 1e-5) << i;
   }
+}
+
+// By one thread, so that nothing is updated but what is waited for.
+TEST_P(TrainOps, AnUpdateIsThereWhereAVisitReads) {
+  set_threads(1);
+  const at::Tensor ids = at::tensor({3, 1, 4, 1, 5, 9, 2, 6}, at::kLong).view({2, 4}).to(ops().device());
+  const Ranks alone;
+  const Checkpoint checkpoint = tiny("llama");
+  std::vector<at::Tensor> results;
+  for (const bool beside : {false, true}) {
+    TrainModel model(checkpoint, {.bf16 = true, .device = GetParam()});
+    Buckets buckets(model.parameters(), checkpoint.plan, alone, false);
+    AdamW optimiser(model.parameters(), {}, buckets, ops());
+    std::map<std::string, at::Tensor> before;
+    for (auto& [name, parameter] : model.parameters()) {
+      parameter.gradient.fill_(0.5);
+      before[name] = parameter.values.detach().clone();
+    }
+    const auto is_updated = [&](const std::string& name) {
+      return !before.at(name).equal(model.parameters().at(name).values);
+    };
+    model.forward(ids);  // packs the weights
+    if (!beside) {
+      optimiser.step(0.01, 1);
+    } else {
+      optimiser.begin_step(0.01, 1);
+      if (ops().device().is_cpu()) {
+        optimiser.finish(0);
+        for (const char* name :
+             {"model.embed_tokens.weight", "model.norm.weight", "model.layers.0.mlp.up_proj.weight",
+              "model.layers.0.input_layernorm.weight"})
+          EXPECT_TRUE(is_updated(name)) << name;
+        for (const char* name :
+             {"model.layers.1.mlp.up_proj.weight", "model.layers.1.input_layernorm.weight"})
+          EXPECT_FALSE(is_updated(name)) << name;
+      }
+      model.before_visit([&](std::int64_t visit) { optimiser.finish(visit); });
+    }
+    results.push_back(model.forward(ids));
+    model.wait_for_update();
+    for (const auto& [name, values] : before) EXPECT_TRUE(is_updated(name)) << name;
+  }
+  EXPECT_TRUE(results[0].equal(results[1]));
+  set_threads(0);
 }
 
 // Of every parameter: what an update has left in a gradient is not added to, whoever comes first.
