@@ -103,6 +103,15 @@ bool complete(CLI::App& app, TrainVerb& verb) {
   return fs::exists(folder / "checkpoints");
 }
 
+/// Two processes that train in one folder would write over each other's checkpoints.
+std::unique_ptr<FileLock> locked(const fs::path& work) {
+  fs::create_directories(work);
+  auto lock = std::make_unique<FileLock>(work / "lock");
+  if (!lock->held())
+    fail("{}: another process is training in it: wait for its end, or choose another --out", work.string());
+  return lock;
+}
+
 void begin(CLI::App& app, const TrainVerb& verb, const fs::path& work) {
   const auto checkpoints = work / "checkpoints";
   if (!verb.overwrite && fs::exists(checkpoints) && !fs::is_empty(checkpoints)) {
@@ -181,6 +190,7 @@ void run(CLI::App& app, TrainVerb& verb) {
     inputs.sample = [&](const Checkpoint& model) { return continued(verb, tokenizer, model); };
   }
   const Ranks ranks(launch, verb.rank_timeout);
+  const auto lock = ranks.is_first() ? locked(work) : nullptr;
   TrainResult result;
   try {
     result = train_together(app, verb, inputs, tokenizer, options, work, ranks);

@@ -1,9 +1,5 @@
 #include "runtime/packed_cache.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -115,25 +111,6 @@ void pack_all(std::span<const WeightToPack> weights, const Backend& backend) {
   }
 }
 
-// The right to write into the folder, if nobody has it; it ends with the process at the latest.
-class Lock {
- public:
-  explicit Lock(const fs::path& path)
-      : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
-    if (descriptor_ < 0) fail("{}: cannot create: {}", path.string(), std::strerror(errno));
-    held_ = ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
-  }
-  ~Lock() { ::close(descriptor_); }
-  Lock(const Lock&) = delete;
-  Lock& operator=(const Lock&) = delete;
-
-  bool held() const { return held_; }
-
- private:
-  int descriptor_;
-  bool held_ = false;
-};
-
 // Whether the name is one that this part gives: the folder may be the user's, with other files in it.
 bool is_ours(const fs::path& path) {
   const std::string name = path.stem().string();
@@ -190,7 +167,7 @@ void keep(std::span<const WeightToPack> weights, const PackedCache& cache, const
   const auto size = static_cast<std::int64_t>(bytes);
   if (size > cache.most_bytes) return;
   fs::create_directories(cache.folder);
-  const Lock lock(cache.folder / "lock");
+  const FileLock lock(cache.folder / "lock");
   if (!lock.held()) return;  // another process writes, perhaps the same
   if (const auto free = fs::space(cache.folder).available; free / 3 < bytes)
     fail("they take {}, and of {} that the disk has free two thirds are to stay", format_bytes(size),

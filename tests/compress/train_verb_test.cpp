@@ -110,6 +110,20 @@ TEST(TrainVerb, KilledAgainAndAgainItEndsAsIfNothingHadHappened) {  // tests/kil
   EXPECT_THAT(again.err, HasSubstr("has ended"));
 }
 
+TEST(TrainVerb, AFolderIsOneProcesssAtATime) {
+  const Folder folder;
+  fs::create_directories(folder / "out.run");
+  {
+    const FileLock other(folder / "out.run" / "lock");
+    ASSERT_TRUE(other.held());
+    const test::Run run = run_program(train_arguments(folder, "out", 2) + " --overwrite");
+    EXPECT_EQ(run.code, 1);
+    EXPECT_THAT(run.err, HasSubstr("another process is training in it"));
+    EXPECT_FALSE(fs::exists(folder / "out.run" / "run.toml"));
+  }
+  EXPECT_EQ(run_program(train_arguments(folder, "out", 2)).code, 0);
+}
+
 TEST(TrainVerb, AFullDiskLeavesTheLastGoodCheckpoint) {
   const Folder folder;
   // No file may grow beyond 50 KB: a checkpoint is larger, a page of metrics is not.
