@@ -137,9 +137,10 @@ std::string as_markdown(const Run& run) {
     text += "|\n";
   }
   return text + fmt::format(
-                    "\nFrom the start of the process: {:.2f} s to packed weights, {:.2f} s to the first "
-                    "token after a prompt of 8.\n",
-                    head["load_seconds"].get<double>(), head["first_token_seconds"].get<double>());
+                    "\nOn {}. From the start of the process: {:.2f} s to packed weights, {:.2f} s to the "
+                    "first token after a prompt of 8.\n",
+                    head["backend"].get<std::string>(), head["load_seconds"].get<double>(),
+                    head["first_token_seconds"].get<double>());
 }
 
 void emit(const Options& options, const Run& run) {

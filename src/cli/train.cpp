@@ -16,6 +16,7 @@
 #include "cli/verbs.h"
 #include "runtime/engine.h"
 #include "runtime/generate.h"
+#include "train/device.h"
 #include "train/run_folder.h"
 
 namespace fathom {
@@ -31,8 +32,9 @@ void report(const TrainVerb& verb, const TrainOptions& options, const TrainResul
   const TrainStep first = result.steps.empty() ? TrainStep{} : result.steps.front();
   const TrainStep last = result.steps.empty() ? TrainStep{} : result.steps.back();
   const double rate = seconds > 0 ? static_cast<double>(last.tokens) / seconds : 0;
-  fmt::print(figures_to(verb), "{} steps, {} tokens, loss {:.4f} -> {:.4f}, {:.0f} tokens/s\n", last.step,
-             last.tokens, first.loss, last.loss, rate);
+  const std::string device = device_name(found_device(options.device));
+  fmt::print(figures_to(verb), "{} steps, {} tokens, loss {:.4f} -> {:.4f}, {:.0f} tokens/s on {}\n",
+             last.step, last.tokens, first.loss, last.loss, rate, device);
   emit_json(verb.common, {{"model", verb.out},
                           {"steps", last.step},
                           {"tokens", last.tokens},
@@ -40,18 +42,21 @@ void report(const TrainVerb& verb, const TrainOptions& options, const TrainResul
                           {"last_loss", last.loss},
                           {"seconds", seconds},
                           {"tokens_per_second", rate},
+                          {"device", device},
                           {"options", to_json(options)}});
 }
 
-void report(const TrainVerb& verb, const TrainEstimate& found) {
+void report(const TrainVerb& verb, const TrainOptions& options, const TrainEstimate& found) {
+  const std::string device = device_name(found_device(options.device));
   const double seconds = found.step_seconds * static_cast<double>(found.steps);
   fmt::print(figures_to(verb),
              "model   {} parameters, {} are trained\n"
+             "device  {}\n"
              "run     {} steps, {} tokens\n"
              "memory  {} at most: weights {}, gradients and optimiser {}, teacher {}, the rest activations\n"
              "time    {:.2f} s a step, {} in all, without evaluation\n"
              "disk    {} a checkpoint, of which two are kept\n",
-             format_count(found.parameters), format_count(found.trained), found.steps, found.tokens,
+             format_count(found.parameters), format_count(found.trained), device, found.steps, found.tokens,
              format_bytes(found.peak_bytes), format_bytes(found.weight_bytes),
              format_bytes(found.optimiser_bytes), format_bytes(found.teacher_bytes), found.step_seconds,
              format_duration(seconds), format_bytes(found.checkpoint_bytes));
@@ -61,6 +66,7 @@ void report(const TrainVerb& verb, const TrainEstimate& found) {
   }
   emit_json(verb.common, {{"parameters", found.parameters},
                           {"trained", found.trained},
+                          {"device", device},
                           {"steps", found.steps},
                           {"tokens", found.tokens},
                           {"weight_bytes", found.weight_bytes},
@@ -184,7 +190,7 @@ void run(CLI::App& app, TrainVerb& verb) {
   if (verb.dry_run) {
     if (!speaks) return;
     inputs.text = some_text(verb, student, tokenizer, options);
-    return report(verb, estimate_training(inputs, options));
+    return report(verb, options, estimate_training(inputs, options));
   }
   if (!verb.prompts.empty()) {
     inputs.sample = [&](const Checkpoint& model) { return continued(verb, tokenizer, model); };

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/processor.h"
 #include "base/threads.h"
 #include "kernels/aligned.h"
 #include "kernels/backend.h"
@@ -81,7 +82,7 @@ std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 class CpuBackend : public Backend {
  public:
   std::string describe() const override {
-    return fmt::format("CPU, {} threads, {}", thread_count(), isa_name(isa()));
+    return fmt::format("{}, {} threads, {}", processor_name(), thread_count(), isa_name(isa()));
   }
   bool fast_bf16() const override { return isa() == Isa::amx; }
 
