@@ -66,7 +66,9 @@ Json measure_text(Engine& engine, const Checkpoint& checkpoint, const Tokenizer&
                   {"context", options.context},
                   {"tokens", result.tokens},
                   {"nll", result.nll},
-                  {"perplexity", result.perplexity()}};
+                  {"nll_stderr", result.error},
+                  {"perplexity", result.perplexity()},
+                  {"perplexity_stderr", result.perplexity_error()}};
   if (!options.against.empty()) {
     Engine reference(checkpoint,
                      {.compute = choose_compute(options.against, checkpoint), .cache = user_cache()});
@@ -93,7 +95,8 @@ Json measure_tasks(Engine& engine, const Tokenizer& tokenizer, const Options& op
 
 void print_figures(std::FILE* where, const Json& figures) {
   if (figures.contains("perplexity")) {
-    fmt::print(where, "perplexity  {:.4f}   nll {:.5f} over {} tokens\n", figures["perplexity"].get<double>(),
+    fmt::print(where, "perplexity  {:.4f} ± {:.4f}   nll {:.5f} over {} tokens\n",
+               figures["perplexity"].get<double>(), figures["perplexity_stderr"].get<double>(),
                figures["nll"].get<double>(), figures["tokens"].get<std::int64_t>());
   }
   if (figures.contains("divergence")) {

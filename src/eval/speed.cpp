@@ -147,8 +147,8 @@ Spread spread_of(std::vector<double> values) {
   return spread;
 }
 
-Speed measure_speed(Engine& engine, std::int64_t prompt_tokens, std::int64_t generated_tokens) {
-  constexpr int repetitions = 3;
+Speed measure_speed(Engine& engine, std::int64_t prompt_tokens, std::int64_t generated_tokens,
+                    int repetitions) {
   const std::int64_t half = std::max<std::int64_t>(1, engine.max_context() / 2);
   const Workload prompt = {Phase::prompt, std::min(prompt_tokens, half)};
   const Workload generate = {Phase::generate, std::min(generated_tokens, half), prompt.tokens};

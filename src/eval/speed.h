@@ -47,7 +47,8 @@ struct Speed {
 
 /// Both phases of one sequence: a prompt, then what is generated after it. Both are cut to half of the
 /// model's context where that is shorter.
-Speed measure_speed(Engine& engine, std::int64_t prompt_tokens = 512, std::int64_t generated_tokens = 64);
+Speed measure_speed(Engine& engine, std::int64_t prompt_tokens = 512, std::int64_t generated_tokens = 64,
+                    int repetitions = 3);
 
 /// {"prompt", "generate", "prompt_tokens", "generated_tokens"}
 Json to_json(const Speed& speed);

@@ -56,6 +56,17 @@ TEST_P(PerplexityOf, WindowsAreIndependentAndALastShortOneIsLeftOut) {
 
 INSTANTIATE_TEST_SUITE_P(Models, PerplexityOf, testing::Values("llama", "gemma2", "gemma3-gguf"));
 
+TEST(Perplexity, ErrorIsThatOfAMeanOfWindows) {
+  // Losses 2, 3, 4, 5: standard deviation sqrt(5 / 3), of the mean half of that.
+  const std::vector<double> losses = {2, 3, 4, 5};
+  const Perplexity result = perplexity_of(losses, 7);
+  EXPECT_DOUBLE_EQ(result.nll, 3.5);
+  EXPECT_NEAR(result.error, std::sqrt(5.0 / 3) / 2, 1e-12);
+  EXPECT_NEAR(result.perplexity_error(), std::exp(3.5) * result.error, 1e-9);
+  EXPECT_EQ(result.tokens, 28);
+  EXPECT_EQ(perplexity_of(std::span(losses).first(1), 7).error, 0);
+}
+
 TEST(Perplexity, SaysWhatIsWrong) {
   const Oracle oracle = load_oracle("llama");
   Engine engine = tiny_engine(oracle);
