@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <numbers>
+#include <optional>
 
 #include "base/error.h"
 #include "base/threads.h"
@@ -72,8 +73,7 @@ class DepthObserver : public Observer {
     }
   }
 
-  /// `model` is its name, for a message.
-  Profile result(const ProfileOptions& options, const std::string& model);
+  Profile result(const ProfileOptions& options);
 
  private:
   /// Rows that are no BOS.
@@ -147,7 +147,7 @@ void DepthObserver::add_states(std::int64_t rows) {
   }
 }
 
-Profile DepthObserver::result(const ProfileOptions& options, const std::string& model) {
+Profile DepthObserver::result(const ProfileOptions& options) {
   Profile profile;
   profile.depth = depth_;
   profile.tokens = cosine_count_;
@@ -158,8 +158,7 @@ Profile DepthObserver::result(const ProfileOptions& options, const std::string& 
       row.push_back(distance_sums_[static_cast<std::size_t>(l * (depth_ + 1) + l + n)] /
                     static_cast<double>(distance_count_));
       if (!std::isfinite(row.back()))
-        fail("{}: the hidden states of visit {} are not finite: a weight is damaged or out of range", model,
-             l);
+        fail("the model's hidden states of visit {} are not finite: a weight is damaged or out of range", l);
     }
   }
   for (std::size_t l = 0; l < cosine_sums_.size(); ++l) {
@@ -169,6 +168,19 @@ Profile DepthObserver::result(const ProfileOptions& options, const std::string& 
   }
   return profile;
 }
+
+/// Two that look at the same pass.
+class Both : public Observer {
+ public:
+  Both(Observer& first, Observer& second) : first_(first), second_(second) {}
+  void observe(Tap tap, std::int64_t visit, std::int64_t rows, std::span<const float> values) override {
+    first_.observe(tap, visit, rows, values);
+    second_.observe(tap, visit, rows, values);
+  }
+
+ private:
+  Observer &first_, &second_;
+};
 
 Json ratios_json(const std::vector<ResidualRatio>& ratios) {
   Json json = Json::array();
@@ -184,12 +196,21 @@ double angular_distance(double cosine) { return std::acos(std::clamp(cosine, -1.
 Profile profile_depth(const Checkpoint& checkpoint, std::span<const Token> ids,
                       const ProfileOptions& options) {
   Engine engine(checkpoint, {.compute = float_compute(checkpoint), .max_context = 0});
+  return profile_depth(engine, ids, options);
+}
+
+Profile profile_depth(Engine& engine, std::span<const Token> ids, const ProfileOptions& options,
+                      Observer* beside) {
   ProfileOptions used = options;
   used.context = std::min(options.context, engine.max_context() - (options.bos >= 0 ? 1 : 0));
   DepthObserver observer(engine.plan().depth(), engine.config().hidden_size, used);
+  std::optional<Both> both;
+  if (beside != nullptr) both.emplace(observer, *beside);
   const auto most = static_cast<std::size_t>(std::max(used.max_tokens, used.context));
-  run_windows(engine, ids.first(std::min(ids.size(), most)), used.context, used.bos, "profiling", observer);
-  return observer.result(used, checkpoint.source.string());
+  run_windows(engine, ids.first(std::min(ids.size(), most)), used.context, used.bos,
+              beside != nullptr ? "profiling, calibrating" : "profiling",
+              both ? static_cast<Observer&>(*both) : observer);
+  return observer.result(used);
 }
 
 std::int64_t most_similar_block(const Profile& profile, std::int64_t count) {

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "model/checkpoint.h"
 #include "model/tokenizer.h"
+#include "runtime/engine.h"
 
 namespace fathom {
 
@@ -48,6 +49,10 @@ double angular_distance(double cosine);
 /// Throws Error when the text is shorter than one window. Shows a progress bar.
 Profile profile_depth(const Checkpoint& checkpoint, std::span<const Token> ids,
                       const ProfileOptions& options);
+
+/// The same with an engine that is at hand. `beside` sees all that the text's one pass shows, too.
+Profile profile_depth(Engine& engine, std::span<const Token> ids, const ProfileOptions& options,
+                      Observer* beside = nullptr);
 
 /// First visit of the block of `count` with the smallest angular distance.
 std::int64_t most_similar_block(const Profile& profile, std::int64_t count);

@@ -64,7 +64,8 @@ class Recursion {
   Recursion(const Checkpoint& checkpoint, const RecurOptions& options)
       : checkpoint_(checkpoint), options_(options), groups_(group_depths(checkpoint.plan.depth(), options)) {}
 
-  Checkpoint run(std::span<const Token> ids, FitReport& report);
+  /// Calibrated with `moments`, or where that is null with what `ids` give.
+  Checkpoint run(std::span<const Token> ids, SecondMoments* moments, FitReport& report);
 
  private:
   void make_plan();
@@ -236,7 +237,7 @@ void Recursion::tie_matrices(std::span<const Group> groups, SecondMoments* momen
   }
 }
 
-Checkpoint Recursion::run(std::span<const Token> ids, FitReport& report) {
+Checkpoint Recursion::run(std::span<const Token> ids, SecondMoments* moments, FitReport& report) {
   result_.source = checkpoint_.source;
   result_.config = checkpoint_.config;
   result_.hf_config = checkpoint_.hf_config;
@@ -256,10 +257,10 @@ Checkpoint Recursion::run(std::span<const Token> ids, FitReport& report) {
     tie_biases(group);
     tied.push_back(group);
   }
-  if (calibrated()) {
+  if (calibrated() && moments == nullptr) {
     calibrate(tied, ids, report);
   } else {
-    tie_matrices(tied, nullptr, report);
+    tie_matrices(tied, calibrated() ? moments : nullptr, report);
   }
   return std::move(result_);
 }
@@ -312,26 +313,56 @@ void check_options(const Checkpoint& checkpoint, const RecurOptions& options) {
   if (options.rounds < 0) fail_usage("the rounds are {}, expected 0 or more", options.rounds);
 }
 
-}  // namespace
-
-Checkpoint recur(const Checkpoint& checkpoint, const RecurOptions& options, std::span<const Token> ids,
-                 FitReport* report) {
+Checkpoint recursive(const Checkpoint& checkpoint, const RecurOptions& options, std::span<const Token> ids,
+                     SecondMoments* moments, FitReport* report) {
   check_options(checkpoint, options);
   FitReport own_report;
   FitReport& errors = report != nullptr ? *report : own_report;
-  Checkpoint result = Recursion(checkpoint, options).run(ids, errors);
+  Checkpoint result = Recursion(checkpoint, options).run(ids, moments, errors);
   Json choices{{"loops", options.loops},        {"share", name_of(options.sharing)},
                {"init", name_of(options.init)}, {"lora", name_of(options.lora)},
                {"rank", options.rank},          {"seed", options.seed}};
   if (options.init == SharedInit::calibrated) {
     choices["rounds"] = options.rounds;
-    choices["calibration_tokens"] =
-        std::min(options.calibration_tokens, static_cast<std::int64_t>(ids.size()));
+    choices["calibration_tokens"] = moments != nullptr
+                                        ? options.calibration_tokens
+                                        : std::min(options.calibration_tokens, std::ssize(ids));
   }
   add_provenance(result, "recur", std::move(choices),
                  Json{{"relative_error", mean_errors(errors, result.plan)}});
   validate(result);
   return result;
+}
+
+}  // namespace
+
+Checkpoint recur(const Checkpoint& checkpoint, const RecurOptions& options, std::span<const Token> ids,
+                 FitReport* report) {
+  return recursive(checkpoint, options, ids, nullptr, report);
+}
+
+Checkpoint recur(const Checkpoint& checkpoint, const RecurOptions& options, SecondMoments& moments,
+                 FitReport* report) {
+  return recursive(checkpoint, options, {}, &moments, report);
+}
+
+std::vector<std::int64_t> tied_visits(const Checkpoint& checkpoint, const RecurOptions& options) {
+  std::vector<std::int64_t> visits;
+  for (const Group& group : group_depths(checkpoint.plan.depth(), options))
+    if (group.tied()) visits.insert(visits.end(), group.visits.begin(), group.visits.end());
+  std::ranges::sort(visits);
+  return visits;
+}
+
+double round_operations(const Checkpoint& checkpoint, const RecurOptions& options) {
+  double multiplications = 0;
+  for (const Linear linear : all_linears) {
+    const auto out = static_cast<double>(out_features(checkpoint.config, linear)),
+               in = static_cast<double>(in_features(checkpoint.config, linear)),
+               rank = std::min({static_cast<double>(options.rank), out, in});
+    multiplications += 4 * rank * (2 * out * in + in * in);
+  }
+  return 2 * multiplications * static_cast<double>(tied_visits(checkpoint, options).size());
 }
 
 }  // namespace fathom

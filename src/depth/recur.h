@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "depth/calibrate.h"
 #include "model/checkpoint.h"
 #include "model/tokenizer.h"
 
@@ -68,5 +69,16 @@ struct FitReport {
 /// UsageError / Error. Full rank gives the original's function back; rank 0 is the plain recursive model.
 Checkpoint recur(const Checkpoint& checkpoint, const RecurOptions& options, std::span<const Token> ids,
                  FitReport* report = nullptr);
+
+/// The same, calibrated with what `moments` has gathered from options.calibration_tokens tokens at the
+/// tied_visits; it gives their memory away.
+Checkpoint recur(const Checkpoint& checkpoint, const RecurOptions& options, SecondMoments& moments,
+                 FitReport* report = nullptr);
+
+/// The visits whose layers are tied, ascending: those whose inputs the calibrated fit is made from.
+std::vector<std::int64_t> tied_visits(const Checkpoint& checkpoint, const RecurOptions& options);
+
+/// Floating-point operations of one of the calibrated fit's rounds, over all tied visits (tie_calibrated).
+double round_operations(const Checkpoint& checkpoint, const RecurOptions& options);
 
 }  // namespace fathom

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "depth/linear_algebra.h"
+#include "depth/profile.h"
 #include "depth/tiny.h"
 
 namespace fathom {
@@ -166,6 +167,22 @@ TEST(Recur, CalibratedFitsBetter) {
   };
   EXPECT_LT(distance(SharedInit::calibrated, 8), distance(SharedInit::average, 8));
   EXPECT_LT(distance(SharedInit::calibrated, 24), distance(SharedInit::calibrated, 8));
+}
+
+/// One pass over a text serves profile and fit: each is what a pass of its own gives.
+TEST(Recur, CalibratesWithWhatAProfilesPassHasGathered) {
+  const Checkpoint original = deep_model("llama", 6);
+  const std::vector<Token> text = random_text(original, 256), ids = random_text(original, 12);
+  const RecurOptions options = tiny_options(Sharing::middle_sequence, SharedInit::calibrated, 4);
+  EXPECT_EQ(tied_visits(original, options), (std::vector<std::int64_t>{1, 2, 3, 4}));
+  SecondMoments moments(tied_visits(original, options));
+  Engine engine(original, {.compute = float_compute(original)});
+  const ProfileOptions profile{.context = options.context, .max_tokens = options.calibration_tokens};
+  const Profile beside = profile_depth(engine, text, profile, &moments);
+  EXPECT_EQ(beside.angular, profile_depth(original, text, profile).angular);
+  const Checkpoint once = recur(original, options, moments), twice = recur(original, options, text);
+  EXPECT_EQ(logits_of(once, ids), logits_of(twice, ids));
+  EXPECT_EQ(once.provenance, twice.provenance);
 }
 
 TEST(Recur, RefusesWhatMakesNoSense) {
