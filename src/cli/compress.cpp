@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "cli/verbs.h"
+#include "train/options.h"
 
 namespace fathom {
 
@@ -30,6 +31,10 @@ void add_compress(CLI::App& program) {
           "prune (drop layers), recur (tie them, relaxed by LoRA) or auto (try both, keep the better)")
       ->capture_default_str();
   verb->add_option("--minutes", options->minutes, "Time for the whole job")->capture_default_str();
+  verb->add_option("--device", options->device,
+                   "auto (a GPU where there is one), cpu, cuda or torch: what trains; a GPU also judges")
+      ->transform(CLI::CheckedTransformer(devices).description(""))
+      ->default_str("auto");
   verb->add_flag("--overwrite", options->overwrite, "Replace a model that is already in --out");
   add_common(*verb, *options, true);
   verb->footer(

@@ -21,8 +21,16 @@ std::vector<Column> columns_of(const Json& account) {
   return columns;
 }
 
-std::string perplexity_text(double perplexity) {
-  return perplexity < 1e4 ? fmt::format("{:.2f}", perplexity) : fmt::format("{:.3g}", perplexity);
+std::string perplexity_text(const Json& figures) {
+  const double perplexity = figures["perplexity"].get<double>();
+  if (perplexity >= 1e4) return fmt::format("{:.3g}", perplexity);
+  return fmt::format("{:.2f} ± {:.2f}", perplexity, figures["perplexity_stderr"].get<double>());
+}
+
+/// Only the original and trained models are timed: a cut one is as fast as what becomes of it.
+std::string speed_text(const Json& figures, const char* phase, int decimals) {
+  return figures.contains("speed") ? fmt::format("{:.{}f}", figures["speed"][phase].get<double>(), decimals)
+                                   : "";
 }
 
 }  // namespace
@@ -40,9 +48,9 @@ std::vector<std::vector<std::string>> account_rows(const Json& account) {
         format_count(f["non_embedding"].get<std::int64_t>()),
         fmt::format("{:.1f}%", 100 * f["non_embedding"].get<double>() / full),
         format_bytes(f["bf16_bytes"].get<std::int64_t>()),
-        perplexity_text(f["perplexity"].get<double>()),
-        fmt::format("{:.0f}", f["speed"]["prompt"].get<double>()),
-        fmt::format("{:.1f}", f["speed"]["generate"].get<double>())};
+        perplexity_text(f),
+        speed_text(f, "prompt", 0),
+        speed_text(f, "generate", 1)};
     for (std::size_t i = 0; i < rows.size(); ++i) rows[i].push_back(cells[i]);
   }
   return rows;
@@ -52,7 +60,9 @@ std::string account_table(const Json& account) {
   const auto rows = account_rows(account);
   std::vector<std::size_t> width(rows[0].size());
   for (const auto& row : rows) {
-    for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], row[c].size());
+    for (std::size_t c = 0; c < row.size(); ++c)  // the sign ± has two bytes and one column
+      width[c] =
+          std::max(width[c], fmt::formatted_size("{}", row[c]) - (row[c].find("±") != std::string::npos));
   }
   std::string text;
   for (const auto& row : rows) {

@@ -98,17 +98,14 @@ RecurOptions recursion_within(const Checkpoint& original, double target) {
              static_cast<double>(smallest) / full);
 }
 
-Candidate recur_to(const Checkpoint& original, std::span<const Token> ids, double target, Token bos,
-                   std::uint64_t seed) {
-  RecurOptions options = recursion_within(original, target);
-  options.seed = seed;
-  options.bos = bos;
-  options.calibration_tokens = std::min(options.calibration_tokens, static_cast<std::int64_t>(ids.size()));
-  Candidate candidate{.method = "recur",
-                      .what = {},
-                      .why = {},
-                      .cut = recur(original, options, ids),
-                      .learning_rate = recur_learning_rate};
+Candidate recur_to(const Checkpoint& original, const RecurOptions& options, SecondMoments* moments,
+                   std::span<const Token> ids) {
+  Candidate candidate{
+      .method = "recur",
+      .what = {},
+      .why = {},
+      .cut = moments != nullptr ? recur(original, options, *moments) : recur(original, options, ids),
+      .learning_rate = recur_learning_rate};
   candidate.what = fmt::format("{}, LoRA of rank {}", candidate.cut.plan.describe(), options.rank);
   candidate.why = fmt::format(
       "neighbouring layers are the cheapest to tie; rank {} is the largest multiple of {} within the target",

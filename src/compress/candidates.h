@@ -27,13 +27,13 @@ struct Candidate {
 Candidate prune_to(const Checkpoint& original, const Profile& profile, double target);
 
 /// Ties neighbouring layers (all but the first and last, where the depth allows it) into as few loops as the
-/// target needs and relaxes them with the largest rank, a multiple of 8, that it leaves room for; the
-/// calibrated fit on `ids`.
-Candidate recur_to(const Checkpoint& original, std::span<const Token> ids, double target, Token bos,
-                   std::uint64_t seed);
-
-/// The shape that recur_to chooses, from the configuration alone. Throws UsageError with the smallest target
-/// that is possible.
+/// target needs and relaxes them with the largest rank, a multiple of 8, that it leaves room for: the shape
+/// alone, from the configuration. Throws UsageError with the smallest target that is possible.
 RecurOptions recursion_within(const Checkpoint& original, double target);
+
+/// The model that `options` describe: the calibrated fit, by `moments`, or by `ids` where those of all tied
+/// visits do not fit into memory at once (null).
+Candidate recur_to(const Checkpoint& original, const RecurOptions& options, SecondMoments* moments,
+                   std::span<const Token> ids);
 
 }  // namespace fathom

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -12,13 +12,14 @@
 #include "base/threads.h"
 #include "compress/candidates.h"
 #include "compress/data.h"
+#include "compress/job_plan.h"
+#include "compress/judge.h"
+#include "compress/step_size.h"
 #include "depth/profile.h"
-#include "eval/perplexity.h"
-#include "eval/speed.h"
 #include "model/checkpoint.h"
 #include "model/tokenizer.h"
 #include "runtime/engine.h"
-#include "runtime/generate.h"
+#include "train/device.h"
 #include "train/run_folder.h"
 #include "train/train.h"
 
@@ -27,70 +28,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t eval_windows =
-    64;  // 64 x 512 tokens: the standard error of the mean loss is about 0.02
-constexpr std::int64_t profile_tokens = 16'384;
-constexpr std::int64_t sample_tokens = 48;
-constexpr double least_training_minutes = 0.05;  // a job ends with a model, if hardly a trained one
-const std::vector<std::string> sample_prompts = {"The capital of France is", "Water boils when",
-                                                 "Once upon a time, there was a"};
-
 class Clock {
  public:
-  double minutes() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count() / 60;
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
+  double minutes() const { return seconds() / 60; }
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 void say(const std::string& text) { fmt::print(stderr, "{}\n", text); }
-
-/// Everything that is compared before and after: the figures of one model.
-class Judge {
- public:
-  /// `compute` is the same for all of them, so that speeds and losses compare.
-  Judge(const Tokenizer& tokenizer, std::span<const Token> text, std::int64_t context, Compute compute)
-      : tokenizer_(tokenizer), text_(text), context_(context), compute_(compute) {}
-
-  Json measure(const Checkpoint& model) const {
-    Engine engine(model, {.compute = compute_});
-    const ParameterCount count = count_parameters(model);
-    const Perplexity quality =
-        perplexity(engine, text_, context_, tokenizer_.bos().value_or(-1), eval_windows);
-    const Speed speed = measure_speed(engine);
-    Json samples = Json::array();
-    for (const auto& prompt : sample_prompts)
-      samples.push_back({{"prompt", prompt}, {"text", continued(engine, prompt)}});
-    return {{"plan", model.plan.describe()},
-            {"parameters", count.embedding + count.non_embedding()},
-            {"non_embedding", count.non_embedding()},
-            {"bytes", count.bytes},
-            {"bf16_bytes", 2 * (count.embedding + count.non_embedding())},
-            {"nll", quality.nll},
-            {"tokens", quality.tokens},
-            {"perplexity", quality.perplexity()},
-            {"speed", to_json(speed)},
-            {"samples", samples}};
-  }
-
- private:
-  std::string continued(Engine& engine, const std::string& prompt) const {
-    const int sequence = engine.open();
-    const auto ids = tokenizer_.encode(prompt);
-    const Generated generated = generate(engine, tokenizer_, sequence, ids,
-                                         {.max_tokens = sample_tokens, .stop = {}, .sampler = {}}, nullptr);
-    engine.close(sequence);
-    check_interrupt();
-    return generated.text;
-  }
-
-  const Tokenizer& tokenizer_;
-  std::span<const Token> text_;
-  std::int64_t context_;
-  Compute compute_;
-};
 
 void check(const CompressOptions& options) {
   if (!(options.target > 0 && options.target < 1))
@@ -140,6 +89,55 @@ double recovered(const Json& before, const Json& cut, const Json& trained) {
   return lost > 0 ? (cut["nll"].get<double>() - trained["nll"].get<double>()) / lost : 0;
 }
 
+/// What all candidates' trainings have in common.
+TrainOptions training_options(const CompressOptions& options, std::int64_t context, Token bos) {
+  TrainOptions training;
+  training.loss.cross_entropy = 0;
+  training.loss.divergence = 1;
+  training.context = context;
+  training.seed = options.seed;
+  training.bos = bos;
+  training.device = found_device(options.device);
+  training.tokens = std::int64_t{1} << 40;
+  return training;
+}
+
+/// The machine's pace, with those of the device that trains and judges.
+Pace pace_of(Engine& engine, double pack_seconds, const StepSize& step) {
+  constexpr double reading = 4;  // a step is the teacher's reading, and three times the student's
+  Pace pace = measure_pace(engine, pack_seconds);
+  if (step.tokens_per_second == 0) return pace;
+  pace.train = step.tokens_per_second;
+  pace.judge = reading * step.tokens_per_second;
+  return pace;
+}
+
+/// What the original shows of a text in one pass: its profile, and what the calibrated fit has to know, where
+/// that fits into memory.
+struct Statistics {
+  Profile profile;
+  std::optional<SecondMoments> moments;
+};
+
+Statistics measure_statistics(Engine& engine, std::span<const Token> ids, const ProfileOptions& options,
+                              std::span<const std::int64_t> tied) {
+  constexpr std::int64_t most_bytes = std::int64_t{4} << 30;
+  Statistics result;
+  const bool fit = std::ssize(tied) * moment_bytes(engine.config()) <= most_bytes;
+  if (!tied.empty() && fit) result.moments.emplace(tied);
+  result.profile = profile_depth(engine, ids, options, result.moments ? &*result.moments : nullptr);
+  return result;
+}
+
+Json to_json(const JobPlan& plan) {
+  return {{"sample_tokens", plan.sample_tokens},
+          {"profile_tokens", plan.profile_tokens},
+          {"rounds", plan.rounds},
+          {"windows", plan.windows},
+          {"preparation_seconds", plan.preparation_seconds},
+          {"training_seconds", plan.training_seconds}};
+}
+
 }  // namespace
 
 Json compress(const CompressOptions& options) {
@@ -149,75 +147,103 @@ Json compress(const CompressOptions& options) {
   const Tokenizer tokenizer = load_tokenizer(options.model);
   const std::int64_t context = std::min<std::int64_t>(512, original.config.max_positions);
   const Token bos = tokenizer.bos().value_or(-1);
-  if (options.method != "prune")
-    recursion_within(original, options.target);  // an impossible target shows before any work
+  std::optional<RecurOptions> recursion;
+  std::vector<std::int64_t> tied;
+  if (options.method != "prune") {
+    recursion = recursion_within(original, options.target);  // an impossible target shows before any work
+    tied = tied_visits(original, *recursion);
+  }
   const WorkFolder work(options.out);
 
   say(fmt::format("{}: {}, {} parameters without embeddings; at most {:.0f}% of them are to stay",
                   options.model.string(), original.plan.describe(),
                   format_count(count_parameters(original).non_embedding()), options.target * 100));
-  const Data data = gather_data(original, tokenizer, options, context, work.path());
+  TrainOptions training = training_options(options, context, bos);
+  const StepSize step = probe_step(original, training);
+  training.micro_batch = step.sequences;
+  training.tokens_per_step = step.sequences * context;
+  const Compute compute = float_compute(original);
+  const double packing = clock.seconds();
+  std::optional<Engine> engine(std::in_place, original, EngineOptions{.compute = compute});
+  const Pace pace = pace_of(*engine, clock.seconds() - packing, step);
+  JobNeeds needs{.minutes = options.minutes,
+                 .candidates = options.method == "auto" ? 2 : 1,
+                 .samples = options.text.empty(),
+                 .context = context};
+  if (recursion) {
+    needs.round_operations = round_operations(original, *recursion);
+    needs.calibration_operations = static_cast<double>(std::ssize(tied) * moment_bytes(original.config)) / 4;
+  }
+  const JobPlan plan = plan_job(needs, pace);
+  say(describe(plan, needs, describe(step, training)));
+
+  const Data data = gather_data(*engine, tokenizer, options,
+                                {.context = context,
+                                 .read_tokens = static_cast<std::int64_t>(pace.train * options.minutes * 60),
+                                 .sample_tokens = plan.sample_tokens,
+                                 .sample_batch = pace.write_batch,
+                                 .calibration_tokens = plan.profile_tokens + context,
+                                 .eval_tokens = plan.windows * context},
+                                work.path());
   const TokenStore text = store_documents(data.train, data.separator, data.account["train"]);
-  const Judge judge(tokenizer, data.eval, context, float_compute(original));
-  double judging_minutes = 0;  // of the latest measurement: a machine's other users come and go
-  const auto judged = [&](const Checkpoint& model) {
-    const double start = clock.minutes();
-    Json figures = judge.measure(model);
-    judging_minutes = clock.minutes() - start;
-    return figures;
-  };
-  const Json before = judged(original);
-  const Profile profile = profile_depth(original, data.calibration,
-                                        {.context = context, .max_tokens = profile_tokens, .bos = bos});
+  const Judge judge(tokenizer, data.eval,
+                    {.context = context,
+                     .windows = plan.windows,
+                     .bos = bos,
+                     .speed_repetitions = plan.speed_repetitions,
+                     .compute = compute,
+                     .device = training.device});
+  const Json before = judge.measure(original, *engine, /*timed=*/true);
+  Statistics statistics = measure_statistics(
+      *engine, data.calibration, {.context = context, .max_tokens = plan.profile_tokens, .bos = bos}, tied);
+  engine.reset();  // training needs the memory
 
   std::vector<Candidate> candidates;
-  if (options.method != "recur") candidates.push_back(prune_to(original, profile, options.target));
-  if (options.method != "prune")
-    candidates.push_back(recur_to(original, data.calibration, options.target, bos, options.seed));
+  if (options.method != "recur") candidates.push_back(prune_to(original, statistics.profile, options.target));
+  if (recursion) {
+    recursion->seed = options.seed;
+    recursion->bos = bos;
+    recursion->context = context;
+    recursion->rounds = plan.rounds;
+    recursion->calibration_tokens = std::min(plan.profile_tokens, std::ssize(data.calibration));
+    candidates.push_back(recur_to(original, *recursion, statistics.moments ? &*statistics.moments : nullptr,
+                                  data.calibration));
+    statistics.moments.reset();
+  }
 
-  Json account = {
-      {"version", FATHOM_VERSION},
-      {"options",
-       {{"model", options.model.string()},
-        {"target", options.target},
-        {"method", options.method},
-        {"minutes", options.minutes},
-        {"seed", options.seed}}},
-      {"machine", {{"threads", thread_count()}, {"backend", Engine(original, {}).backend().describe()}}},
-      {"data", data.account},
-      {"profile", to_json(profile)},
-      {"before", before},
-      {"candidates", Json::array()}};
+  Json account = {{"version", FATHOM_VERSION},
+                  {"options",
+                   {{"model", options.model.string()},
+                    {"target", options.target},
+                    {"method", options.method},
+                    {"minutes", options.minutes},
+                    {"seed", options.seed}}},
+                  {"machine",
+                   {{"threads", thread_count()},
+                    {"backend", device_name(Device::cpu)},
+                    {"trained_on", device_name(training.device)}}},
+                  {"job", to_json(plan)},
+                  {"data", data.account},
+                  {"profile", to_json(statistics.profile)},
+                  {"before", before},
+                  {"candidates", Json::array()}};
   std::size_t best = 0;
-  std::optional<Checkpoint> best_model;
   std::vector<Checkpoint> trained_models;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const Candidate& candidate = candidates[i];
     say(fmt::format("{}: {}", candidate.method, candidate.what));
-    const Json cut = judged(candidate.cut);
-    TrainOptions training;
-    training.loss.cross_entropy = 0;
-    training.loss.divergence = 1;
-    training.context = context;
-    training.optimiser.learning_rate = candidate.learning_rate;
-    training.seed = options.seed;
-    training.bos = bos;
-    training.device = Device::automatic;
+    const Json cut = judge.measure(candidate.cut, /*timed=*/false);
+    training.optimiser.learning_rate = candidate.learning_rate * step.learning_rate;
     // What is left is shared by the runs still to come, after setting aside the judging that each needs.
     const auto runs = static_cast<double>(candidates.size() - i);
-    training.max_minutes = (options.minutes - clock.minutes() - judging_minutes * (2 * runs - 1)) / runs;
-    if (training.max_minutes < least_training_minutes) {
-      training.max_minutes = least_training_minutes;
-      say(fmt::format("measuring and restructuring took {} of --minutes {}: training is cut to {}",
-                      format_duration(clock.minutes() * 60), options.minutes,
-                      format_duration(least_training_minutes * 60)));
-    }
-    training.tokens = std::int64_t{1} << 40;
+    const double judging = plan.judge_seconds * (2 * runs - 1) + plan.speed_seconds * runs;
+    training.max_minutes = std::max((options.minutes - clock.minutes() - judging / 60) / runs,
+                                    options.minutes / 2 / static_cast<double>(candidates.size()));
     const TrainResult result = train(
         {.student = candidate.cut, .teacher = &original, .text = {{.store = text}}}, training, work.run(),
         /*resume=*/false);
     if (result.interrupted) throw Interrupted();
-    const Json after = judged(result.model);
+    const Json after = judge.measure(result.model, /*timed=*/true);
     account["candidates"].push_back({{"method", candidate.method},
                                      {"what", candidate.what},
                                      {"why", candidate.why},

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "train/train.h"
 
 namespace fathom {
 
@@ -17,6 +18,7 @@ struct CompressOptions {
   double target = 0.75;                     ///< fraction of non-embedding parameters to keep, at most
   std::string method = "auto";  ///< prune, recur, auto (both are made; the better after training is kept)
   double minutes = 10;          ///< for the whole job
+  Device device = Device::automatic;  ///< trains, and judges where that is a GPU
   std::uint64_t seed = 0;
   bool overwrite = false;
 };

@@ -7,17 +7,10 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "formats/documents.h"
-#include "runtime/engine.h"
 #include "runtime/self_corpus.h"
 
 namespace fathom {
 namespace {
-
-constexpr std::int64_t eval_tokens = 16'384;
-constexpr std::int64_t calibration_tokens = 24'576;
-// About twice what two cores can train on in a minute is read; sampling costs as much time as training on the
-// samples does, so the model's own corpus is smaller and is gone over more than once.
-constexpr double read_per_minute = 60'000, sampled_per_minute = 4'000;
 
 std::int64_t total(const std::vector<std::vector<Token>>& documents) {
   std::int64_t tokens = 0;
@@ -57,45 +50,44 @@ std::vector<Token> hold_out(std::vector<std::vector<Token>>& documents, std::int
 
 }  // namespace
 
-Data gather_data(const Checkpoint& original, const Tokenizer& tokenizer, const CompressOptions& options,
-                 std::int64_t context, const std::filesystem::path& work) {
+Data gather_data(Engine& engine, const Tokenizer& tokenizer, const CompressOptions& options,
+                 const DataSize& size, const std::filesystem::path& work) {
   Data data;
   if (!tokenizer.eos())
     fail("{}: the tokenizer names no end-of-text token, which training puts between documents",
          options.model.string());
   data.separator = *tokenizer.eos();
   if (options.text.empty()) {
-    Engine teacher(original, {.compute = float_compute(original)});
-    // At least so much that a fifth of it is a window to judge by.
-    const std::int64_t tokens =
-        std::max(static_cast<std::int64_t>(options.minutes * sampled_per_minute), 6 * (context + 1));
-    const SelfCorpusOptions corpus{.tokens = tokens, .length = context, .seed = options.seed};
-    data.train = kept_self_corpus(teacher, tokenizer, corpus, work / "samples.jsonl");
+    const SelfCorpusOptions corpus{.tokens = size.sample_tokens,
+                                   .length = size.context,
+                                   .batch = size.sample_batch,
+                                   .seed = options.seed};
+    // How many are asked for follows from the speed of the hour: half as many of an earlier job's will do.
+    data.train = kept_self_corpus(engine, tokenizer, corpus, work / "samples.jsonl", size.sample_tokens / 2);
     data.account["train"] = "the original's own samples";
   } else {
-    data.train =
-        read_documents(tokenizer, options.text, static_cast<std::int64_t>(options.minutes * read_per_minute));
+    data.train = read_documents(tokenizer, options.text, size.read_tokens);
     data.account["train"] =
         options.text.front().string() +
         (options.text.size() > 1 ? fmt::format(" and {} more", options.text.size() - 1) : "");
   }
   if (options.eval_text.empty()) {
-    data.eval = hold_out(data.train, std::min(eval_tokens, total(data.train) / 5));
+    data.eval = hold_out(data.train, std::min(size.eval_tokens, total(data.train) / 5));
     data.account["eval"] = "a held-out part of " + data.account["train"].get<std::string>();
   } else {
     data.eval = tokenizer.encode(read_text(options.eval_text), false);
     data.account["eval"] = options.eval_text.string();
   }
   for (const auto& document : data.train) {
-    if (static_cast<std::int64_t>(data.calibration.size()) >= calibration_tokens) break;
+    if (static_cast<std::int64_t>(data.calibration.size()) >= size.calibration_tokens) break;
     data.calibration.insert(data.calibration.end(), document.begin(), document.end());
     data.calibration.push_back(data.separator);
   }
   for (const auto* part : {&data.eval, &data.calibration}) {
-    if (static_cast<std::int64_t>(part->size()) < context + 1) {
+    if (static_cast<std::int64_t>(part->size()) < size.context + 1) {
       fail("{}: too little text: {} tokens to {} with, at least {} are needed",
            options.text.empty() ? options.model.string() : options.text.front().string(), part->size(),
-           part == &data.eval ? "evaluate" : "calibrate", context + 1);
+           part == &data.eval ? "evaluate" : "calibrate", size.context + 1);
     }
   }
   data.account["train_tokens"] = total(data.train);

@@ -6,8 +6,8 @@
 
 #include "base/json.h"
 #include "compress/compress.h"
-#include "model/checkpoint.h"
 #include "model/tokenizer.h"
+#include "runtime/engine.h"
 
 namespace fathom {
 
@@ -19,9 +19,17 @@ struct Data {
   Json account;  ///< where each came from and how large it is
 };
 
-/// Reads --text, or lets the model write its own corpus (kept in `work` and used again by a run that is
-/// repeated). The text to judge by is --eval-text, or else the last documents, held out.
-Data gather_data(const Checkpoint& original, const Tokenizer& tokenizer, const CompressOptions& options,
-                 std::int64_t context, const std::filesystem::path& work);
+/// How much of it a job wants.
+struct DataSize {
+  std::int64_t context = 512;
+  std::int64_t read_tokens = 0;                       ///< of --text, at most
+  std::int64_t sample_tokens = 0, sample_batch = 32;  ///< of the model's own corpus
+  std::int64_t calibration_tokens = 0, eval_tokens = 0;
+};
+
+/// Reads --text, or lets the model write its own corpus with `engine` (kept in `work` and used again by a run
+/// that is repeated). The text to judge by is --eval-text, or else the last documents, held out.
+Data gather_data(Engine& engine, const Tokenizer& tokenizer, const CompressOptions& options,
+                 const DataSize& size, const std::filesystem::path& work);
 
 }  // namespace fathom

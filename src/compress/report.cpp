@@ -51,6 +51,12 @@ std::string loss_in_words(const Json& account, const Json& candidate) {
       after / before);
 }
 
+std::string machine_of(const Json& account) {
+  const auto &backend = account["machine"]["backend"].get_ref<const std::string&>(),
+             &trained = account["machine"]["trained_on"].get_ref<const std::string&>();
+  return trained == backend ? backend : fmt::format("{}; trained and judged on {}", backend, trained);
+}
+
 }  // namespace
 
 std::string account_report(const Json& account) {
@@ -58,11 +64,10 @@ std::string account_report(const Json& account) {
   HtmlPage page(
       "What depth cost",
       fmt::format("{}, made cheaper in depth by fathom {}: at most {:.0f}% of the parameters outside the "
-                  "embeddings, {:.1f} minutes on {} threads ({}).",
+                  "embeddings, {:.1f} minutes on {}.",
                   account["options"]["model"].get<std::string>(), account["version"].get<std::string>(),
                   100 * account["options"]["target"].get<double>(), account["minutes"].get<double>(),
-                  account["machine"]["threads"].get<int>(),
-                  account["machine"]["backend"].get<std::string>()));
+                  machine_of(account)));
   page.heading("Before and after");
   page.table(account_rows(account));
   for (const Json& candidate : account["candidates"]) page.paragraph(loss_in_words(account, candidate));

@@ -131,21 +131,21 @@ class Corpus {
 };
 
 Json described(const Engine& engine, const SelfCorpusOptions& options) {
-  return {{"tokens", options.tokens},
-          {"length", options.length},
-          {"batch", options.batch},
+  return {{"length", options.length},
           {"temperature", options.temperature},
           {"seed", options.seed},
           {"vocab", engine.config().vocab_size},
           {"weight_bytes", engine.weight_bytes()}};
 }
 
-/// The documents in `file` if it was made as `description` says.
+/// The documents in `file` if they were made as `description` says and are enough.
 std::optional<std::vector<std::vector<Token>>> read_kept(const std::filesystem::path& file,
-                                                         const Json& description, std::int64_t vocab) {
+                                                         const Json& description, std::int64_t vocab,
+                                                         std::int64_t least_tokens) {
   if (!std::filesystem::exists(file)) return {};
   const std::string content = read_file(file);
   std::vector<std::vector<Token>> documents;
+  std::int64_t tokens = 0;
   for (std::size_t at = 0; at < content.size();) {
     const std::size_t end = std::min(content.find('\n', at), content.size());
     const Json json = parse_json(std::string_view(content).substr(at, end - at), file.string());
@@ -159,7 +159,9 @@ std::optional<std::vector<std::vector<Token>>> read_kept(const std::filesystem::
              id.dump(), vocab);
       document.push_back(id.get<Token>());
     }
+    tokens += std::ssize(document);
   }
+  if (tokens < least_tokens) return {};
   return documents;
 }
 
@@ -172,9 +174,11 @@ std::vector<std::vector<Token>> self_corpus(Engine& engine, const Tokenizer& tok
 
 std::vector<std::vector<Token>> kept_self_corpus(Engine& engine, const Tokenizer& tokenizer,
                                                  const SelfCorpusOptions& options,
-                                                 const std::filesystem::path& file) {
+                                                 const std::filesystem::path& file, std::int64_t least) {
   const Json description = described(engine, options);
-  if (auto kept = read_kept(file, description, engine.config().vocab_size)) return std::move(*kept);
+  if (auto kept =
+          read_kept(file, description, engine.config().vocab_size, least > 0 ? least : options.tokens))
+    return std::move(*kept);
   auto documents = self_corpus(engine, tokenizer, options);
   std::string lines;
   for (const auto& document : documents) {

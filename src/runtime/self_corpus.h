@@ -28,10 +28,11 @@ struct SelfCorpusOptions {
 std::vector<std::vector<Token>> self_corpus(Engine& engine, const Tokenizer& tokenizer,
                                             const SelfCorpusOptions& options);
 
-/// The documents kept in `file` by an earlier call with the same options (JSON lines with "text" and "ids";
-/// the first also has the options); otherwise makes them and writes the file.
+/// The documents kept in `file` by an earlier call of the same model, length, temperature and seed (JSON
+/// lines with "text" and "ids"; the first also has the options), if they have `least` tokens (options.tokens
+/// where it is 0); otherwise makes them and writes the file.
 std::vector<std::vector<Token>> kept_self_corpus(Engine& engine, const Tokenizer& tokenizer,
                                                  const SelfCorpusOptions& options,
-                                                 const std::filesystem::path& file);
+                                                 const std::filesystem::path& file, std::int64_t least = 0);
 
 }  // namespace fathom

@@ -79,14 +79,16 @@ TEST(PruneTo, DropsTheFewestLayersThatMeetTheTarget) {
   EXPECT_THROW(prune_to(model, profile, 0.2), UsageError);  // two of six layers are a third
 }
 
-Json figures(double nll, double perplexity, std::int64_t non_embedding) {
-  return {{"parameters", non_embedding + 1000},
-          {"non_embedding", non_embedding},
-          {"bf16_bytes", 2 * (non_embedding + 1000)},
-          {"nll", nll},
-          {"tokens", 4096},
-          {"perplexity", perplexity},
-          {"speed", {{"prompt", 1234.4}, {"generate", 56.78}}}};
+Json figures(double nll, double perplexity, std::int64_t non_embedding, bool timed = true) {
+  Json figures = {{"parameters", non_embedding + 1000},
+                  {"non_embedding", non_embedding},
+                  {"bf16_bytes", 2 * (non_embedding + 1000)},
+                  {"nll", nll},
+                  {"tokens", 4096},
+                  {"perplexity", perplexity},
+                  {"perplexity_stderr", perplexity / 40}};
+  if (timed) figures["speed"] = {{"prompt", 1234.4}, {"generate", 56.78}};
+  return figures;
 }
 
 TEST(AccountTable, HasAColumnForEveryStage) {
@@ -94,12 +96,12 @@ TEST(AccountTable, HasAColumnForEveryStage) {
                         {"candidates",
                          {{{"method", "prune"},
                            {"what", "layers 3-4 dropped"},
-                           {"cut", figures(4, 54.5982, 6'000'000)},
+                           {"cut", figures(4, 54.5982, 6'000'000, false)},
                            {"trained", figures(3.25, 25.7903, 6'000'000)},
                            {"recovered", 0.75}},
                           {{"method", "recur"},
                            {"what", "tied"},
-                           {"cut", figures(12, 162'754.8, 5'000'000)},
+                           {"cut", figures(12, 162'754.8, 5'000'000, false)},
                            {"trained", figures(6, 403.43, 5'000'000)},
                            {"recovered", 0.6667}}}},
                         {"chosen", "prune"},
@@ -113,9 +115,10 @@ TEST(AccountTable, HasAColumnForEveryStage) {
     return std::vector<std::string>(6);
   };
   EXPECT_EQ(row("  of the original")[2], "75.0%");
-  EXPECT_EQ(row("perplexity")[1], "20.09");
+  EXPECT_EQ(row("perplexity")[1], "20.09 ± 0.50");
   EXPECT_EQ(row("perplexity")[4], "1.63e+05");
   EXPECT_EQ(row("generated tokens/s")[5], "56.8");
+  EXPECT_EQ(row("generated tokens/s")[4], "");  // a cut model is as fast as what becomes of it
 
   const std::string table = account_table(account);
   EXPECT_THAT(table, HasSubstr("prune: layers 3-4 dropped; training won back 75% of the lost"));
