@@ -12,6 +12,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -27,6 +28,8 @@ struct Checkpoint {
   ModelConfig config;
   DepthPlan plan;
   TensorMap tensors;  ///< canonical names; complete and of the right shapes once loaded or validated
+  /// Canonical names that files have and `tensors` has not, and why ("is of type I64, ..."): for messages.
+  std::map<std::string, std::string, std::less<>> left_out;
   Json hf_config;  ///< config.json as read (or made from GGUF), without `fathom`: what is not ours is written
                    ///< back
   Json provenance;  ///< fathom.provenance: a list of {command, from, measurements}, oldest first
