@@ -68,8 +68,10 @@ GgufPart join_gguf_parts(fs::path& path, GgufPart part) {
     const std::int64_t said =
         number_in(whole, path, tensors_key, 0, std::numeric_limits<std::int64_t>::max());
     if (said != held)
-      fail("{}: metadata \"{}\" is {}, but the {} parts hold {} tensors: they are not of one model",
-           path.string(), tensors_key, said, count, held);
+      fail(
+          "{}: metadata \"{}\" is {}, but the {} parts hold {} tensors: make the parts anew from the "
+          "whole model",
+          path.string(), tensors_key, said, count, held);
   }
   return whole;
 }

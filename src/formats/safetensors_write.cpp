@@ -61,7 +61,9 @@ class TensorWriter {
   }
 
   AtomicFile& out_;
-  std::string where_;  // "FILE: tensor 'NAME'"
+  /// "FILE: tensor 'NAME'"; the file's name alone, since models are written into a folder that is not theirs
+  /// yet.
+  std::string where_;
   const Tensor& tensor_;
   DType dtype_;
   std::size_t done_ = 0;
@@ -94,7 +96,7 @@ void write_safetensors(const std::filesystem::path& file,
   out.write(std::as_bytes(std::span(&header_length, 1)));
   out.write(text);
   for (const auto& [name, tensor] : tensors)
-    TensorWriter(out, fmt::format("{}: tensor '{}'", file.string(), name), tensor,
+    TensorWriter(out, fmt::format("{}: tensor '{}'", file.filename().string(), name), tensor,
                  written_type(tensor.dtype, decoded_as))
         .write();
   out.commit();

@@ -15,13 +15,13 @@ constexpr std::array<std::string_view, 3> tables = {".rotary_emb.inv_freq", ".at
                                                     ".attn.masked_bias"};
 constexpr std::array<std::string_view, 4> body_parts = {"embed_tokens.", "layers.", "norm.", "adapters."};
 
-/// The name without wrappers; empty if it belongs to a part that is not the language model.
-std::string unwrapped(std::string_view name) {
+/// The name without wrappers; nothing if it belongs to a part that is not the language model.
+std::optional<std::string> unwrapped(std::string_view name) {
   std::string result;
   while (true) {
     const std::size_t dot = name.find('.');
     const std::string_view part = name.substr(0, dot);
-    if (std::ranges::find(other_models, part) != other_models.end()) return "";
+    if (std::ranges::find(other_models, part) != other_models.end()) return std::nullopt;
     if (std::ranges::find(wrappers, part) == wrappers.end()) result.append(part).append(".");
     if (dot == std::string_view::npos) break;
     name.remove_prefix(dot + 1);
@@ -43,9 +43,9 @@ std::optional<std::string_view> before(std::string_view name, std::string_view e
 TensorNames::TensorNames(const SafetensorsContent& content) {
   std::set<std::string, std::less<>> bodies;
   const auto look_at = [&](const std::string& name) {
-    const std::string plain = unwrapped(name);
+    const auto plain = unwrapped(name);
     for (const char* end : {"embed_tokens.weight", "layers.0.input_layernorm.weight"})
-      if (const auto body = before(plain, end)) bodies.emplace(*body);
+      if (const auto body = plain ? before(*plain, end) : std::nullopt) bodies.emplace(*body);
   };
   for (const auto& [name, tensor] : content.tensors) look_at(name);
   for (const auto& [name, reason] : content.left_out) look_at(name);
@@ -54,8 +54,9 @@ TensorNames::TensorNames(const SafetensorsContent& content) {
 }
 
 std::optional<std::string> TensorNames::canonical(std::string_view name) const {
-  std::string plain = unwrapped(name);
-  if (plain.empty()) return std::nullopt;
+  const auto unwrapped_name = unwrapped(name);
+  if (!unwrapped_name) return std::nullopt;
+  const std::string& plain = *unwrapped_name;
   for (const std::string_view table : tables)
     if (plain.ends_with(table)) return std::nullopt;
   for (const std::string_view head : {"lm_head.weight", "lm_head.bias"})
