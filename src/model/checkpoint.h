@@ -48,8 +48,8 @@ std::string adapter_name(std::int64_t adapter, const std::string& name);  ///< "
 /// Reads a Hugging Face or Fathom directory or a GGUF file. Nothing is copied: tensors are views. Every
 /// tensor that the plan needs must be there with the right shape; an architecture or option that Fathom does
 /// not run is refused by name. Whether the head is the embedding and whether there are biases is what the
-/// tensors say; a bias that only some layers or maps have is zero in the others that the configuration speaks of
-/// together. Throws Error naming the file and the field.
+/// tensors say; a bias that only some layers or maps have is zero in the others that the configuration speaks
+/// of together. Throws Error naming the file and the field.
 Checkpoint load_checkpoint(const std::filesystem::path& path);
 
 /// Only the configuration and the plan (for `inspect` on a config.json alone): no tensor is looked at. `path`
