@@ -36,10 +36,11 @@ inline std::vector<std::string> oracle_names() {
 
 inline Oracle load_oracle(const std::string& name) {
   const auto folder = std::filesystem::path(FATHOM_TEST_DATA) / "models" / name;
-  const auto gguf = folder / "model.gguf";
   const TensorMap tensors = read_safetensors(folder / "oracle.safetensors");
   Oracle oracle;
-  oracle.model = std::filesystem::exists(gguf) ? gguf : folder;
+  oracle.model = folder;
+  for (const char* gguf : {"model.gguf", "model-00002-of-00003.gguf"})
+    if (std::filesystem::exists(folder / gguf)) oracle.model = folder / gguf;
   oracle.ids = read_json(folder / "oracle.json").at("ids").get<std::vector<std::int32_t>>();
   oracle.logits = decode(tensors.at("logits"));
   oracle.loss = decode(tensors.at("loss")).at(0);

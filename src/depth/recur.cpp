@@ -52,8 +52,8 @@ std::vector<Group> group_depths(std::int64_t depth, const RecurOptions& options)
   return groups;
 }
 
-/// Results keep the type of what they came from; quantised weights become bf16.
-DType result_type(const Tensor& source) { return is_quantised(source.dtype) ? DType::bf16 : source.dtype; }
+/// Results keep the type of what they came from, where that is written; quantised weights become bf16.
+DType result_type(const Tensor& source) { return written_type(source.dtype, DType::bf16); }
 
 Tensor to_tensor(DType type, const Matrix& matrix) {
   return make_tensor(type, {matrix.rows, matrix.cols}, matrix.values);

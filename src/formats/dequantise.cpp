@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "formats/float16.h"
+#include "formats/float8.h"
 
 namespace fathom {
 namespace {
@@ -184,6 +185,9 @@ Grouping grouping_of(DType type) {
     case DType::f32:
     case DType::f16:
     case DType::bf16:
+    case DType::f64:
+    case DType::f8_e4m3:
+    case DType::f8_e5m2:
       return {};
     case DType::q4_0:
       return {.size = 32, .four_bits = true, .half = true};
@@ -228,6 +232,19 @@ void dequantise(DType type, const std::byte* in, std::int64_t blocks, float* out
       return;
     case DType::bf16:
       for (std::int64_t i = 0; i < blocks; ++i) out[i] = from_bf16(load16(bytes + 2 * i));
+      return;
+    case DType::f64:
+      for (std::int64_t i = 0; i < blocks; ++i) {
+        double value = 0;
+        std::memcpy(&value, bytes + 8 * i, sizeof value);
+        out[i] = static_cast<float>(value);
+      }
+      return;
+    case DType::f8_e4m3:
+      for (std::int64_t i = 0; i < blocks; ++i) out[i] = from_f8_e4m3(bytes[i]);
+      return;
+    case DType::f8_e5m2:
+      for (std::int64_t i = 0; i < blocks; ++i) out[i] = from_f8_e5m2(bytes[i]);
       return;
     default:
       break;

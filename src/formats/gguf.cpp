@@ -1,323 +1,27 @@
 #include "formats/gguf.h"
 
-#include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
-#include <optional>
-#include <type_traits>
 
 #include "base/error.h"
-#include "base/file.h"
+#include "formats/gguf_split.h"
 
 namespace fathom {
 namespace {
-
-constexpr std::string_view magic = "GGUF";
-constexpr std::uint64_t default_alignment = 32, most_alignment = 1 << 16;
-constexpr std::uint32_t most_dimensions = 4;      // ggml's
-constexpr std::uint64_t longest_name = 1U << 16;  // llama.cpp's, of a metadata key
-
-/// The types of metadata, as numbered in the file.
-enum class ValueType : std::uint32_t {
-  u8,
-  i8,
-  u16,
-  i16,
-  u32,
-  i32,
-  f32,
-  boolean,
-  string,
-  array,
-  u64,
-  i64,
-  f64
-};
-
-struct TensorType {
-  std::uint32_t id;  // ggml_type
-  std::string_view name;
-  std::optional<DType> dtype;  // nothing: known, but not supported
-};
-
-constexpr TensorType tensor_types[] = {{0, "F32", DType::f32},
-                                       {1, "F16", DType::f16},
-                                       {2, "Q4_0", DType::q4_0},
-                                       {3, "Q4_1", DType::q4_1},
-                                       {6, "Q5_0", DType::q5_0},
-                                       {7, "Q5_1", DType::q5_1},
-                                       {8, "Q8_0", DType::q8_0},
-                                       {9, "Q8_1", {}},
-                                       {10, "Q2_K", DType::q2_k},
-                                       {11, "Q3_K", DType::q3_k},
-                                       {12, "Q4_K", DType::q4_k},
-                                       {13, "Q5_K", DType::q5_k},
-                                       {14, "Q6_K", DType::q6_k},
-                                       {15, "Q8_K", {}},
-                                       {16, "IQ2_XXS", {}},
-                                       {17, "IQ2_XS", {}},
-                                       {18, "IQ3_XXS", {}},
-                                       {19, "IQ1_S", {}},
-                                       {20, "IQ4_NL", {}},
-                                       {21, "IQ3_S", {}},
-                                       {22, "IQ2_S", {}},
-                                       {23, "IQ4_XS", {}},
-                                       {24, "I8", {}},
-                                       {25, "I16", {}},
-                                       {26, "I32", {}},
-                                       {27, "I64", {}},
-                                       {28, "F64", {}},
-                                       {29, "IQ1_M", {}},
-                                       {30, "BF16", DType::bf16},
-                                       {34, "TQ1_0", {}},
-                                       {35, "TQ2_0", {}},
-                                       {39, "MXFP4", {}},
-                                       {40, "NVFP4", {}},
-                                       {41, "Q1_0", {}}};
-
-/// A name or a value for a message: quoted, control characters escaped, shortened.
-std::string shown(std::string_view text) {
-  const nlohmann::json quoted = std::string(text.substr(0, 60)) + (text.size() > 60 ? "..." : "");
-  return quoted.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
-}
-
-/// Reads forward through the file; no read, count or allocation goes beyond its end.
-class Cursor {
- public:
-  Cursor(std::span<const std::byte> bytes, std::string where) : bytes_(bytes), where_(std::move(where)) {}
-
-  const std::string& where() const { return where_; }
-  std::uint64_t position() const { return position_; }
-
-  template <typename Number>
-  Number read(std::string_view what) {
-    Number value{};
-    std::memcpy(&value, take(sizeof value, what).data(), sizeof value);
-    return value;
-  }
-
-  /// A 64-bit count of things that take at least `least_bytes` each in what is left of the file.
-  std::uint64_t read_count(std::uint64_t least_bytes, std::string_view what) {
-    const auto count = read<std::uint64_t>(what);
-    if (count > remaining() / least_bytes) {
-      fail("{}: {} is {}, more than the {} bytes behind it can hold: the file is torn or damaged", where_,
-           what, count, remaining());
-    }
-    return count;
-  }
-
-  std::string read_string(std::string_view what) {
-    const std::span<const std::byte> text = take(read_count(1, what), what);
-    return {reinterpret_cast<const char*>(text.data()), text.size()};
-  }
-
-  std::string read_name(std::string_view what) {
-    std::string name = read_string(what);
-    if (name.empty() || name.size() > longest_name) {
-      fail("{}: {} has {} bytes, expected 1 to {}", where_, what, name.size(), longest_name);
-    }
-    return name;
-  }
-
- private:
-  std::uint64_t remaining() const { return bytes_.size() - position_; }
-
-  std::span<const std::byte> take(std::uint64_t size, std::string_view what) {
-    if (size > remaining()) {
-      fail("{}: the file ends at byte {}, within {}: it is torn, fetch it again", where_, bytes_.size(),
-           what);
-    }
-    const std::span<const std::byte> taken = bytes_.subspan(position_, size);
-    position_ += size;
-    return taken;
-  }
-
-  std::span<const std::byte> bytes_;
-  std::string where_;
-  std::uint64_t position_ = 0;
-};
-
-bool read_boolean(Cursor& in, const std::string& what) {
-  const auto value = in.read<std::uint8_t>(what);
-  if (value > 1) fail("{}: {} is {}, expected 0 or 1 for a boolean", in.where(), what, value);
-  return value == 1;
-}
-
-template <typename Number>
-GgufValue read_number(Cursor& in, const std::string& what) {
-  const auto value = in.read<Number>(what);
-  if constexpr (std::is_floating_point_v<Number>) {
-    return static_cast<double>(value);
-  } else if constexpr (std::is_same_v<Number, std::uint64_t>) {
-    if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) return value;
-  }
-  return static_cast<std::int64_t>(value);
-}
-
-template <typename Element, typename Read>
-std::vector<Element> read_elements(Cursor& in, std::uint64_t least_bytes, const std::string& what,
-                                   Read&& read) {
-  std::vector<Element> elements(in.read_count(least_bytes, what));
-  for (Element& element : elements) element = read();
-  return elements;
-}
-
-template <typename Number>
-GgufValue read_numbers(Cursor& in, const std::string& what) {
-  using Element = std::conditional_t<std::is_floating_point_v<Number>, double, std::int64_t>;
-  return read_elements<Element>(in, sizeof(Number), what, [&] {
-    const auto value = in.read<Number>(what);
-    if (std::is_same_v<Number, std::uint64_t> && static_cast<std::int64_t>(value) < 0) {
-      fail("{}: {} holds a value above 2^63 - 1", in.where(), what);
-    }
-    return static_cast<Element>(value);
-  });
-}
-
-GgufValue read_array(Cursor& in, const std::string& what) {
-  const auto type = in.read<std::uint32_t>(what);
-  switch (static_cast<ValueType>(type)) {
-    case ValueType::u8:
-      return read_numbers<std::uint8_t>(in, what);
-    case ValueType::i8:
-      return read_numbers<std::int8_t>(in, what);
-    case ValueType::u16:
-      return read_numbers<std::uint16_t>(in, what);
-    case ValueType::i16:
-      return read_numbers<std::int16_t>(in, what);
-    case ValueType::u32:
-      return read_numbers<std::uint32_t>(in, what);
-    case ValueType::i32:
-      return read_numbers<std::int32_t>(in, what);
-    case ValueType::u64:
-      return read_numbers<std::uint64_t>(in, what);
-    case ValueType::i64:
-      return read_numbers<std::int64_t>(in, what);
-    case ValueType::f32:
-      return read_numbers<float>(in, what);
-    case ValueType::f64:
-      return read_numbers<double>(in, what);
-    case ValueType::boolean:
-      return read_elements<std::int64_t>(in, 1, what, [&] { return read_boolean(in, what) ? 1 : 0; });
-    case ValueType::string:
-      return read_elements<std::string>(in, sizeof(std::uint64_t), what,
-                                        [&] { return in.read_string(what); });
-    case ValueType::array:
-      fail("{}: {} is an array of arrays, which no model file needs", in.where(), what);
-  }
-  fail("{}: {} is an array of unknown type {}", in.where(), what, type);
-}
-
-GgufValue read_value(Cursor& in, const std::string& what) {
-  const auto type = in.read<std::uint32_t>(what);
-  switch (static_cast<ValueType>(type)) {
-    case ValueType::u8:
-      return read_number<std::uint8_t>(in, what);
-    case ValueType::i8:
-      return read_number<std::int8_t>(in, what);
-    case ValueType::u16:
-      return read_number<std::uint16_t>(in, what);
-    case ValueType::i16:
-      return read_number<std::int16_t>(in, what);
-    case ValueType::u32:
-      return read_number<std::uint32_t>(in, what);
-    case ValueType::i32:
-      return read_number<std::int32_t>(in, what);
-    case ValueType::u64:
-      return read_number<std::uint64_t>(in, what);
-    case ValueType::i64:
-      return read_number<std::int64_t>(in, what);
-    case ValueType::f32:
-      return read_number<float>(in, what);
-    case ValueType::f64:
-      return read_number<double>(in, what);
-    case ValueType::boolean:
-      return read_boolean(in, what);
-    case ValueType::string:
-      return in.read_string(what);
-    case ValueType::array:
-      return read_array(in, what);
-  }
-  fail("{}: {} has unknown type {}", in.where(), what, type);
-}
-
-/// The entry of a tensor in the file's table, checked in itself.
-struct Entry {
-  std::string name;
-  DType dtype = DType::f32;
-  Shape shape;
-  std::uint64_t offset = 0, bytes = 0;  // in the data
-};
-
-Entry read_entry(Cursor& in) {
-  Entry entry;
-  entry.name = in.read_name("a tensor's name");
-  const std::string what = "tensor " + shown(entry.name);
-  const auto dimensions = in.read<std::uint32_t>(what);
-  if (dimensions < 1 || dimensions > most_dimensions) {
-    fail("{}: {} has {} dimensions, expected 1 to {}", in.where(), what, dimensions, most_dimensions);
-  }
-  std::int64_t elements = 1;
-  for (std::uint32_t i = 0; i < dimensions; ++i) {
-    const auto size = in.read<std::int64_t>(what);
-    if (size < 1 || __builtin_mul_overflow(elements, size, &elements)) {
-      fail("{}: {} has dimension {} of size {}: impossible", in.where(), what, i, size);
-    }
-    entry.shape.insert(entry.shape.begin(), size);  // the file has the innermost first
-  }
-  const auto id = in.read<std::uint32_t>(what);
-  const auto* const type = std::find_if(std::begin(tensor_types), std::end(tensor_types),
-                                        [&](const TensorType& t) { return t.id == id; });
-  if (type == std::end(tensor_types) || !type->dtype) {
-    fail(
-        "{}: {} is of type {}, which is not supported; convert the model to F16, BF16, Q4_0, Q4_1, Q5_0, "
-        "Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K",
-        in.where(), what, type == std::end(tensor_types) ? std::to_string(id) : std::string(type->name));
-  }
-  entry.dtype = *type->dtype;
-  const std::int64_t block = block_elements(entry.dtype);
-  if (entry.shape.back() % block != 0 || (entry.shape.size() == 1 && is_quantised(entry.dtype))) {
-    fail("{}: {} has shape {}, but {} is for matrices with rows of a multiple of {}", in.where(), what,
-         to_string(entry.shape), type->name, block);
-  }
-  entry.offset = in.read<std::uint64_t>(what);
-  std::int64_t bytes = 0;
-  if (__builtin_mul_overflow(elements / block, block_bytes(entry.dtype), &bytes)) {
-    fail("{}: {} has shape {}: impossible", in.where(), what, to_string(entry.shape));
-  }
-  entry.bytes = static_cast<std::uint64_t>(bytes);
-  return entry;
-}
-
-void read_version(Cursor& in) {
-  const std::uint32_t found_magic = in.read<std::uint32_t>("the magic number");
-  if (std::memcmp(&found_magic, magic.data(), magic.size()) != 0) fail("{}: not a GGUF file", in.where());
-  const auto version = in.read<std::uint32_t>("the version");
-  if (version == 2 || version == 3) return;
-  // Both orders of bytes have the same magic; small versions tell them apart.
-  if ((version & 0xffffU) == 0) {
-    fail("{}: a big-endian GGUF file, which is not supported; convert it with gguf_convert_endian.py",
-         in.where());
-  }
-  fail("{}: GGUF version {}, expected 2 or 3; convert the model with a current llama.cpp", in.where(),
-       version);
-}
 
 /// "FILE: key 'K' is missing" and the like, for the typed getters.
 template <typename Type>
 const Type& get(const GgufFile& file, std::string_view key, std::string_view expected) {
   const auto found = file.metadata().find(key);
   if (found == file.metadata().end()) {
-    fail("{}: metadata {} is missing, expected {}", file.path().string(), shown(key), expected);
+    fail("{}: metadata {} is missing, expected {}", file.path().string(), gguf_shown(key), expected);
   }
   const auto* value = std::get_if<Type>(&found->second);
   if (value == nullptr) {
-    fail("{}: metadata {} is of another type, expected {}", file.path().string(), shown(key), expected);
+    fail("{}: metadata {} is of another type, expected {}", file.path().string(), gguf_shown(key), expected);
   }
   return *value;
 }
@@ -325,63 +29,15 @@ const Type& get(const GgufFile& file, std::string_view key, std::string_view exp
 }  // namespace
 
 GgufFile::GgufFile(const std::filesystem::path& path) : path_(path) {
-  const MappedFile file(path);
-  Cursor in(file.bytes(), path.string());
-  read_version(in);
-  // The least that a tensor takes: name (8 + 1), dimensions (4 + 8), type (4), offset (8); that a key takes:
-  // name (8 + 1), type (4), value (1).
-  const std::uint64_t tensor_count = in.read_count(33, "the number of tensors");
-  const std::uint64_t key_count = in.read_count(14, "the number of metadata keys");
-  for (std::uint64_t i = 0; i < key_count; ++i) {
-    const std::string key = in.read_name("a metadata key");
-    const std::string what = "metadata " + shown(key);
-    if (!metadata_.emplace(key, read_value(in, what)).second) fail("{}: {} occurs twice", in.where(), what);
-  }
-
-  std::vector<Entry> entries;
-  entries.reserve(tensor_count);
-  for (std::uint64_t i = 0; i < tensor_count; ++i) entries.push_back(read_entry(in));
-
-  std::uint64_t alignment = default_alignment;
-  if (has("general.alignment")) {
-    alignment = static_cast<std::uint64_t>(integer("general.alignment", 1, most_alignment));
-    if (!std::has_single_bit(alignment)) {
-      fail("{}: metadata \"general.alignment\" is {}, expected a power of two", in.where(), alignment);
-    }
-  }
-  const std::uint64_t data_begin = (in.position() + alignment - 1) / alignment * alignment;
-  const std::span<const std::byte> data =
-      file.bytes().subspan(std::min<std::uint64_t>(data_begin, file.bytes().size()));
-
-  std::sort(entries.begin(), entries.end(),
-            [](const Entry& a, const Entry& b) { return a.offset < b.offset; });
-  std::uint64_t reached = 0;
-  for (Entry& entry : entries) {
-    const std::string what = "tensor " + shown(entry.name);
-    if (entry.offset % alignment != 0 || entry.offset < reached) {
-      fail("{}: {} has offset {}, expected a multiple of {} from {} on, where the one before it ends",
-           in.where(), what, entry.offset, alignment, reached);
-    }
-    if (entry.offset > data.size() || entry.bytes > data.size() - entry.offset) {
-      fail("{}: {} takes {} bytes from {} on, but the file has {} bytes of data: it is torn, fetch it again",
-           in.where(), what, entry.bytes, entry.offset, data.size());
-    }
-    reached = entry.offset + entry.bytes;
-    const bool added =
-        tensors_
-            .emplace(std::move(entry.name), Tensor{.dtype = entry.dtype,
-                                                   .shape = std::move(entry.shape),
-                                                   .data = data.subspan(entry.offset, entry.bytes),
-                                                   .owner = file.owner()})
-            .second;
-    if (!added) fail("{}: {} occurs twice", in.where(), what);
-  }
+  GgufPart whole = join_gguf_parts(path_, read_gguf_part(path));
+  metadata_ = std::move(whole.metadata);
+  tensors_ = std::move(whole.tensors);
 }
 
 std::int64_t GgufFile::integer(std::string_view key, std::int64_t least, std::int64_t most) const {
   const auto value = get<std::int64_t>(*this, key, "a whole number");
   if (value < least || value > most) {
-    fail("{}: metadata {} is {}, expected {} to {}", path_.string(), shown(key), value, least, most);
+    fail("{}: metadata {} is {}, expected {} to {}", path_.string(), gguf_shown(key), value, least, most);
   }
   return value;
 }
@@ -393,7 +49,7 @@ double GgufFile::number(std::string_view key) const {
   }
   const auto value = get<double>(*this, key, "a number");
   if (!std::isfinite(value))
-    fail("{}: metadata {} is {}, expected a finite number", path_.string(), shown(key), value);
+    fail("{}: metadata {} is {}, expected a finite number", path_.string(), gguf_shown(key), value);
   return value;
 }
 
@@ -413,11 +69,24 @@ std::vector<double> GgufFile::numbers(std::string_view key) const {
   return get<std::vector<double>>(*this, key, "an array of numbers");
 }
 
+std::optional<std::int64_t> GgufFile::special_token(const std::string& name) const {
+  const std::string key = "tokenizer.ggml." + name + "_token_id";
+  const auto found = metadata_.find(key);
+  if (found == metadata_.end()) return std::nullopt;
+  const auto* wide = std::get_if<std::uint64_t>(&found->second);
+  if (wide != nullptr && *wide == std::numeric_limits<std::uint64_t>::max()) return std::nullopt;
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max(), none = 0xFFFFFFFF;
+  const auto id = get<std::int64_t>(*this, key, "a token's number");
+  if (id == -1 || id == none) return std::nullopt;
+  const std::string tokens = "tokenizer.ggml.tokens";
+  return integer(key, 0, has(tokens) ? std::ssize(strings(tokens)) - 1 : most);
+}
+
 bool is_gguf(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) fail("{}: cannot open: {}", path.string(), std::strerror(errno));
-  char begin[magic.size()] = {};
-  return file.read(begin, sizeof begin) && std::string_view(begin, sizeof begin) == magic;
+  char begin[gguf_magic.size()] = {};
+  return file.read(begin, sizeof begin) && std::string_view(begin, sizeof begin) == gguf_magic;
 }
 
 }  // namespace fathom

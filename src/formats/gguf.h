@@ -4,30 +4,23 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
+#include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
-#include "formats/safetensors.h"
-#include "formats/tensor.h"
+#include "formats/gguf_part.h"
 
 namespace fathom {
 
-/// A value of the metadata. Integers of every width are int64 or uint64, floats double; arrays are
-/// homogeneous.
-using GgufValue = std::variant<bool, std::int64_t, std::uint64_t, double, std::string,
-                               std::vector<std::int64_t>, std::vector<double>, std::vector<std::string>>;
-
-/// A mapped GGUF file. Tensor names are GGUF's own ("blk.0.attn_q.weight"), shapes outermost first.
+/// A mapped GGUF model, in one file or in several (formats/gguf_split.h). Tensor names are GGUF's own
+/// ("blk.0.attn_q.weight"), shapes outermost first.
 class GgufFile {
  public:
-  /// Checks every count, length, offset and type against the file. Throws Error naming the file and the key
-  /// or tensor.
+  /// `path` is any of its files. Throws Error naming the file and the key or tensor.
   explicit GgufFile(const std::filesystem::path& path);
 
-  const std::filesystem::path& path() const { return path_; }
-  const std::map<std::string, GgufValue, std::less<>>& metadata() const { return metadata_; }
+  const std::filesystem::path& path() const { return path_; }  ///< of the file that has the metadata
+  const GgufMetadata& metadata() const { return metadata_; }
   const TensorMap& tensors() const { return tensors_; }
 
   /// Typed metadata; each throws Error naming file and key when it is absent, of another type, or out of
@@ -40,9 +33,13 @@ class GgufFile {
   std::vector<std::int64_t> integers(std::string_view key) const;
   std::vector<double> numbers(std::string_view key) const;
 
+  /// The id under tokenizer.ggml.NAME_token_id, below the number of tokens where the file has a vocabulary.
+  /// Nothing where the key is absent or says -1, in whatever type and width: there is no such token.
+  std::optional<std::int64_t> special_token(const std::string& name) const;
+
  private:
   std::filesystem::path path_;
-  std::map<std::string, GgufValue, std::less<>> metadata_;
+  GgufMetadata metadata_;
   TensorMap tensors_;
 };
 

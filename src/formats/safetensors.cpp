@@ -1,5 +1,7 @@
 #include "formats/safetensors.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -19,7 +21,6 @@ constexpr std::uint64_t length_bytes = 8;
 constexpr std::uint64_t longest_header = 100'000'000;  // the limit of Hugging Face's own reader
 constexpr std::uint64_t longest_index = 100'000'000;
 constexpr int most_dimensions = 8;
-constexpr std::size_t data_alignment = 64;
 
 /// A type that a file may hold, and how Fathom computes with it (nothing: the tensor is left out).
 struct FileType {
@@ -28,14 +29,26 @@ struct FileType {
   std::optional<DType> computed;
 };
 
-constexpr FileType file_types[] = {
-    {"F32", 32, DType::f32}, {"F16", 16, DType::f16}, {"BF16", 16, DType::bf16},
-    {"F64", 64, {}},         {"I64", 64, {}},         {"I32", 32, {}},
-    {"I16", 16, {}},         {"I8", 8, {}},           {"U64", 64, {}},
-    {"U32", 32, {}},         {"U16", 16, {}},         {"U8", 8, {}},
-    {"BOOL", 8, {}},         {"F8_E4M3", 8, {}},      {"F8_E5M2", 8, {}},
-    {"F8_E8M0", 8, {}},      {"F6_E2M3", 6, {}},      {"F6_E3M2", 6, {}},
-    {"F4", 4, {}},           {"C64", 64, {}}};
+constexpr FileType file_types[] = {{"F32", 32, DType::f32},
+                                   {"F16", 16, DType::f16},
+                                   {"BF16", 16, DType::bf16},
+                                   {"F64", 64, DType::f64},
+                                   {"F8_E4M3", 8, DType::f8_e4m3},
+                                   {"F8_E5M2", 8, DType::f8_e5m2},
+                                   {"I64", 64, {}},
+                                   {"I32", 32, {}},
+                                   {"I16", 16, {}},
+                                   {"I8", 8, {}},
+                                   {"U64", 64, {}},
+                                   {"U32", 32, {}},
+                                   {"U16", 16, {}},
+                                   {"U8", 8, {}},
+                                   {"BOOL", 8, {}},
+                                   {"F8_E8M0", 8, {}},
+                                   {"F6_E2M3", 6, {}},
+                                   {"F6_E3M2", 6, {}},
+                                   {"F4", 4, {}},
+                                   {"C64", 64, {}}};
 
 std::string shown(const json& value) {
   std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
@@ -149,13 +162,7 @@ Entry read_entry(const std::string& name, const json& value, const std::string& 
   return entry;
 }
 
-/// What a file holds: the tensors, and the names of those that were left out for their type.
-struct Content {
-  TensorMap tensors;
-  std::set<std::string, std::less<>> left_out;
-};
-
-Content read_content(const std::filesystem::path& path) {
+SafetensorsContent read_content(const std::filesystem::path& path) {
   const MappedFile file(path);
   const std::string where = path.string();
   const std::span<const std::byte> bytes = file.bytes();
@@ -182,7 +189,7 @@ Content read_content(const std::filesystem::path& path) {
     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
   });
   std::uint64_t reached = 0;
-  Content content;
+  SafetensorsContent content;
   for (Entry& entry : entries) {
     if (entry.begin != reached) {
       fail("{}: tensor {}: its data begin at {}, expected {}, where those before it end", where,
@@ -196,7 +203,10 @@ Content read_content(const std::filesystem::path& path) {
     }
     reached = entry.end;
     if (!entry.type->computed) {
-      content.left_out.insert(std::move(entry.name));
+      content.left_out.emplace(
+          std::move(entry.name),
+          fmt::format("is of type {}, which is not read (expected F32, F16, BF16, F64, F8_E4M3 or F8_E5M2)",
+                      entry.type->name));
       continue;
     }
     content.tensors.emplace(std::move(entry.name),
@@ -212,15 +222,15 @@ Content read_content(const std::filesystem::path& path) {
 }
 
 /// All shards of an index. A shard is opened when the first name asks for it.
-TensorMap read_shards(const std::filesystem::path& index_path) {
+SafetensorsContent read_shards(const std::filesystem::path& index_path) {
   const std::string where = index_path.string();
   const json index = parse_flat(read_file(index_path, longest_index), where);
   const auto weight_map = index.find("weight_map");
   if (weight_map == index.end() || !weight_map->is_object()) {
     fail("{}: field 'weight_map' is missing or no object", where);
   }
-  std::map<std::string, Content> shards;
-  TensorMap tensors;
+  std::map<std::string, SafetensorsContent> shards;
+  SafetensorsContent all;
   for (const auto& [name, shard] : weight_map->items()) {
     if (!shard.is_string()) {
       fail("{}: field 'weight_map': {} is in {}, expected a file's name", where, shown(name), shown(shard));
@@ -238,82 +248,50 @@ TensorMap read_shards(const std::filesystem::path& index_path) {
     if (found == shards.end()) {
       found = shards.emplace(shard_name, read_content(shard_path)).first;
     }
-    const Content& content = found->second;
-    if (const auto tensor = content.tensors.find(name); tensor != content.tensors.end()) {
-      tensors.insert(*tensor);
-    } else if (!content.left_out.contains(name)) {
-      fail("{}: field 'weight_map': tensor {} is not in {}", where, shown(name), shown(shard));
+    const auto tensor = found->second.tensors.find(name);
+    if (tensor != found->second.tensors.end()) {
+      all.tensors.insert(*tensor);
+    } else {
+      all.left_out.emplace(name, fmt::format("is in {} by the index, but not in that file", shown(shard)));
     }
   }
-  return tensors;
+  for (auto& [shard_name, content] : shards) {
+    for (const auto& [name, tensor] : content.tensors) {
+      if (weight_map->contains(name)) continue;
+      if (!all.tensors.emplace(name, tensor).second)
+        fail("{}: tensor {} is in several shards, and 'weight_map' does not say in which", where,
+             shown(name));
+    }
+    for (auto& [name, reason] : content.left_out) all.left_out.insert_or_assign(name, reason);
+  }
+  return all;
 }
 
-/// Decodes and writes about a megabyte at a time.
-void write_decoded(AtomicFile& file, const Tensor& tensor, DType dtype) {
-  const std::int64_t width = std::max<std::int64_t>(tensor.row_elements(), 1);
-  const std::int64_t step = std::max<std::int64_t>((std::int64_t{1} << 18) / width, 1);
-  std::vector<float> values;
-  std::vector<std::byte> encoded;
-  for (std::int64_t first = 0; first < tensor.rows(); first += step) {
-    const std::int64_t count = std::min(step, tensor.rows() - first);
-    values.resize(static_cast<std::size_t>(count * tensor.row_elements()));
-    encoded.resize(values.size() * static_cast<std::size_t>(block_bytes(dtype)));
-    decode_rows(tensor, first, count, values);
-    encode(dtype, values, encoded);
-    file.write(encoded);
+/// The weights that are there in another form than the one that is read, for a message.
+std::string other_weights(const std::filesystem::path& directory) {
+  std::set<std::string> names;
+  std::error_code unreadable;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, unreadable)) {
+    const std::string name = entry.path().filename().string();
+    for (const char* suffix : {".safetensors", ".bin", ".pt", ".pth", ".gguf"})
+      if (name.ends_with(suffix) && names.size() < 3) names.insert(shown(name));
   }
+  return names.empty() ? "" : fmt::format(" (it holds {})", fmt::join(names, ", "));
 }
 
 }  // namespace
 
 TensorMap read_safetensors(const std::filesystem::path& file) { return read_content(file).tensors; }
 
-TensorMap read_safetensors_directory(const std::filesystem::path& directory) {
+SafetensorsContent read_safetensors_directory(const std::filesystem::path& directory) {
   const auto single = directory / "model.safetensors";
   const auto index = directory / "model.safetensors.index.json";
-  if (std::filesystem::exists(single)) return read_safetensors(single);
+  if (std::filesystem::exists(single)) return read_content(single);
   if (std::filesystem::exists(index)) return read_shards(index);
   fail(
-      "{}: neither model.safetensors nor model.safetensors.index.json is there; weights in another form "
+      "{}: neither model.safetensors nor model.safetensors.index.json is there{}; weights in another form "
       "(pytorch_model.bin) must be saved as safetensors first",
-      directory.string());
-}
-
-void write_safetensors(const std::filesystem::path& file,
-                       const std::vector<std::pair<std::string, Tensor>>& tensors, DType decoded_as) {
-  const auto stored_as = [&](const Tensor& tensor) {
-    return is_quantised(tensor.dtype) ? decoded_as : tensor.dtype;
-  };
-  json header = {{"__metadata__", {{"format", "pt"}}}};
-  std::int64_t offset = 0;
-  for (const auto& [name, tensor] : tensors) {
-    const DType dtype = stored_as(tensor);
-    const std::int64_t end = offset + tensor.elements() * block_bytes(dtype);
-    const bool added = header
-                           .emplace(name, json{{"dtype", dtype_name(dtype)},
-                                               {"shape", tensor.shape},
-                                               {"data_offsets", {offset, end}}})
-                           .second;
-    if (!added) fail("{}: two tensors are named {}", file.string(), shown(name));
-    offset = end;
-  }
-  std::string text = header.dump();
-  // Spaces behind the header put the data on a cache line's boundary; between tensors the format allows none.
-  const std::size_t unaligned = (length_bytes + text.size()) % data_alignment;
-  text.append(unaligned == 0 ? 0 : data_alignment - unaligned, ' ');
-
-  AtomicFile out(file);
-  const std::uint64_t header_length = text.size();
-  out.write(std::as_bytes(std::span(&header_length, 1)));
-  out.write(text);
-  for (const auto& [name, tensor] : tensors) {
-    if (tensor.is_plain()) {
-      out.write(tensor.data);
-    } else {
-      write_decoded(out, tensor, stored_as(tensor));
-    }
-  }
-  out.commit();
+      directory.string(), other_weights(directory));
 }
 
 }  // namespace fathom

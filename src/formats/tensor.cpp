@@ -23,9 +23,12 @@ struct TypeTraits {
 };
 
 // In DType's order. A block of 32 is one or two f16 and 4, 5 or 8 bits an element; see dequantise.cpp.
-constexpr std::array<TypeTraits, 13> type_traits = {{{"F32", 1, 4},
+constexpr std::array<TypeTraits, 16> type_traits = {{{"F32", 1, 4},
                                                      {"F16", 1, 2},
                                                      {"BF16", 1, 2},
+                                                     {"F64", 1, 8},
+                                                     {"F8_E4M3", 1, 1},
+                                                     {"F8_E5M2", 1, 1},
                                                      {"Q4_0", 32, 18},
                                                      {"Q4_1", 32, 20},
                                                      {"Q5_0", 32, 22},
@@ -72,6 +75,12 @@ std::string_view dtype_name(DType type) { return traits(type).name; }
 std::int64_t block_elements(DType type) { return traits(type).elements; }
 std::int64_t block_bytes(DType type) { return traits(type).bytes; }
 
+DType written_type(DType type, DType decoded_as) {
+  if (is_written(type)) return type;
+  if (is_quantised(type)) return decoded_as;
+  return type == DType::f64 ? DType::f32 : DType::bf16;
+}
+
 std::int64_t element_count(const Shape& shape) {
   std::int64_t count = 1;
   for (const std::int64_t size : shape) count *= size;
@@ -112,7 +121,7 @@ std::vector<float> decode(const Tensor& tensor) {
 }
 
 void encode(DType dtype, std::span<const float> values, std::span<std::byte> out) {
-  if (is_quantised(dtype) || std::ssize(out) != std::ssize(values) * block_bytes(dtype)) {
+  if (!is_written(dtype) || std::ssize(out) != std::ssize(values) * block_bytes(dtype)) {
     fail("{} values cannot be stored as {} in {} bytes", values.size(), dtype_name(dtype), out.size());
   }
   if (values.empty()) return;

@@ -12,14 +12,37 @@
 
 namespace fathom {
 
-/// Element types that are read. The first three are also written.
-enum class DType { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k };
+/// Element types that are read. The first three are also written; those from q4_0 on are blocks of whole
+/// numbers with scales.
+enum class DType {
+  f32,
+  f16,
+  bf16,
+  f64,
+  f8_e4m3,
+  f8_e5m2,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k
+};
 
 std::string_view dtype_name(DType type);  ///< "F32", "Q4_K", ...
 std::int64_t block_elements(
     DType type);  ///< elements that share one block (1, 32 or 256); rows are whole blocks
 std::int64_t block_bytes(DType type);  ///< bytes of one block
-inline bool is_quantised(DType type) { return type > DType::bf16; }
+inline bool is_written(DType type) { return type <= DType::bf16; }
+inline bool is_quantised(DType type) { return type >= DType::q4_0; }
+
+/// The type that a file gets for a tensor of this one: f32, f16 and bf16 stay, f64 becomes f32, the 8-bit
+/// floats bf16, which holds each of them, and quantised types what they are to be decoded to.
+DType written_type(DType type, DType decoded_as);
 
 using Shape = std::vector<std::int64_t>;
 std::int64_t element_count(const Shape& shape);
@@ -46,12 +69,13 @@ struct Tensor {
     return shape.empty() ? 1 : element_count(shape) / (shape[0] > 0 ? shape[0] : 1);
   }
   std::int64_t elements() const { return element_count(shape); }
-  /// True if `data` can be written as it is (an unquantised type and no decoding to apply).
-  bool is_plain() const { return !is_quantised(dtype) && interleaved_heads == 0 && decoded_offset == 0; }
+  /// True if `data` can be written as it is (a type that is written and no decoding to apply).
+  bool is_plain() const { return is_written(dtype) && interleaved_heads == 0 && decoded_offset == 0; }
 };
 
-/// Decodes rows [first, first + count) into `out` (count * row_elements() floats), exactly. Throws Error when
-/// the rows are not there, are not whole blocks, or do not divide into `interleaved_heads`.
+/// Decodes rows [first, first + count) into `out` (count * row_elements() floats): exactly, but for f64,
+/// which is rounded to nearest even. Throws Error when the rows are not there, are not whole blocks, or do
+/// not divide into `interleaved_heads`.
 void decode_rows(const Tensor& tensor, std::int64_t first, std::int64_t count, std::span<float> out);
 
 /// A row of a quantised tensor as stored (unpack in dequantise.h): row_elements() whole numbers and the

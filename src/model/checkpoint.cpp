@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 #include <map>
+#include <ranges>
 #include <string_view>
 
 #include "base/error.h"
 
 namespace fathom {
 namespace {
+
+using Expected = std::map<std::string, Shape, std::less<>>;
 
 constexpr std::string_view adapter_prefix = "model.adapters.";
 
@@ -21,11 +25,10 @@ std::string weights_file(const Checkpoint& checkpoint) {
 }
 
 /// Name and shape of every tensor that the configuration and the plan's layers need, adapters apart.
-std::map<std::string, Shape, std::less<>> expected_tensors(const Checkpoint& checkpoint) {
+Expected expected_tensors(const Checkpoint& checkpoint) {
   const ModelConfig& config = checkpoint.config;
-  std::map<std::string, Shape, std::less<>> expected{
-      {"model.embed_tokens.weight", {config.vocab_size, config.hidden_size}},
-      {"model.norm.weight", {config.hidden_size}}};
+  Expected expected{{"model.embed_tokens.weight", {config.vocab_size, config.hidden_size}},
+                    {"model.norm.weight", {config.hidden_size}}};
   if (!config.tied_embeddings) expected["lm_head.weight"] = {config.vocab_size, config.hidden_size};
   const std::vector<NormInfo> norms = layer_norms(config);
   for (std::int64_t layer = 0; layer < checkpoint.plan.layers; layer++) {
@@ -37,6 +40,39 @@ std::map<std::string, Shape, std::less<>> expected_tensors(const Checkpoint& che
     }
   }
   return expected;
+}
+
+/// How much two names have in common, from both ends.
+std::size_t likeness(std::string_view a, std::string_view b) {
+  const auto [begin, ignored] = std::ranges::mismatch(a, b);
+  const auto same = static_cast<std::size_t>(begin - a.begin());
+  a.remove_prefix(same);
+  b.remove_prefix(same);
+  const auto [end, ignored_too] = std::ranges::mismatch(a.rbegin(), a.rend(), b.rbegin(), b.rend());
+  return same + static_cast<std::size_t>(end - a.rbegin());
+}
+
+/// Says of a tensor that is not there what is there instead.
+[[noreturn]] void fail_missing(const Checkpoint& checkpoint, const Expected& expected,
+                               const std::string& name) {
+  const std::string file = weights_file(checkpoint);
+  if (const auto found = checkpoint.left_out.find(name); found != checkpoint.left_out.end())
+    fail("{}: tensor '{}' {}", file, name, found->second);
+  std::vector<std::string_view> others;
+  for (const auto& [other, tensor] : checkpoint.tensors)
+    if (!expected.contains(other) && !other.starts_with(adapter_prefix)) others.push_back(other);
+  for (const auto& [other, reason] : checkpoint.left_out)
+    if (!expected.contains(other)) others.push_back(other);
+  std::ranges::stable_sort(others, std::greater(), [&](auto other) { return likeness(name, other); });
+  constexpr std::size_t most_shown = 3;
+  std::string instead;
+  for (const std::string_view other : others | std::views::take(most_shown))
+    instead +=
+        fmt::format("{} '{}'", instead.empty() ? "; what such a model does not have is there:" : ",", other);
+  if (others.size() > most_shown) instead += fmt::format(" and {} more", others.size() - most_shown);
+  if (name == "lm_head.weight")
+    instead += "; if the head is the embedding, let tie_word_embeddings in config.json be true";
+  fail("{}: tensor '{}' is missing{}", file, name, instead);
 }
 
 void check_shape(const Checkpoint& checkpoint, const std::string& name, const Tensor& tensor,
@@ -118,7 +154,11 @@ std::string adapter_name(std::int64_t adapter, const std::string& name) {
 
 void validate(const Checkpoint& checkpoint) {
   const auto expected = expected_tensors(checkpoint);
-  for (const auto& [name, shape] : expected) check_shape(checkpoint, name, checkpoint.tensor(name), shape);
+  for (const auto& [name, shape] : expected) {
+    const Tensor* tensor = checkpoint.find(name);
+    if (tensor == nullptr) fail_missing(checkpoint, expected, name);
+    check_shape(checkpoint, name, *tensor, shape);
+  }
   for (const auto& [name, tensor] : checkpoint.tensors) {
     if (std::string_view(name).starts_with(adapter_prefix)) {
       check_adapter(checkpoint, name, tensor);

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -27,6 +28,8 @@ struct Checkpoint {
   ModelConfig config;
   DepthPlan plan;
   TensorMap tensors;  ///< canonical names; complete and of the right shapes once loaded or validated
+  /// Canonical names that files have and `tensors` has not, and why ("is of type I64, ..."): for messages.
+  std::map<std::string, std::string, std::less<>> left_out;
   Json hf_config;  ///< config.json as read (or made from GGUF), without `fathom`: what is not ours is written
                    ///< back
   Json provenance;  ///< fathom.provenance: a list of {command, from, measurements}, oldest first
@@ -44,7 +47,9 @@ std::string adapter_name(std::int64_t adapter, const std::string& name);  ///< "
 
 /// Reads a Hugging Face or Fathom directory or a GGUF file. Nothing is copied: tensors are views. Every
 /// tensor that the plan needs must be there with the right shape; an architecture or option that Fathom does
-/// not run is refused by name. Throws Error naming the file and the field.
+/// not run is refused by name. Whether the head is the embedding and whether there are biases is what the
+/// tensors say; a bias that only some layers or maps have is zero in the others that the configuration speaks
+/// of together. Throws Error naming the file and the field.
 Checkpoint load_checkpoint(const std::filesystem::path& path);
 
 /// Only the configuration and the plan (for `inspect` on a config.json alone): no tensor is looked at. `path`
@@ -62,8 +67,9 @@ void validate(const Checkpoint& checkpoint);
 /// written with model_type "fathom", so that other tools refuse it by name instead of running it wrongly.
 /// `directory` must be new or empty, or hold an earlier model if `overwrite`: then the model's files are
 /// replaced and others stay. It appears as a whole or not at all. Unquantised tensors keep their type;
-/// quantised ones are decoded to `decoded_as`. Throws Error; also when config.json cannot say what the
-/// configuration is (rotary factors of a GGUF file that belong to no known scaling).
+/// others are decoded (written_type in formats/tensor.h). Throws Error; also when config.json cannot say what
+/// the configuration is (rotary factors of a GGUF file that belong to no known scaling), or a weight is not a
+/// finite number.
 void save_checkpoint(const Checkpoint& checkpoint, const std::filesystem::path& directory,
                      bool overwrite = false, DType decoded_as = DType::bf16,
                      std::int64_t shard_bytes = 5'000'000'000);

@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/progress.h"
+#include "model/hf_config.h"
 #include "model/rope.h"
 
 namespace fathom {
@@ -46,6 +48,14 @@ class Keys {
 
 bool has_tensor(const GgufFile& file, std::string_view name) {
   return file.tensors().find(name) != file.tensors().end();
+}
+
+/// Whether a layer has a bias of one of these maps.
+bool has_bias_of(const GgufFile& file, std::initializer_list<const char*> maps) {
+  return std::ranges::any_of(file.tensors(), [&](const auto& entry) {
+    return std::ranges::any_of(
+        maps, [&](const char* map) { return entry.first.ends_with(fmt::format(".{}.bias", map)); });
+  });
 }
 
 const char* model_type_of(const GgufFile& file, const Keys& keys) {
@@ -168,15 +178,31 @@ void write_rope(Json& json, const GgufFile& file, const Keys& keys) {
         {"original_max_position_embeddings", static_cast<std::int64_t>(llama3->original_positions)}};
 }
 
-/// Windows, caps and scales as llama.cpp's model loaders fill them in (llama-model.cpp): what the converter
-/// leaves out has a default there, and the largest models scale by hidden / heads instead of the head.
-void write_gemma_options(Json& json, const Keys& keys) {
+/// What Gemma 2's and 3's scores are divided by the root of, which files do not say: the width of a head,
+/// 256, but in the models of 27B, whose heads are narrower, hidden / heads. Layers can be pruned, so only
+/// where these sizes are none of Google's it is guessed as llama.cpp guesses for all, from the 27B's number
+/// of layers.
+std::int64_t attention_scalar(const Json& json, const GgufFile& file, bool gemma2) {
+  const auto hidden = json["hidden_size"].get<std::int64_t>();
+  const auto heads = json["num_attention_heads"].get<std::int64_t>();
+  const auto head_dim = json["head_dim"].get<std::int64_t>();
+  if (head_dim == 256 || head_dim == hidden / heads) return head_dim;
+  if (hidden == (gemma2 ? 4608 : 5376) && heads == 32 && head_dim == 128) return hidden / heads;
+  const bool deepest = json["num_hidden_layers"] == (gemma2 ? 46 : 62);
+  const std::int64_t guess = deepest ? hidden / heads : head_dim;
+  print_note(
+      fmt::format("{}: does not say what attention is scaled by, and no known model has its sizes; "
+                  "1 / sqrt({}) is a guess, as llama.cpp makes it",
+                  file.path().string(), guess));
+  return guess;
+}
+
+/// Windows and caps as llama.cpp's model loaders fill them in (llama-model.cpp): what the converter leaves
+/// out has a default there.
+void write_gemma_options(Json& json, const GgufFile& file, const Keys& keys) {
   const auto layers = json["num_hidden_layers"].get<std::int64_t>();
   const bool gemma2 = keys.architecture() == "gemma2";
-  const bool largest = layers == (gemma2 ? 46 : 62);
-  json["query_pre_attn_scalar"] =
-      largest ? json["hidden_size"].get<std::int64_t>() / json["num_attention_heads"].get<std::int64_t>()
-              : json["head_dim"].get<std::int64_t>();
+  json["query_pre_attn_scalar"] = attention_scalar(json, file, gemma2);
   if (gemma2) json["attn_logit_softcapping"] = keys.number_or("attn_logit_softcapping", 50);
   const double cap = keys.number_or("final_logit_softcapping", gemma2 ? 30 : 0);
   json["final_logit_softcapping"] = cap > 0 ? Json(cap) : Json(nullptr);
@@ -192,14 +218,12 @@ void write_gemma_options(Json& json, const Keys& keys) {
 
 void write_tokens(Json& json, const GgufFile& file) {
   Json ends = Json::array();
-  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
-    if (!file.has(key)) continue;
-    const Json id = file.integer(key, 0, std::int64_t{1} << 31);
-    if (std::find(ends.begin(), ends.end(), id) == ends.end()) ends.push_back(id);
+  for (const char* name : {"eos", "eot", "eom"}) {
+    const auto id = file.special_token(name);
+    if (id && std::find(ends.begin(), ends.end(), Json(*id)) == ends.end()) ends.push_back(*id);
   }
   json["eos_token_id"] = ends.size() == 1 ? ends[0] : ends.empty() ? Json(nullptr) : ends;
-  if (file.has("tokenizer.ggml.bos_token_id"))
-    json["bos_token_id"] = file.integer("tokenizer.ggml.bos_token_id", 0, std::int64_t{1} << 31);
+  if (const auto id = file.special_token("bos")) json["bos_token_id"] = *id;
 }
 
 /// GGUF's names of what a layer has. ffn_norm comes before the feed-forward, which Hugging Face calls by
@@ -262,10 +286,10 @@ Json hf_config_from_gguf(const GgufFile& file) {
   const bool gemma = architecture.starts_with("gemma");
   json[architecture == "gemma2" || architecture == "gemma3" ? "hidden_activation" : "hidden_act"] =
       gemma ? "gelu_pytorch_tanh" : "silu";
-  if (architecture != "qwen2") json["attention_bias"] = has_tensor(file, "blk.0.attn_q.bias");
-  if (architecture == "llama") json["mlp_bias"] = has_tensor(file, "blk.0.ffn_gate.bias");
+  write_biases(json, has_bias_of(file, {"attn_q", "attn_k", "attn_v", "attn_output"}),
+               has_bias_of(file, {"ffn_gate", "ffn_up", "ffn_down"}));
   if (architecture == "gemma2" || architecture == "gemma3") {
-    write_gemma_options(json, keys);
+    write_gemma_options(json, file, keys);
   } else if (const std::int64_t window = keys.integer_or("attention.sliding_window", 0, 1 << 30);
              window > 0) {
     if (architecture != "llama") keys.refuse("attention.sliding_window", "not supported here");

@@ -264,6 +264,12 @@ double read_softcap(const JsonObject& json, const std::string& key, double when_
 
 double inverse_root(double value) { return 1 / std::sqrt(value); }
 
+// Mistral has no biases and Qwen 2 always those of q, k and v, whatever the key says.
+bool obeys_attention_bias(std::string_view model_type) {
+  return model_type != "mistral" && model_type != "qwen2";
+}
+bool obeys_mlp_bias(std::string_view model_type) { return model_type == "llama"; }
+
 /// What sets the architectures apart, beyond sizes and windows.
 void read_options(const JsonObject& json, const Architecture& a, ModelConfig& config) {
   const std::string& name = config.architecture;
@@ -273,11 +279,10 @@ void read_options(const JsonObject& json, const Architecture& a, ModelConfig& co
   config.qk_norm = name == "qwen3" || name == "gemma3_text";
   config.sandwich_norms = name == "gemma2" || name == "gemma3_text";
 
-  // Mistral has no biases and Qwen 2 always those of q, k and v, whatever the key says.
-  const bool bias = json.boolean_or("attention_bias", false);
-  config.qkv_bias = name == "qwen2" || (bias && name != "mistral");
-  config.o_bias = bias && name != "mistral" && name != "qwen2";
-  config.mlp_bias = name == "llama" && json.boolean_or("mlp_bias", false);
+  const bool bias = obeys_attention_bias(name) && json.boolean_or("attention_bias", false);
+  config.qkv_bias = bias || name == "qwen2";
+  config.o_bias = bias;
+  config.mlp_bias = obeys_mlp_bias(name) && json.boolean_or("mlp_bias", false);
 
   if (name == "gemma") {
     config.activation = read_gemma_activation(json);
@@ -308,12 +313,14 @@ std::string causal_lm_class(const std::string& architecture) {
 
 std::vector<std::int64_t> read_end_tokens(const JsonObject& json) {
   constexpr std::int64_t most = std::int64_t{1} << 31;
-  if (!json.has("eos_token_id")) return {};
-  if (!json.at("eos_token_id").is_array()) return {json.integer("eos_token_id", 0, most)};
+  const char* key = "eos_token_id";
+  if (!json.has(key)) return {};
+  const Json list = json.at(key).is_array() ? json.array(key, 1024) : Json::array({json.at(key)});
   std::vector<std::int64_t> tokens;
-  for (const Json& token : json.array("eos_token_id", 1024)) {
+  for (const Json& token : list) {
+    if (token.is_null() || token == Json(-1)) continue;
     if (!token.is_number_integer() || token < Json(0) || token > Json(most))
-      fail("{} holds something that is no token id", json.field("eos_token_id"));
+      fail("{} holds something that is no token id", json.field(key));
     tokens.push_back(token.get<std::int64_t>());
   }
   return tokens;
@@ -353,6 +360,15 @@ HfConfig parse_hf_config(const JsonObject& json) {
   config.end_tokens = read_end_tokens(json);
   if (absent(json, "eos_token_id") && a.end_token >= 0) config.end_tokens = {a.end_token};
   return result;
+}
+
+void write_biases(Json& json, bool attention, bool mlp) {
+  const std::string model_type = json.value("model_type", "");
+  const auto write = [&](const char* key, bool obeyed, bool there) {
+    if (obeyed && json.value(key, Json(false)) != Json(there)) json[key] = there;
+  };
+  write("attention_bias", obeys_attention_bias(model_type), attention);
+  write("mlp_bias", obeys_mlp_bias(model_type), mlp);
 }
 
 void write_layer_types(Json& json, const ModelConfig& config, const std::vector<std::int64_t>& types) {

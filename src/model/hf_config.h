@@ -33,8 +33,13 @@ HfConfig parse_gpt_neox_sizes(const JsonObject& json);
 /// Class that transformers makes for it: "LlamaForCausalLM".
 std::string causal_lm_class(const std::string& architecture);
 
-/// eos_token_id of a config.json or generation_config.json: absent, a number or a list.
+/// eos_token_id of a config.json or generation_config.json: absent, a number or a list. -1 and null are no
+/// token.
 std::vector<std::int64_t> read_end_tokens(const JsonObject& json);
+
+/// Writes into `json` whether there are biases of attention's maps and of the feed-forward's, where its
+/// architecture lets the file say that; where it does not, as with Qwen 2, nothing is written.
+void write_biases(Json& json, bool attention, bool mlp);
 
 /// Writes `types` (as in HfConfig::layer_types) into `json` so that transformers builds the same layers:
 /// num_hidden_layers, layer_types, max_window_layers, sliding_window_pattern.

@@ -1,7 +1,6 @@
 // Directories and GGUF files to checkpoints.
 #include <algorithm>
-#include <optional>
-#include <string_view>
+#include <initializer_list>
 #include <utility>
 
 #include "base/error.h"
@@ -9,6 +8,7 @@
 #include "model/checkpoint.h"
 #include "model/gguf_config.h"
 #include "model/hf_config.h"
+#include "model/tensor_names.h"
 
 namespace fathom {
 namespace {
@@ -40,8 +40,16 @@ void check_plan(const JsonObject& fathom, const Checkpoint& checkpoint, const Hf
       fail("{}: visit {} has another type than layer_types says", fathom.field("plan"), i);
 }
 
-/// Fills configuration, plan and provenance from the content of a config.json. Returns whether
-/// tie_word_embeddings was written.
+bool has_bias_of(const TensorMap& tensors, std::initializer_list<Linear> linears) {
+  return std::ranges::any_of(tensors, [&](const auto& entry) {
+    return entry.first.starts_with("model.layers.") && std::ranges::any_of(linears, [&](Linear linear) {
+             return entry.first.ends_with(std::string(linear_name(linear)) + ".bias");
+           });
+  });
+}
+
+/// Fills configuration, plan and provenance from the content of a config.json; tensors that have been read
+/// say whether there are biases. Returns whether tie_word_embeddings was written.
 bool read_config(Checkpoint& checkpoint, Json json, const std::string& where) {
   json = language_model_config(json, where);
   const JsonObject whole(json, where);
@@ -54,6 +62,9 @@ bool read_config(Checkpoint& checkpoint, Json json, const std::string& where) {
   hf_json.erase("fathom");
   const bool plain = whole.string("model_type") != "fathom";
   if (!plain) hf_json["model_type"] = fathom.string("base_model_type");
+  if (!checkpoint.tensors.empty())
+    write_biases(hf_json, has_bias_of(checkpoint.tensors, {Linear::q, Linear::k, Linear::v, Linear::o}),
+                 has_bias_of(checkpoint.tensors, {Linear::gate, Linear::up, Linear::down}));
   HfConfig hf = parse_hf_config(JsonObject(hf_json, where));
   checkpoint.config = hf.config;
   checkpoint.hf_config = std::move(hf_json);
@@ -73,57 +84,71 @@ void add_end_tokens(ModelConfig& config, const std::vector<std::int64_t>& tokens
       config.end_tokens.push_back(token);
 }
 
-/// `name` without `prefix`, if it has it.
-std::optional<std::string> without(std::string_view name, std::string_view prefix) {
-  if (!name.starts_with(prefix)) return std::nullopt;
-  return std::string(name.substr(prefix.size()));
-}
-
-/// Hugging Face's name as the class for causal language models has it; nothing for what such a model does not
-/// use: a vision tower, or rotary tables that old versions stored.
-std::optional<std::string> canonical_name(std::string_view name) {
-  for (const char* prefix :
-       {"vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."})
-    if (name.starts_with(prefix)) return std::nullopt;
-  for (const char* suffix : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"})
-    if (name.ends_with(suffix)) return std::nullopt;
-  if (auto rest = without(name, "language_model.")) return rest;
-  if (auto rest = without(name, "model.language_model.")) return "model." + *rest;
-  for (const char* bare : {"embed_tokens.", "layers.", "norm."})
-    if (name.starts_with(bare)) return "model." + std::string(name);  // saved without the head
-  return std::string(name);
-}
-
-TensorMap canonical_tensors(const TensorMap& tensors, const fs::path& directory) {
-  TensorMap result;
-  for (const auto& [name, tensor] : tensors) {
-    const auto canonical = canonical_name(name);
+/// Takes the tensors under canonical names.
+void take_tensors(Checkpoint& checkpoint, SafetensorsContent content) {
+  const TensorNames names(content);
+  for (auto& [name, tensor] : content.tensors) {
+    const auto canonical = names.canonical(name);
     if (!canonical) continue;
-    if (!result.emplace(*canonical, tensor).second)
-      fail("{}: tensor '{}' is there twice, under two names", directory.string(), *canonical);
+    if (!checkpoint.tensors.emplace(*canonical, std::move(tensor)).second)
+      fail("{}: tensor '{}' is there twice, under two names", checkpoint.source.string(), *canonical);
   }
-  return result;
+  for (auto& [name, reason] : content.left_out)
+    if (const auto canonical = names.canonical(name))
+      checkpoint.left_out.emplace(*canonical, std::move(reason));
 }
 
-/// Whether the head is the embedding matrix: said by the configuration, or by the absence of a head where the
-/// configuration is silent. A head beside a tied embedding is ignored, as transformers does.
+bool same_values(const Tensor& a, const Tensor& b) {
+  if (a.shape != b.shape) return false;
+  if (a.dtype == b.dtype && a.is_plain() && b.is_plain()) return std::ranges::equal(a.data, b.data);
+  return decode(a) == decode(b);
+}
+
+/// Whether the head is the embedding matrix. A configuration that says so is believed, as by transformers,
+/// where only one of the two is there or both are the same: a head of its own is the file's word against it.
+/// One that is silent means so where there is no head.
 void settle_head(Checkpoint& checkpoint, bool written) {
-  if (!written && checkpoint.find("lm_head.weight") == nullptr) checkpoint.config.tied_embeddings = true;
-  if (checkpoint.config.tied_embeddings) checkpoint.tensors.erase("lm_head.weight");
+  const auto head = checkpoint.tensors.find("lm_head.weight");
+  bool& tied = checkpoint.config.tied_embeddings;
+  if (head == checkpoint.tensors.end()) {
+    tied = tied || !written;
+    return;
+  }
+  if (!tied) return;
+  const auto [embedding, absent] = checkpoint.tensors.try_emplace("model.embed_tokens.weight", head->second);
+  tied = absent || same_values(embedding->second, head->second);
+  if (tied) checkpoint.tensors.erase(head);
+}
+
+/// A bias that a layer lacks where its like have one is zero, which no configuration could say otherwise:
+/// Llama's speaks of q, k, v and o together.
+void add_absent_biases(Checkpoint& checkpoint) {
+  for (const Linear linear : all_linears) {
+    if (!has_bias(checkpoint.config, linear)) continue;
+    const std::int64_t width = out_features(checkpoint.config, linear);
+    const std::vector<float> values(static_cast<std::size_t>(width));
+    const Tensor zeros = make_tensor(DType::f32, {width}, values);
+    for (std::int64_t layer = 0; layer < checkpoint.plan.layers; layer++) {
+      const std::string name = layer_name(layer, std::string(linear_name(linear)) + ".bias");
+      if (!checkpoint.left_out.contains(name)) checkpoint.tensors.try_emplace(name, zeros);
+    }
+  }
 }
 
 Checkpoint load_directory(const fs::path& directory) {
   Checkpoint checkpoint;
   checkpoint.source = directory;
   const fs::path file = directory / "config.json";
-  const bool written = read_config(checkpoint, read_json(file), file.string());
+  Json json = read_json(file);
+  take_tensors(checkpoint, read_safetensors_directory(directory));
+  const bool written = read_config(checkpoint, std::move(json), file.string());
   const fs::path generation = directory / "generation_config.json";
   if (fs::exists(generation)) {
-    const Json json = read_json(generation);
-    add_end_tokens(checkpoint.config, read_end_tokens(JsonObject(json, generation.string())));
+    const Json defaults = read_json(generation);
+    add_end_tokens(checkpoint.config, read_end_tokens(JsonObject(defaults, generation.string())));
   }
-  checkpoint.tensors = canonical_tensors(read_safetensors_directory(directory), directory);
   settle_head(checkpoint, written);
+  add_absent_biases(checkpoint);
   return checkpoint;
 }
 
@@ -137,6 +162,7 @@ Checkpoint load_gguf(const fs::path& path) {
     for (std::size_t i = 0; i < factors.size(); i++) type.rope.frequencies[i] /= factors[i];
   checkpoint.tensors = canonical_tensors(file, checkpoint.config);
   settle_head(checkpoint, written);
+  add_absent_biases(checkpoint);
   return checkpoint;
 }
 

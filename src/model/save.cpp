@@ -22,19 +22,15 @@ namespace fs = std::filesystem;
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
-DType stored_type(const Tensor& tensor, DType decoded_as) {
-  return is_quantised(tensor.dtype) ? decoded_as : tensor.dtype;
-}
-
 std::int64_t stored_bytes(const Tensor& tensor, DType decoded_as) {
-  return tensor.elements() * block_bytes(stored_type(tensor, decoded_as));
+  return tensor.elements() * block_bytes(written_type(tensor.dtype, decoded_as));
 }
 
 /// The type that transformers loads all weights in: that of the matrices, or float32 where they differ.
 const char* torch_type(const Checkpoint& checkpoint, DType decoded_as) {
   std::set<DType> types;
   for (const auto& [name, tensor] : checkpoint.tensors)
-    if (tensor.shape.size() == 2) types.insert(stored_type(tensor, decoded_as));
+    if (tensor.shape.size() == 2) types.insert(written_type(tensor.dtype, decoded_as));
   if (types.size() != 1 || types.count(DType::f32) != 0) return "float32";
   return types.count(DType::f16) != 0 ? "float16" : "bfloat16";
 }
@@ -159,14 +155,12 @@ class Staging {
 
 /// Files that a model consists of: those that a new model in the same directory replaces.
 bool is_model_file(const fs::path& path) {
-  static constexpr std::array<const char*, 13> names{
-      "config.json",       "generation_config.json", "model.safetensors.index.json",
-      "tokenizer.json",    "tokenizer_config.json",  "special_tokens_map.json",
-      "added_tokens.json", "tokenizer.model",        "vocab.json",
-      "merges.txt",        "chat_template.jinja",    "chat_template.json",
-      "vocab.txt"};
+  static constexpr std::array names = {"config.json", "generation_config.json",
+                                       "model.safetensors.index.json"};
   const std::string name = path.filename().string();
-  return std::find(names.begin(), names.end(), name) != names.end() || name.ends_with(".safetensors");
+  return std::ranges::find(names, name) != names.end() ||
+         std::ranges::find(tokenizer_files(), name) != tokenizer_files().end() ||
+         name.ends_with(".safetensors");
 }
 
 /// Puts the staged directory in the target's place. What lay there and belongs to no model moves along.
@@ -206,7 +200,7 @@ void save_checkpoint(const Checkpoint& checkpoint, const fs::path& directory, bo
                config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
     check_config(checkpoint, staging.path());
     write_generation_config(checkpoint, staging.path());
-    if (has_tokenizer(checkpoint.source)) load_tokenizer(checkpoint.source).save(staging.path());
+    save_tokenizer(checkpoint.source, staging.path());
     write_weights(checkpoint, staging.path(), decoded_as, shard_bytes);
     replace(staging.path(), target);
   } catch (const fs::filesystem_error& e) {

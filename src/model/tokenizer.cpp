@@ -1,10 +1,8 @@
 #include "model/tokenizer.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "model/tokenizer_data.h"
 #include "model/unicode.h"
 
@@ -14,15 +12,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t longest_text = std::size_t{1} << 30;  // places in a text are 32-bit numbers
-
-constexpr std::array companions = {"tokenizer.json",
-                                   "tokenizer_config.json",
-                                   "special_tokens_map.json",
-                                   "added_tokens.json",
-                                   "tokenizer.model",
-                                   "chat_template.jinja",
-                                   "vocab.json",
-                                   "merges.txt"};
 
 }  // namespace
 
@@ -123,18 +112,6 @@ std::string Tokenizer::special_text(const std::string& name) const {
   for (const auto& [known, text] : data_->config.special_texts)
     if (known == name) return text;
   return {};
-}
-
-void Tokenizer::save(const fs::path& directory) const {
-  const fs::path& path = data_->path;
-  if (fs::is_regular_file(path) && is_gguf(path)) {
-    write_file(directory / "tokenizer.json", tokenizer_json(tokenizer_spec_from_gguf(GgufFile(path))));
-    write_file(directory / "tokenizer_config.json", tokenizer_config_json(data_->config));
-    return;
-  }
-  const fs::path source = fs::is_directory(path) ? path : path.parent_path();
-  for (const char* name : companions)
-    if (fs::exists(source / name)) write_file(directory / name, read_file(source / name));
 }
 
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)

@@ -49,10 +49,6 @@ class Tokenizer {
   /// Text of the special tokens that templates name: bos_token, eos_token, ...; empty when absent.
   std::string special_text(const std::string& name) const;
 
-  /// Writes tokenizer.json, tokenizer_config.json and the other companions into `directory`: copies of the
-  /// originals, or made from GGUF's keys so that transformers loads them.
-  void save(const std::filesystem::path& directory) const;
-
   struct Data;
 
  private:
@@ -68,6 +64,15 @@ Tokenizer load_tokenizer(const std::filesystem::path& model);
 
 /// True if there is one beside the model (a directory of only weights is fine for `logits --ids`).
 bool has_tokenizer(const std::filesystem::path& model);
+
+/// Files (and a folder) that a tokenizer consists of in a model's directory, in any of the forms that
+/// transformers reads.
+std::span<const char* const> tokenizer_files();
+
+/// Writes the model's tokenizer into `directory`: a copy of each of its files that is there, whether Fathom
+/// reads that form or not, or what is made from GGUF's keys so that transformers loads it. Nothing if there
+/// is none.
+void save_tokenizer(const std::filesystem::path& model, const std::filesystem::path& directory);
 
 class RunningDecoder;
 

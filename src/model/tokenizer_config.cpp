@@ -39,15 +39,15 @@ std::string read_chat_template(const JsonObject& config) {
   return {};
 }
 
-/// "eos_token_id": 2 or [1, 106].
+/// "eos_token_id": 2 or [1, 106]; null and -1 are no token.
 void read_end_ids(const fs::path& file, TokenizerConfig& config) {
   const Json json = read_json(file);
   const JsonObject object(json, file.string());
   if (!object.has("eos_token_id")) return;
   const Json& ids = object.at("eos_token_id");
   const std::string field = object.field("eos_token_id");
-  if (!ids.is_array()) return config.end_ids.push_back(read_token_id(ids, field));
-  for (const Json& id : ids) config.end_ids.push_back(read_token_id(id, field));
+  for (const Json& id : ids.is_array() ? ids : Json::array({ids}))
+    if (!id.is_null() && id != Json(-1)) config.end_ids.push_back(read_token_id(id, field));
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // What a Tokenizer consists of: the stages of encoding and decoding, and which token is which.
 #pragma once
 
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,7 +17,7 @@ namespace fathom {
 
 struct Tokenizer::Data {
   /// Throws Error naming file and field.
-  Data(TokenizerSpec spec, TokenizerConfig companions, std::filesystem::path source);
+  Data(TokenizerSpec spec, TokenizerConfig companions);
 
   /// Of an added token or a vocabulary entry.
   std::optional<Token> find(std::string_view piece) const;
@@ -27,7 +26,6 @@ struct Tokenizer::Data {
   /// Appends what is certain after one more token.
   void decode_one(Token id, bool skip_special, RunningDecoder& running, std::string& out) const;
 
-  std::filesystem::path path;  ///< as given to load_tokenizer
   TokenizerConfig config;
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;

@@ -80,16 +80,6 @@ bool flag_or(const GgufFile& file, const std::string& key, bool fallback) {
   fail("{}: key '{}' is of another type, expected a boolean", file.path().string(), key);
 }
 
-/// The id under tokenizer.ggml.NAME_token_id, if there is one; -1 (of 32 bits) says that there is none.
-std::optional<Token> token_id(const GgufFile& file, const std::string& name) {
-  const std::string key = "tokenizer.ggml." + name + "_token_id";
-  constexpr std::int64_t none = 0xFFFFFFFF;
-  if (!file.has(key) || file.integer(key, -1, none) == none || file.integer(key, -1, none) == -1)
-    return std::nullopt;
-  const auto count = static_cast<std::int64_t>(file.strings(tokens_key).size());
-  return static_cast<Token>(file.integer(key, 0, count - 1));
-}
-
 const std::vector<std::string>& read_pieces(const GgufFile& file) {
   const auto& pieces = file.strings(tokens_key);
   if (pieces.empty()) fail("{}: key '{}' is empty", file.path().string(), tokens_key);
@@ -193,7 +183,7 @@ Bpe::Merges read_merges(const GgufFile& file) {
 Json post_processor(const GgufFile& file, const std::vector<std::string>& pieces, bool bos_by_default) {
   Json single = Json::array(), tokens = Json::object();
   const auto special = [&](const std::string& name, bool by_default) {
-    const auto id = token_id(file, name);
+    const auto id = file.special_token(name);
     if (!id || !flag_or(file, "tokenizer.ggml.add_" + name + "_token", by_default)) return;
     const std::string& piece = pieces[*id];
     single.push_back({{"SpecialToken", {{"id", piece}, {"type_id", 0}}}});
@@ -258,7 +248,7 @@ TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file) {
   bool add_bos = true;
   if (sentencepiece) {
     spec.merges = merges_from_scores(file, pieces, types);
-    if (const auto unknown = token_id(file, "unknown")) bpe["unk_token"] = pieces[*unknown];
+    if (const auto unknown = file.special_token("unknown")) bpe["unk_token"] = pieces[*unknown];
     const bool prefix = flag_or(file, "tokenizer.ggml.add_space_prefix", true);
     std::vector<Json> before,
         after = {{{"type", "Replace"}, {"pattern", {{"String", visible_space}}}, {"content", " "}},
@@ -302,10 +292,10 @@ TokenizerConfig tokenizer_config_from_gguf(const GgufFile& file) {
                                                                          {"sep", "seperator"},
                                                                          {"mask", "mask"}}};
   for (const auto& [name, key] : names)
-    if (const auto id = token_id(file, key))
+    if (const auto id = file.special_token(key))
       config.special_texts.emplace_back(std::string(name) + "_token", pieces[*id]);
   for (const char* name : {"eos", "eot", "eom"})
-    if (const auto id = token_id(file, name)) config.end_ids.push_back(*id);
+    if (const auto id = file.special_token(name)) config.end_ids.push_back(static_cast<Token>(*id));
   const std::string key = "tokenizer.chat_template";
   if (file.has(key)) config.chat_template = file.string(key);
   if (!is_valid_utf8(config.chat_template)) fail("{}: key '{}' is not UTF-8", file.path().string(), key);

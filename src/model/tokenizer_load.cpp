@@ -120,10 +120,8 @@ fs::path json_of(const fs::path& model) { return fs::is_directory(model) ? model
 
 }  // namespace
 
-Tokenizer::Data::Data(TokenizerSpec spec, TokenizerConfig companions, fs::path source)
-    : path(std::move(source)),
-      config(std::move(companions)),
-      bpe(read_bpe(spec, JsonObject(spec.rest, spec.source).object("model"))) {
+Tokenizer::Data::Data(TokenizerSpec spec, TokenizerConfig companions)
+    : config(std::move(companions)), bpe(read_bpe(spec, JsonObject(spec.rest, spec.source).object("model"))) {
   const JsonObject root(spec.rest, spec.source);
   normalizer = read_part<Normalizer>(root, "normalizer");
   pre_tokenizer = read_part<PreTokenizer>(root, "pre_tokenizer");
@@ -153,18 +151,21 @@ Tokenizer::Data::Data(TokenizerSpec spec, TokenizerConfig companions, fs::path s
 Tokenizer load_tokenizer(const fs::path& model) {
   if (fs::is_regular_file(model) && is_gguf(model)) {
     const GgufFile file(model);
-    return Tokenizer(std::make_unique<Tokenizer::Data>(tokenizer_spec_from_gguf(file),
-                                                       tokenizer_config_from_gguf(file), model));
+    return Tokenizer(
+        std::make_unique<Tokenizer::Data>(tokenizer_spec_from_gguf(file), tokenizer_config_from_gguf(file)));
   }
   const fs::path json = json_of(model);
-  if (!fs::exists(json))
+  if (!fs::exists(json)) {
+    std::string other;
+    for (const char* name : {"tokenizer.model", "spiece.model", "tekken.json", "vocab.json", "vocab.txt"})
+      if (fs::exists(directory_of(model) / name)) other = fmt::format(", not from {}, which is there", name);
     fail(
-        "{} is missing: Fathom reads a tokenizer from tokenizer.json (transformers' save_pretrained writes "
-        "one) "
-        "or from a GGUF file",
-        json.string());
+        "{} is missing: Fathom reads a tokenizer from tokenizer.json (transformers' AutoTokenizer and "
+        "save_pretrained write one) or from a GGUF file{}",
+        json.string(), other);
+  }
   return Tokenizer(std::make_unique<Tokenizer::Data>(read_tokenizer_json(json),
-                                                     read_tokenizer_config(directory_of(model)), model));
+                                                     read_tokenizer_config(directory_of(model))));
 }
 
 bool has_tokenizer(const fs::path& model) {

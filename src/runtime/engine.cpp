@@ -325,7 +325,9 @@ std::vector<RowSummary> Engine::summarise_head(std::int64_t rows, const float* h
 
 Compute float_compute(const Checkpoint& checkpoint) {
   if (!make_cpu_backend()->fast_bf16()) return Compute::f32;
-  return any_weight(checkpoint, [](DType type) { return type == DType::f32; }) ? Compute::f32 : Compute::bf16;
+  return any_weight(checkpoint, [](DType type) { return type == DType::f32 || type == DType::f64; })
+             ? Compute::f32
+             : Compute::bf16;
 }
 
 Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint) {

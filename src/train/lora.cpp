@@ -52,7 +52,8 @@ Checkpoint merge_lora(const Checkpoint& trained) {
           for (std::int64_t i = 0; i < in; ++i) values[row * in + i] += factor * down[r * in + i];
         }
       });
-      weight = make_tensor(weight.dtype == DType::f32 ? DType::f32 : DType::bf16, weight.shape, values);
+      weight = make_tensor(written_type(weight.dtype, DType::bf16) == DType::f32 ? DType::f32 : DType::bf16,
+                           weight.shape, values);
     }
     visit.adapter = -1;
   }

@@ -281,7 +281,7 @@ Checkpoint TrainModel::trained(const Checkpoint& original) const {
     const bool scaled = options_.adapter_scale != 1 && name.ends_with("lora_B.weight");
     const at::Tensor values = parameter.values.detach();
     target = from_torch(scaled ? values * options_.adapter_scale : values,
-                        target.dtype == DType::f32 ? DType::f32 : DType::bf16);
+                        written_type(target.dtype, DType::bf16) == DType::f32 ? DType::f32 : DType::bf16);
   }
   return result;
 }

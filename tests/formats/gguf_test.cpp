@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "damage.h"
+#include "gguf_writer.h"
 #include "scratch.h"
 
 namespace fathom {
@@ -15,6 +16,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using Writer = test::GgufWriter;
 
 const std::filesystem::path data = std::filesystem::path(FATHOM_TEST_DATA) / "formats";
 
@@ -73,40 +75,6 @@ TEST(Gguf, TensorsHaveTheirShapesOutermostFirst) {
   EXPECT_THAT(decode(file.tensors().at("blocks")), testing::Each(testing::FloatNear(1, 1e-3)));
 }
 
-/// Builds GGUF files that no honest writer would.
-class Writer {
- public:
-  template <typename Number>
-  Writer& number(Number value) {
-    bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
-    return *this;
-  }
-  Writer& text(std::string_view value) {
-    number<std::uint64_t>(value.size());
-    bytes_ += value;
-    return *this;
-  }
-  Writer& header(std::uint64_t tensors, std::uint64_t keys, std::uint32_t version = 3) {
-    bytes_ += "GGUF";
-    return number(version).number(tensors).number(keys);
-  }
-  Writer& tensor(std::string_view name, const std::vector<std::uint64_t>& sizes, std::uint32_t type,
-                 std::uint64_t offset) {
-    text(name).number(static_cast<std::uint32_t>(sizes.size()));
-    for (const std::uint64_t size : sizes) number(size);
-    return number(type).number(offset);
-  }
-  /// To the next multiple of 32, then `size` zero bytes.
-  Writer& data(std::size_t size) {
-    bytes_.resize((bytes_.size() + 31) / 32 * 32 + size);
-    return *this;
-  }
-  const std::string& bytes() const { return bytes_; }
-
- private:
-  std::string bytes_;
-};
-
 class GgufLies : public testing::Test {
  protected:
   /// The error, or "loaded".
@@ -121,7 +89,8 @@ class GgufLies : public testing::Test {
     return "loaded";
   }
 
-  static constexpr std::uint32_t u8 = 0, u32 = 4, boolean = 7, string = 8, array = 9, u64 = 10;
+  static constexpr std::uint32_t u8 = 0, u16 = 2, u32 = 4, i32 = 5, i64 = 11, boolean = 7, string = 8,
+                                 array = 9, u64 = 10;
   static constexpr std::uint32_t f32 = 0, q4_0 = 2, iq2_xxs = 16;
   test::Scratch scratch;
   std::filesystem::path path = scratch / "lie.gguf";
@@ -207,6 +176,85 @@ TEST_F(GgufLies, TensorsThatMakeNoSenseAreRefusedByName) {
               HasSubstr("tensor \"b\" has offset 32, expected a multiple of 32 from 36 on"));
   EXPECT_THAT(load(Writer().header(2, 0).tensor("a", {8}, f32, 0).tensor("a", {8}, f32, 32).data(64)),
               HasSubstr("tensor \"a\" occurs twice"));
+}
+
+TEST_F(GgufLies, MinusOneIsNoSpecialToken) {
+  const auto token = [&](const std::string& key, std::uint32_t type, auto value) {
+    write_file(path, Writer()
+                         .header(0, 2)
+                         .text("tokenizer.ggml.tokens")
+                         .number(array)
+                         .number(string)
+                         .number(std::uint64_t{1})
+                         .text("a")
+                         .text(key)
+                         .number(type)
+                         .number(value)
+                         .bytes());
+    return GgufFile(path).special_token("eos");
+  };
+  const std::string key = "tokenizer.ggml.eos_token_id";
+  EXPECT_EQ(token(key, u32, 0U), 0);
+  EXPECT_EQ(token(key, u32, 0xFFFFFFFFU), std::nullopt);
+  EXPECT_EQ(token(key, i32, -1), std::nullopt);
+  EXPECT_EQ(token(key, i64, std::int64_t{-1}), std::nullopt);
+  EXPECT_EQ(token(key, u64, ~std::uint64_t{0}), std::nullopt);
+  EXPECT_EQ(token("tokenizer.ggml.bos_token_id", u32, 0U), std::nullopt);
+  EXPECT_THROW(token(key, u32, 1U), Error);  // there is one token
+  EXPECT_THROW(token(key, i32, -2), Error);
+}
+
+/// Two parts, the first without tensors, as llama-gguf-split --no-tensor-first-split writes.
+class GgufParts : public GgufLies {
+ protected:
+  static Writer part(std::uint16_t number, std::uint16_t count, std::uint64_t tensors) {
+    Writer writer;
+    writer.header(tensors, 3);
+    writer.text("split.no").number(u16).number(number);
+    writer.text("split.count").number(u16).number(count);
+    writer.text("split.tensors.count").number(i32).number(2);
+    return writer;
+  }
+  static Writer with_tensors(std::uint16_t number, std::uint16_t count = 2) {
+    return part(number, count, 2).tensor("a", {8}, f32, 0).tensor("b", {8}, f32, 32).data(64);
+  }
+  std::string read(const std::string& name) {
+    try {
+      return fmt::format("{} tensors", GgufFile(scratch / name).tensors().size());
+    } catch (const Error& e) {
+      return e.what();
+    }
+  }
+  void write(const std::string& name, const Writer& writer) { write_file(scratch / name, writer.bytes()); }
+
+  const std::string first = "m-00001-of-00002.gguf", second = "m-00002-of-00002.gguf";
+};
+
+TEST_F(GgufParts, AnyPartIsTheWholeModel) {
+  write(first, part(0, 2, 0));
+  write(second, with_tensors(1));
+  EXPECT_EQ(read(first), "2 tensors");
+  EXPECT_EQ(read(second), "2 tensors");
+  EXPECT_EQ(GgufFile(scratch / second).path(), scratch / first);
+  EXPECT_EQ(GgufFile(scratch / second).integer("split.no", 0, 9), 0);  // the first part's metadata
+}
+
+TEST_F(GgufParts, APartThatIsMissingOrIsNoneIsNamed) {
+  write(second, with_tensors(1));
+  EXPECT_THAT(read(second), HasSubstr("m-00001-of-00002.gguf is missing: it is part 1 of 2"));
+  write(first, with_tensors(0));
+  EXPECT_THAT(read(first), HasSubstr("m-00002-of-00002.gguf: tensor \"a\" is in an earlier part, too"));
+  write(first, part(1, 2, 0));
+  EXPECT_THAT(read(second), HasSubstr("m-00001-of-00002.gguf: metadata \"split.no\" is 1, expected"));
+  write(first, part(0, 3, 0));
+  EXPECT_THAT(read(second), HasSubstr("m-00001-of-00002.gguf: metadata \"split.count\" is 3, expected"));
+  write(first, part(0, 2, 0));
+  write(second, part(1, 2, 1).tensor("a", {8}, f32, 0).data(32));
+  EXPECT_THAT(read(first), HasSubstr("\"split.tensors.count\" is 2, but the 2 parts hold 1 tensors"));
+  write("other.gguf", part(0, 2, 0));
+  EXPECT_THAT(read("other.gguf"), HasSubstr("if its name ends in -00001-of-00002.gguf"));
+  write("one.gguf", with_tensors(0, 1));
+  EXPECT_EQ(read("one.gguf"), "2 tensors");
 }
 
 TEST(Gguf, DamagedFilesLoadOrAreRefused) {

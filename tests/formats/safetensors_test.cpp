@@ -52,7 +52,10 @@ TEST(Safetensors, ReadsWhatThePythonLibraryWrote) {
 }
 
 TEST(Safetensors, ReadsShards) {
-  expect_values_of_the_python_library(read_safetensors_directory(data / "sharded"));
+  const SafetensorsContent content = read_safetensors_directory(data / "sharded");
+  expect_values_of_the_python_library(content.tensors);
+  EXPECT_EQ(content.left_out.size(), 2U);
+  EXPECT_THAT(content.left_out.at("ids"), HasSubstr("is of type I64, which is not read"));
 }
 
 TEST(Safetensors, WritesPlainTensorsAsTheyAreAndDecodesTheOthers) {
@@ -62,13 +65,64 @@ TEST(Safetensors, WritesPlainTensorsAsTheyAreAndDecodesTheOthers) {
   const Tensor half = make_tensor(DType::f16, {3}, std::vector<float>{1, 2, 3});
   write_safetensors(path, {{"z", quantised}, {"a", half}}, DType::f32);
 
-  const TensorMap read = read_safetensors_directory(scratch.path());
+  const TensorMap read = read_safetensors_directory(scratch.path()).tensors;
   EXPECT_EQ(read.at("z").dtype, DType::f32);
   EXPECT_EQ(decode(read.at("z")), decode(quantised));
   EXPECT_EQ(read.at("a").dtype, DType::f16);
   EXPECT_EQ(decode(read.at("a")), decode(half));
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(read.at("z").data.data()) % 64, 0U);
   EXPECT_EQ(read.at("z").data.data() + read.at("z").data.size(), read.at("a").data.data());
+}
+
+TEST(Safetensors, WhatWouldNotBeFiniteIsNamedAndNotWritten) {
+  const test::Scratch scratch;
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  const auto refused = [&](const Tensor& tensor, DType as, const std::string& complaint) {
+    EXPECT_THAT(message_of([&] {
+                  write_safetensors(scratch / "x", {{"weight", tensor}}, as);
+                }),
+                HasSubstr(complaint));
+    EXPECT_TRUE(std::filesystem::is_empty(scratch.path()));
+  };
+  std::vector<float> values(1'000'000, 1.0F);
+  for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
+    values.back() = std::numeric_limits<float>::quiet_NaN();
+    refused(make_tensor(type, {1000, 1000}, values), DType::bf16,
+            fmt::format("tensor 'weight' would hold nan as {} (element 999999 of", dtype_name(type)));
+    values.back() = -infinity;
+    refused(make_tensor(type, {1000, 1000}, values), DType::bf16, "would hold -inf");
+  }
+  // Narrowed: a block of 127 times the largest scale, and a float64 that is none of float32.
+  Tensor block = GgufFile(data / "types.gguf").tensors().at("Q8_0");
+  std::vector<std::byte> bytes(block.data.begin(), block.data.end());
+  bytes[0] = std::byte{0xff};
+  bytes[1] = std::byte{0x7b};
+  bytes[2] = std::byte{127};
+  block.data = bytes;
+  refused(block, DType::f16, "would hold inf as F16 (element 0 of");
+  write_safetensors(scratch / "y", {{"wide", block}}, DType::bf16);
+  std::filesystem::remove(scratch / "y");
+  const double huge = 1e300;
+  refused({.dtype = DType::f64, .shape = {1}, .data = std::as_bytes(std::span(&huge, 1)), .owner = {}},
+          DType::bf16, "would hold inf as F32");
+}
+
+TEST(Safetensors, WideAndNarrowFloatsAreWrittenAsTypesThatHoldThem) {
+  const test::Scratch scratch;
+  const auto path = scratch / "x";
+  const double third = 1.0 / 3;
+  const std::uint8_t eights[] = {0x38, 0x01};
+  write_safetensors(
+      path,
+      {{"f64", {.dtype = DType::f64, .shape = {1}, .data = std::as_bytes(std::span(&third, 1)), .owner = {}}},
+       {"f8",
+        {.dtype = DType::f8_e4m3, .shape = {2}, .data = std::as_bytes(std::span(eights)), .owner = {}}}},
+      DType::f16);
+  const TensorMap read = read_safetensors(path);
+  EXPECT_EQ(read.at("f64").dtype, DType::f32);
+  EXPECT_EQ(read.at("f8").dtype, DType::bf16);
+  EXPECT_THAT(decode(read.at("f64")), ElementsAre(1.0F / 3));
+  EXPECT_THAT(decode(read.at("f8")), ElementsAre(1.0F, 0x1p-9F));
 }
 
 TEST(Safetensors, AFileMayBeWrittenOverItself) {
@@ -178,9 +232,16 @@ class Shards : public testing::Test {
   std::string text;
 };
 
+TEST_F(Shards, WhatTheIndexNamesAndNoShardHoldsIsLeftOutAndWhatItDoesNotNameIsRead) {
+  EXPECT_EQ(read_with("\"f32\"", "\"f33\""), "no error");
+  const SafetensorsContent content = read_safetensors_directory(scratch.path());
+  EXPECT_TRUE(content.tensors.contains("f32"));
+  EXPECT_FALSE(content.tensors.contains("f33"));
+  EXPECT_EQ(content.left_out.at("f33"),
+            "is in \"model-00001-of-00003.safetensors\" by the index, but not in that file");
+}
+
 TEST_F(Shards, AnIndexThatLiesIsRefusedWithTheTensorsName) {
-  EXPECT_THAT(read_with("\"f32\"", "\"f33\""),
-              HasSubstr("tensor \"f33\" is not in \"model-00001-of-00003.safetensors\""));
   EXPECT_THAT(read_with("model-00001", "../model-00001"), HasSubstr("which is no file beside the index"));
   EXPECT_THAT(read_with("model-00001", "model-00009"), HasSubstr("which is no file beside the index"));
   EXPECT_THAT(read_with("\"model-00001-of-00003.safetensors\"", "5"), HasSubstr("\"f32\" is in 5"));
@@ -198,7 +259,8 @@ TEST_F(Shards, DamagedIndicesLoadOrAreRefused) {
 TEST_F(Shards, ADirectoryWithoutWeightsIsRefused) {
   std::filesystem::remove(index);
   EXPECT_THAT(message_of([&] { read_safetensors_directory(scratch.path()); }),
-              HasSubstr("neither model.safetensors nor"));
+              testing::AllOf(HasSubstr("neither model.safetensors nor"),
+                             HasSubstr("(it holds \"model-00001-of-00003.safetensors\"")));
 }
 
 }  // namespace

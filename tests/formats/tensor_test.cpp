@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "formats/float16.h"
+#include "formats/float8.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
 
@@ -44,6 +45,29 @@ TEST(Float16, EveryHalfHasTheValueOfItsDefinitionAndComesBack) {
       ASSERT_EQ(std::bit_cast<std::uint32_t>(from_f16(half)), std::bit_cast<std::uint32_t>(value)) << i;
       ASSERT_EQ(to_f16(value), half);
     }
+  }
+}
+
+/// The definitions of OCP's 8-bit formats (E4M3: one NaN of each sign, no infinities).
+float f8_by_definition(int bits, int mantissa_bits, int bias, bool ieee) {
+  const int exponent = (bits & 0x7f) >> mantissa_bits, mantissa = bits & ((1 << mantissa_bits) - 1);
+  const float sign = (bits & 0x80) != 0 ? -1.0F : 1.0F;
+  if (ieee && exponent == 0x1f) return mantissa == 0 ? sign * INFINITY : NAN;
+  if (!ieee && (bits & 0x7f) == 0x7f) return NAN;
+  const float fraction = std::ldexp(static_cast<float>(mantissa), -mantissa_bits);
+  if (exponent == 0) return sign * std::ldexp(fraction, 1 - bias);
+  return sign * std::ldexp(1 + fraction, exponent - bias);
+}
+
+TEST(Float8, EveryByteHasTheValueOfItsDefinition) {
+  for (int i = 0; i < 256; ++i) {
+    const auto byte = static_cast<std::uint8_t>(i);
+    const auto same = [](float a, float b) {
+      return std::isnan(a) ? std::isnan(b)
+                           : std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
+    };
+    EXPECT_TRUE(same(f8_by_definition(i, 3, 7, false), from_f8_e4m3(byte))) << i;
+    EXPECT_TRUE(same(f8_by_definition(i, 2, 15, true), from_f8_e5m2(byte))) << i;
   }
 }
 

@@ -1,9 +1,11 @@
 // Directories and GGUF files: what is read, checked, written and counted.
 #include "model/checkpoint.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <limits>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -16,6 +18,7 @@ namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::HasSubstr;
 
 Checkpoint load(const std::string& name) { return load_checkpoint(load_oracle(name).model); }
 
@@ -86,10 +89,17 @@ TEST(Checkpoint, GgufAndDirectoryOfOneConfigurationAgree) {
 TEST(Checkpoint, EndTokensComeFromBothFiles) {
   const test::Scratch scratch;
   fs::copy(load_oracle("llama").model, scratch / "m");
-  write_file(scratch / "m" / "generation_config.json", R"({"eos_token_id": [7, 2]})");
-  const Checkpoint checkpoint = load_checkpoint(scratch / "m");
-  EXPECT_NE(std::find(checkpoint.config.end_tokens.begin(), checkpoint.config.end_tokens.end(), 7),
-            checkpoint.config.end_tokens.end());
+  const auto ends_with = [&](const char* generation, const Json& config_ends) {
+    write_file(scratch / "m" / "generation_config.json", generation);
+    Json json = read_json(scratch / "m" / "config.json");
+    json["eos_token_id"] = config_ends;
+    write_file(scratch / "m" / "config.json", json.dump());
+    return load_checkpoint(scratch / "m").config.end_tokens;
+  };
+  EXPECT_THAT(ends_with(R"({"eos_token_id": [7, 2]})", {2, 5}), testing::ElementsAre(2, 5, 7));
+  EXPECT_THAT(ends_with(R"({"eos_token_id": -1})", nullptr), testing::IsEmpty());  // none, in many files
+  EXPECT_THAT(ends_with(R"({"eos_token_id": [null, -1, 3]})", -1), testing::ElementsAre(3));
+  EXPECT_THROW(ends_with(R"({"eos_token_id": -2})", 2), Error);
 }
 
 TEST(Checkpoint, MissingMisshapenAndUnknownTensorsAreNamed) {
@@ -108,7 +118,118 @@ TEST(Checkpoint, MissingMisshapenAndUnknownTensorsAreNamed) {
   EXPECT_NE(message_of([&] { validate(checkpoint); }).find("q_norm"), std::string::npos);
 }
 
-TEST(Checkpoint, TablesOfOldVersionsAndAnUnusedHeadAreIgnored) {
+TEST(Checkpoint, AMissingTensorIsExplainedByWhatIsThere) {
+  const test::Scratch scratch;
+  const fs::path original = load_oracle("llama").model;
+  fs::create_directory(scratch / "m");
+  fs::copy_file(original / "config.json", scratch / "m" / "config.json");
+  const auto message_with = [&](const std::string& from, const std::string& to) {
+    std::string bytes = read_file(original / "model.safetensors");
+    for (std::size_t at = bytes.find(from); at != std::string::npos; at = bytes.find(from, at + to.size()))
+      bytes.replace(at, from.size(), to);
+    write_file(scratch / "m" / "model.safetensors", bytes);
+    return message_of([&] { load_checkpoint(scratch / "m"); });
+  };
+  EXPECT_THAT(
+      message_with("1.self_attn.q_proj.weight", "1.self_attn.q_proj.qeight"),
+      HasSubstr("'model.layers.1.self_attn.q_proj.weight' is missing; what such a model does not have "
+                "is there: 'model.layers.1.self_attn.q_proj.qeight'"));
+  EXPECT_THAT(
+      message_with("0.mlp.up_proj.weight\":{\"dtype\":\"F32\"", "0.mlp.up_proj.weight\":{\"dtype\":\"I32\""),
+      HasSubstr("'model.layers.0.mlp.up_proj.weight' is of type I32, which is not read"));
+  EXPECT_THAT(message_with("lm_head.weight", "lm_dead.weight"), HasSubstr("let tie_word_embeddings"));
+}
+
+TEST(Checkpoint, NamesMayStandUnderAPrefix) {
+  const test::Scratch scratch;
+  const fs::path original = load_oracle("llama").model;
+  const TensorMap tensors = read_safetensors(original / "model.safetensors");
+  fs::create_directory(scratch / "m");
+  fs::copy_file(original / "config.json", scratch / "m" / "config.json");
+  const auto expect_loads = [&](auto renamed) {
+    std::vector<std::pair<std::string, Tensor>> others;
+    for (const auto& [name, tensor] : tensors) others.emplace_back(renamed(name), tensor);
+    write_safetensors(scratch / "m" / "model.safetensors", others);
+    SCOPED_TRACE(others.back().first);
+    expect_same_tensors(load_checkpoint(scratch / "m"), load("llama"), 0);
+  };
+  for (const char* prefix : {"", "_orig_mod.", "module.", "module._orig_mod.", "model.", "language_model.",
+                             "base_model.model.", "student."})
+    expect_loads([&](const std::string& name) { return prefix + name; });
+  for (const char* body : {"", "model.language_model.", "transformer."})
+    expect_loads(
+        [&](const std::string& name) { return name.starts_with("model.") ? body + name.substr(6) : name; });
+  expect_loads([](const std::string& name) {  // each layer compiled by itself
+    return name.starts_with("model.layers.") ? name.substr(0, 15) + "_orig_mod." + name.substr(15) : name;
+  });
+}
+
+TEST(Checkpoint, AHeadIsTiedOnlyWhereTheTensorsAllowIt) {
+  const test::Scratch scratch;
+  const fs::path original = load_oracle("llama-own-head").model;  // tied by its configuration
+  EXPECT_FALSE(load("llama-own-head").config.tied_embeddings);
+  save_checkpoint(load("llama-own-head"), scratch / "saved");
+  EXPECT_EQ(read_json(scratch / "saved" / "config.json")["tie_word_embeddings"], false);
+  expect_same_tensors(load_checkpoint(scratch / "saved"), load("llama-own-head"), 0);
+
+  TensorMap tensors = read_safetensors(original / "model.safetensors");
+  fs::create_directory(scratch / "m");
+  fs::copy_file(original / "config.json", scratch / "m" / "config.json");
+  const auto load_with = [&] {
+    write_safetensors(scratch / "m" / "model.safetensors", {tensors.begin(), tensors.end()});
+    return load_checkpoint(scratch / "m");
+  };
+  const Tensor head = tensors.at("lm_head.weight");
+  tensors["lm_head.weight"] = tensors.at("model.embed_tokens.weight");
+  EXPECT_TRUE(load_with().config.tied_embeddings);  // the same twice
+  tensors["lm_head.weight"] = make_tensor(DType::f32, head.shape, decode(head));
+  tensors.erase("model.embed_tokens.weight");
+  const Checkpoint only_head = load_with();  // transformers ties what is missing to what is there
+  EXPECT_TRUE(only_head.config.tied_embeddings);
+  EXPECT_EQ(decode(only_head.tensor("model.embed_tokens.weight")), decode(head));
+  tensors["model.embed_tokens.weight"] = head;
+  tensors["lm_head.weight"] = make_tensor(DType::f32, {1, 2}, std::vector<float>{1, 2});
+  EXPECT_NE(message_of(load_with).find("'lm_head.weight' has shape [1, 2], expected"), std::string::npos);
+}
+
+TEST(Checkpoint, BiasesAreThereOrNotByTheTensors) {
+  const test::Scratch scratch;
+  const Checkpoint some = load("llama-some-biases");
+  EXPECT_EQ(some.layer_tensor(1, "self_attn.k_proj.bias").shape, (Shape{12}));  // zero: the file has none
+  EXPECT_THAT(decode(some.layer_tensor(1, "self_attn.k_proj.bias")), testing::Each(0.0F));
+  EXPECT_THAT(decode(some.layer_tensor(0, "self_attn.k_proj.bias")), testing::Contains(testing::Ne(0.0F)));
+
+  // Whatever the configuration says of them.
+  const auto with_config = [&](const std::string& name, bool attention, bool mlp) {
+    const fs::path path = scratch / fmt::format("{}{}{}", name, attention, mlp);
+    fs::copy(load_oracle(name).model, path);
+    Json json = read_json(path / "config.json");
+    json["attention_bias"] = attention;
+    json["mlp_bias"] = mlp;
+    write_file(path / "config.json", json.dump());
+    return load_checkpoint(path);
+  };
+  for (const auto& [attention, mlp] :
+       {std::pair(false, false), std::pair(true, false), std::pair(true, true)}) {
+    const Checkpoint same = with_config("llama-some-biases", attention, mlp);
+    EXPECT_EQ(same.config, some.config);
+    expect_same_tensors(same, some, 0);
+    const Checkpoint none = with_config("llama", attention, mlp);
+    EXPECT_EQ(none.config, load("llama").config);
+    expect_same_tensors(none, load("llama"), 0);
+  }
+
+  // What an architecture has no word for is refused by name.
+  fs::copy(load_oracle("llama-some-biases").model, scratch / "mistral");
+  Json json = read_json(scratch / "mistral" / "config.json");
+  json["model_type"] = "mistral";
+  write_file(scratch / "mistral" / "config.json", json.dump());
+  EXPECT_NE(
+      message_of([&] { load_checkpoint(scratch / "mistral"); }).find("proj.bias' is not part of a 'mistral'"),
+      std::string::npos);
+}
+
+TEST(Checkpoint, TablesOfOldVersionsAndAHeadLikeTheEmbeddingAreIgnored) {
   const test::Scratch scratch;
   const fs::path original = load_oracle("gemma").model;
   fs::create_directory(scratch / "m");
@@ -118,7 +239,7 @@ TEST(Checkpoint, TablesOfOldVersionsAndAnUnusedHeadAreIgnored) {
     tensors.emplace_back(name, tensor);
   const Tensor extra = make_tensor(DType::f32, {2}, std::vector<float>{1, 2});
   tensors.emplace_back("model.layers.0.self_attn.rotary_emb.inv_freq", extra);
-  tensors.emplace_back("lm_head.weight", extra);
+  tensors.emplace_back("lm_head.weight", load("gemma").tensor("model.embed_tokens.weight"));
   write_safetensors(scratch / "m" / "model.safetensors", tensors);
   expect_same_tensors(load_checkpoint(scratch / "m"), load("gemma"), 0);
 }
@@ -231,6 +352,40 @@ TEST(Save, KeepsWhatIsNotAModelAndReplacesAModelOnlyWhenAsked) {
   EXPECT_EQ(load_checkpoint(path).config.architecture, "gemma");
   EXPECT_EQ(read_file(path / "notes.txt"), "mine");
   EXPECT_FALSE(fs::exists(path / "model.safetensors.index.json"));
+}
+
+TEST(Save, WhatIsNotFiniteIsNotWrittenAtAll) {
+  const test::Scratch scratch;
+  Checkpoint checkpoint = load("llama");
+  Tensor& norm = checkpoint.tensors.at("model.layers.1.input_layernorm.weight");
+  std::vector<float> values = decode(norm);
+  values[5] = std::numeric_limits<float>::quiet_NaN();
+  norm = make_tensor(DType::f32, norm.shape, values);
+  EXPECT_NE(message_of([&] {
+              save_checkpoint(checkpoint, scratch / "m");
+            }).find("'model.layers.1.input_layernorm.weight' would hold nan"),
+            std::string::npos);
+  EXPECT_TRUE(fs::is_empty(scratch.path()));
+}
+
+TEST(Save, EveryFileOfATokenizerComesAlong) {
+  const test::Scratch scratch;
+  fs::copy(load_oracle("llama").model, scratch / "m");
+  const auto files = {"tokenizer.model",
+                      "tokenizer_config.json",
+                      "special_tokens_map.json",
+                      "added_tokens.json",
+                      "vocab.json",
+                      "merges.txt",
+                      "chat_template.jinja"};
+  for (const char* name : files) write_file(scratch / "m" / name, name);  // no tokenizer that Fathom reads
+  fs::create_directory(scratch / "m" / "additional_chat_templates");
+  write_file(scratch / "m" / "additional_chat_templates" / "tools.jinja", "tools");
+  for (int times = 0; times < 2; times++) {
+    save_checkpoint(load_checkpoint(scratch / "m"), scratch / "copy", times > 0);
+    for (const char* name : files) EXPECT_EQ(read_file(scratch / "copy" / name), name);
+    EXPECT_EQ(read_file(scratch / "copy" / "additional_chat_templates" / "tools.jinja"), "tools");
+  }
 }
 
 TEST(Save, WhatCannotBeSaidIsNotWrittenAtAll) {

@@ -126,6 +126,10 @@ TEST(TokenizerFiles, CompanionsSayWhichTokenIsWhich) {
   }
   write_file(scratch / "generation_config.json", R"({"eos_token_id": [420, 422]})");
   EXPECT_EQ(load_tokenizer(scratch.path()).eos(), 420);
+  for (const char* none : {R"({"eos_token_id": -1})", R"({"eos_token_id": [null, -1]})"}) {
+    write_file(scratch / "generation_config.json", none);
+    EXPECT_EQ(load_tokenizer(scratch.path()).eos(), std::nullopt) << none;
+  }
   write_file(scratch / "special_tokens_map.json",
              R"({"eos_token": {"content": "<|im_end|>"}, "pad_token": "a"})");
   write_file(
@@ -150,6 +154,9 @@ TEST(TokenizerFiles, AMissingTokenizerIsSaidSo) {
   EXPECT_TRUE(has_tokenizer(data_folder / "gpt2"));
   EXPECT_TRUE(has_tokenizer(data_folder / "gpt2/tokenizer.gguf"));
   EXPECT_THAT(message([&] { load_tokenizer(scratch.path()); }), HasSubstr("tokenizer.json is missing"));
+  write_file(scratch / "tokenizer.model", "");
+  EXPECT_THAT(message([&] { load_tokenizer(scratch.path()); }),
+              HasSubstr("not from tokenizer.model, which is there"));
 }
 
 TEST(TokenizerFiles, DamagedFilesGiveErrors) {

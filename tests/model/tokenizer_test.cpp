@@ -121,7 +121,7 @@ TEST(Tokenizer, SavedFilesGiveTheSameTokenizer) {
     const fs::path directory = fs::temp_directory_path() / ("fathom_tokenizer_" + std::to_string(::getpid()));
     fs::create_directories(directory);
     const Tokenizer before = load_tokenizer(data_folder / name);
-    before.save(directory);
+    save_tokenizer(data_folder / name, directory);
     {
       const Tokenizer after = load_tokenizer(directory);
       const std::string text = "The dog  wasn't\n\n\namused in 1969 <b>\u00e9 e\u0301<think><|im_end|>";
