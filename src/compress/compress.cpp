@@ -78,7 +78,7 @@ class Judge {
  private:
   std::string continued(Engine& engine, const std::string& prompt) const {
     const int sequence = engine.open();
-    const auto ids = tokenizer_.encode(prompt);
+    const auto ids = tokenizer_.encode_prompt(prompt);
     const Generated generated = generate(engine, tokenizer_, sequence, ids,
                                          {.max_tokens = sample_tokens, .stop = {}, .sampler = {}}, nullptr);
     engine.close(sequence);
