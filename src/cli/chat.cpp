@@ -37,13 +37,12 @@ class Conversation {
     messages_.push_back({{"role", "user"}, {"content", message}});
     try {
       const std::vector<Token> ids = fitting_tokens();
-      const std::size_t common = common_prefix(ids);
-      model_.engine.truncate(sequence_, static_cast<std::int64_t>(common));
+      model_.engine.truncate(sequence_, static_cast<std::int64_t>(common_prefix(ids)));
       held_ = ids;
       GenerateOptions generation = options_.generate;
       generation.sampler.seed = seed;
-      const Generated generated = generate(model_.engine, model_.tokenizer, sequence_,
-                                           std::span(ids).subspan(common), generation, print_text);
+      const Generated generated =
+          generate(model_.engine, model_.tokenizer, sequence_, ids, generation, print_text);
       held_.insert(held_.end(), generated.tokens.begin(), generated.tokens.end());
       messages_.push_back({{"role", "assistant"}, {"content", generated.text}});
       print_text("\n");
@@ -91,7 +90,7 @@ class Conversation {
   std::vector<Token> held_;  ///< of the sequence, and what was sampled last
 };
 
-/// A generation_config.json beside the model says how its makers sample from it.
+/// A generation_config.json beside the model says how its makers sample from it, or that they do not.
 void take_defaults(const CLI::App& verb, Options& options) {
   SamplerOptions& sampler = options.generate.sampler;
   sampler = {.temperature = verb.count("--temperature") > 0 ? sampler.temperature : 0.7,
@@ -106,7 +105,11 @@ void take_defaults(const CLI::App& verb, Options& options) {
   const auto take = [&](const char* option, const char* key, double& value) {
     if (verb.count(option) == 0) value = config.number_or(key, value);
   };
-  take("--temperature", "temperature", sampler.temperature);
+  if (config.boolean_or("do_sample", true)) {
+    take("--temperature", "temperature", sampler.temperature);
+  } else if (verb.count("--temperature") == 0) {
+    sampler.temperature = 0;
+  }
   take("--top-p", "top_p", sampler.top_p);
   take("--min-p", "min_p", sampler.min_p);
   take("--repeat-penalty", "repetition_penalty", sampler.repetition_penalty);
@@ -151,7 +154,8 @@ void add_chat(CLI::App& program) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = program.add_subcommand("chat", "Talk with a model that has a chat template");
   add_generation_options(*verb, *options);
-  verb->get_option("--temperature")->default_str("0.7, or what generation_config.json says");
+  verb->get_option("--temperature")
+      ->default_str("0.7, or what generation_config.json says: 0 if do_sample is false");
   verb->get_option("--top-p")->default_str("0.95, or what generation_config.json says");
   verb->add_option("--system", options->system, "The system message")->type_name("TEXT");
   add_common(*verb, *options, false);

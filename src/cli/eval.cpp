@@ -106,12 +106,13 @@ void print_figures(std::FILE* where, const Json& figures) {
                100 * divergence["same_top"].get<double>());
   }
   if (figures.contains("tasks")) {
-    fmt::print(where, "{:<16}{:>9}{:>9}{:>9}{:>10}{:>12}\n", "task", "examples", "acc", "stderr", "acc_norm",
-               "perplexity");
+    fmt::print(where, "{:<16}{:>9}{:>9}{:>9}{:>10}{:>11}{:>12}\n", "task", "examples", "acc", "stderr",
+               "acc_norm", "acc_bytes", "perplexity");
     for (const auto& [name, task] : figures["tasks"].items()) {
-      fmt::print(where, "{:<16}{:>9}{:>9.4f}{:>9.4f}{:>10.4f}{:>12}\n", name,
+      fmt::print(where, "{:<16}{:>9}{:>9.4f}{:>9.4f}{:>10.4f}{:>11.4f}{:>12}\n", name,
                  task["examples"].get<std::int64_t>(), task["acc"].get<double>(),
                  task["acc_stderr"].get<double>(), task["acc_norm"].get<double>(),
+                 task["acc_bytes"].get<double>(),
                  task.contains("perplexity") ? fmt::format("{:.3f}", task["perplexity"].get<double>()) : "");
     }
   }
@@ -177,6 +178,10 @@ void add_eval(CLI::App& program) {
   verb->add_flag("--speed", options->speed, "Tokens per second of both phases: a prompt, and generation");
   add_common(*verb, *options, true);
   verb->footer(
+      "Tasks are scored as lm-evaluation-harness does: acc_norm divides a choice's log-likelihood by its\n"
+      "characters, acc_bytes by its bytes. What a tokenizer puts behind a text (an end token) is no part of "
+      "a\n"
+      "context or a choice.\n\n"
       "Example:\n  fathom eval models/smollm2.gguf --text wiki.txt --tasks hellaswag,piqa --data eval\n"
       "  fathom eval models/smollm2.gguf --text wiki.txt --dtype int8 --against bf16\n"
       "  fathom eval models/smollm2.gguf --text wiki.txt --dtype bf16 --kv int8 --against bf16");

@@ -21,7 +21,7 @@ struct Options : CommonOptions, GenerationOptions {
 
 std::vector<Token> prompt_tokens(const Options& options, const LoadedModel& model) {
   const std::string text = options.prompt ? *options.prompt : read_file(options.file);
-  if (!options.chat) return model.tokenizer.encode(text);
+  if (!options.chat) return model.tokenizer.encode_prompt(text);
   const Json messages = Json::array({{{"role", "user"}, {"content", text}}});
   const ChatTemplate chat = chat_template_of(model);
   return model.tokenizer.encode(chat.render(chat_context(model.tokenizer, messages)), false);
@@ -67,7 +67,12 @@ void add_generate(CLI::App& program) {
   add_generation_options(*verb, *options);
   add_common(*verb, *options, true);
   verb->footer(
-      "The text goes to standard output, speed and the reason of the stop to standard error.\n\n"
+      "The text goes to standard output, speed and the reason of the stop to standard error. Without "
+      "sampling\n"
+      "options it is greedy, whatever generation_config.json says (fathom chat follows that). An end token "
+      "that\n"
+      "the tokenizer puts behind a text is left out of the prompt: nothing that continues it follows an "
+      "end.\n\n"
       "Example: fathom generate models/smollm2-135m-instruct.gguf --chat --prompt \"Why is the sky blue?\"");
   verb->callback([options] {
     apply_common(*options);

@@ -85,7 +85,8 @@ Json continued(const TrainVerb& verb, const Tokenizer& tokenizer, const Checkpoi
   for (const std::string& prompt : verb.prompts) {
     const int sequence = engine.open();
     const GenerateOptions options{.max_tokens = verb.prompt_tokens, .stop = {}, .sampler = {}};
-    const Generated text = generate(engine, tokenizer, sequence, tokenizer.encode(prompt), options, nullptr);
+    const Generated text =
+        generate(engine, tokenizer, sequence, tokenizer.encode_prompt(prompt), options, nullptr);
     engine.close(sequence);
     samples.push_back({{"prompt", prompt}, {"text", text.text}});
   }

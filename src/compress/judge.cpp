@@ -18,7 +18,7 @@ const std::vector<std::string> sample_prompts = {"The capital of France is", "Wa
 
 std::string continued(Engine& engine, const Tokenizer& tokenizer, const std::string& prompt) {
   const int sequence = engine.open();
-  const Generated generated = generate(engine, tokenizer, sequence, tokenizer.encode(prompt),
+  const Generated generated = generate(engine, tokenizer, sequence, tokenizer.encode_prompt(prompt),
                                        {.max_tokens = sample_tokens, .stop = {}, .sampler = {}}, nullptr);
   engine.close(sequence);
   check_interrupt();

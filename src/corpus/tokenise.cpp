@@ -59,8 +59,11 @@ class Tokeniser {
     for (const Token id : ids) {
       const Token token = id < 0 ? ~id : id;
       if (token < vocab_) continue;
-      fail("{}: becomes token {}, but the model's vocabulary has {}: the tokenizer is not this model's",
-           where(document), token, vocab_);
+      fail(
+          "{}: becomes token {} ('{}'), but the model's vocabulary has {}: the tokenizer is not this "
+          "model's, "
+          "or names tokens that the model has no embedding for",
+          where(document), token, tokenizer_.piece(token), vocab_);
     }
   }
 
@@ -114,6 +117,12 @@ void tokenise(const TextInput& input, const Tokenizer& tokenizer, std::int64_t v
     fail(
         "the model's tokenizer names no end-of-text token, which training puts between documents: name one "
         "as eos_token in tokenizer_config.json");
+  }
+  if (*tokenizer.eos() >= vocab) {
+    fail(
+        "the tokenizer's end-of-text token '{}' has the id {}, but the model's vocabulary has {}: name one "
+        "that the model knows as eos_token in tokenizer_config.json",
+        tokenizer.piece(*tokenizer.eos()), *tokenizer.eos(), vocab);
   }
   Tokeniser(input, tokenizer, vocab, take).run();
 }

@@ -1,9 +1,12 @@
 #include "eval/choices.h"
 
 #include <algorithm>
+#include <deque>
+#include <optional>
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "model/jinja_text.h"
 #include "runtime/likelihood.h"
 
 namespace fathom {
@@ -106,35 +109,82 @@ class BatchScorer {
   std::vector<Slot> slots_;
 };
 
+/// Texts to tokens, as lm-eval's HFLM does it.
+class Encoder {
+ public:
+  explicit Encoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
+    prefix_ = tokenizer.id(tokenizer.special_text("bos_token"));
+    if (!prefix_) prefix_ = tokenizer.eos();
+    if (prefix_) prefix_text_ = tokenizer.piece(*prefix_);
+  }
+
+  EncodedQuery operator()(const Query& query) const {
+    if (query.context.empty()) return without_context(query.continuations);
+    const std::string_view context = jinja::strip(query.context, jinja::Side::right);
+    EncodedQuery encoded{encode(context), {}};
+    for (const std::string& continuation : query.continuations)
+      encoded.continuations.push_back(
+          tokens_after(encode(query.context + continuation), encoded.context.size(), query, continuation));
+    if (encoded.context.empty()) encoded.context.push_back(prefix());
+    return encoded;
+  }
+
+ private:
+  EncodedQuery without_context(const std::vector<std::string>& continuations) const {
+    EncodedQuery encoded{{prefix()}, {}};
+    for (const std::string& continuation : continuations) {
+      const auto tokens = tokenizer_.encode(continuation, false);
+      const bool starts = !tokens.empty() && tokens.front() == prefix();
+      encoded.continuations.push_back(tokens_after(tokens, starts ? 1 : 0, {}, continuation));
+    }
+    return encoded;
+  }
+
+  std::vector<Token> encode(std::string_view text) const {
+    const bool starts = !prefix_text_.empty() && text.starts_with(prefix_text_);
+    return starts ? tokenizer_.encode(text, false) : tokenizer_.encode_prompt(text);
+  }
+
+  static std::vector<Token> tokens_after(const std::vector<Token>& tokens, std::size_t begin,
+                                         const Query& query, const std::string& continuation) {
+    if (tokens.size() <= begin)
+      fail("\"{}\" has no tokens of its own after \"{}\"", continuation, query.context);
+    return {tokens.begin() + static_cast<std::ptrdiff_t>(begin), tokens.end()};
+  }
+
+  Token prefix() const {
+    if (!prefix_) fail("an empty context needs a tokenizer with a BOS or end-of-text token");
+    return *prefix_;
+  }
+
+  const Tokenizer& tokenizer_;
+  std::optional<Token> prefix_;
+  std::string prefix_text_;
+};
+
+/// The context's end that fits into `max_context` before a continuation, whose last token is only predicted.
+std::vector<Token> fitting(const std::vector<Token>& context, const std::vector<Token>& continuation,
+                           std::int64_t max_context) {
+  if (std::ssize(continuation) > max_context)
+    fail("a continuation of {} tokens does not fit the model's context of {}", continuation.size(),
+         max_context);
+  const std::int64_t room = max_context + 1 - std::ssize(continuation);
+  return {context.end() - std::min(room, std::ssize(context)), context.end()};
+}
+
 }  // namespace
 
-EncodedQuery encode_query(const Tokenizer& tokenizer, const Query& query, std::int64_t max_context) {
-  const std::size_t end = query.context.find_last_not_of(" \t\n\v\f\r") + 1;  // npos + 1 is 0
-  const std::string context = query.context.substr(0, end), space = query.context.substr(end);
-  EncodedQuery encoded;
-  encoded.context = tokenizer.encode(context);
-  const std::size_t before = encoded.context.size();
-  std::size_t longest = 0;
-  for (const std::string& continuation : query.continuations) {
-    const auto whole = tokenizer.encode(fmt::format("{}{}{}", context, space, continuation));
-    if (whole.size() <= before) fail("\"{}\" has no tokens of its own after \"{}\"", continuation, context);
-    encoded.continuations.emplace_back(whole.begin() + static_cast<std::ptrdiff_t>(before), whole.end());
-    longest = std::max(longest, whole.size() - before);
+std::vector<EncodedQuery> encode_query(const Tokenizer& tokenizer, const Query& query,
+                                       std::int64_t max_context) {
+  EncodedQuery whole = Encoder(tokenizer)(query);
+  std::vector<EncodedQuery> each;
+  bool fits = true;
+  for (const auto& continuation : whole.continuations) {
+    each.push_back({fitting(whole.context, continuation, max_context), {continuation}});
+    fits = fits && each.back().context.size() == whole.context.size();
   }
-  if (encoded.context.empty()) {
-    const auto bos = tokenizer.id(tokenizer.special_text("bos_token"));
-    const auto start = bos ? bos : tokenizer.eos();
-    if (!start) fail("an empty context needs a tokenizer with a BOS or end-of-text token");
-    encoded.context.push_back(*start);
-  }
-  // The last token of a continuation is only predicted, and one token of context must stay.
-  const auto limit = static_cast<std::size_t>(max_context);
-  if (longest > limit)
-    fail("a continuation of {} tokens does not fit the model's context of {}", longest, max_context);
-  const std::size_t room = limit + 1 - longest;
-  if (encoded.context.size() > room)
-    encoded.context.erase(encoded.context.begin(), encoded.context.end() - static_cast<std::ptrdiff_t>(room));
-  return encoded;
+  if (fits) return {std::move(whole)};
+  return each;
 }
 
 std::vector<std::vector<Likelihood>> score_queries(Engine& engine, const Tokenizer& tokenizer,
@@ -142,17 +192,31 @@ std::vector<std::vector<Likelihood>> score_queries(Engine& engine, const Tokeniz
                                                    const std::function<void(std::int64_t)>& done) {
   std::vector<std::vector<Likelihood>> results(queries.size());
   BatchScorer scorer(engine);
-  for (std::size_t first = 0; first < queries.size();) {
+  std::deque<EncodedQuery> waiting;  // what is left of the query before queries[encoded]
+  std::size_t encoded = 0, scored = 0;
+  while (scored < queries.size()) {
     check_interrupt();
     std::vector<EncodedQuery> batch;
     std::size_t tokens = 0;
-    while (first + batch.size() < queries.size() && batch.size() < batch_queries && tokens < batch_tokens) {
-      batch.push_back(encode_query(tokenizer, queries[first + batch.size()], engine.max_context()));
-      tokens += batch.back().context.size();
+    while (batch.size() < batch_queries && tokens < batch_tokens) {
+      if (waiting.empty()) {
+        if (encoded == queries.size()) break;
+        std::ranges::move(encode_query(tokenizer, queries[encoded++], engine.max_context()),
+                          std::back_inserter(waiting));
+      }
+      tokens += waiting.front().context.size();
+      batch.push_back(std::move(waiting.front()));
+      waiting.pop_front();
     }
-    scorer.score(batch, std::span(results).subspan(first, batch.size()));
-    first += batch.size();
-    done(static_cast<std::int64_t>(batch.size()));
+    std::vector<std::vector<Likelihood>> likelihoods(batch.size());
+    scorer.score(batch, likelihoods);
+    const std::size_t before = scored;
+    for (const auto& part : likelihoods) {
+      auto& result = results[scored];
+      result.insert(result.end(), part.begin(), part.end());
+      if (result.size() == queries[scored].continuations.size()) ++scored;
+    }
+    done(static_cast<std::int64_t>(scored - before));
   }
   return results;
 }

@@ -24,22 +24,27 @@ struct Likelihood {
   bool greedy = false;        ///< greedy decoding would have written it
 };
 
-/// A query in tokens: every continuation follows the same context.
+/// A context in tokens, and continuations that follow it.
 struct EncodedQuery {
   std::vector<Token> context;
   std::vector<std::vector<Token>> continuations;
 };
 
 /// lm-eval's way: the context's trailing white space moves to the continuation; a continuation's tokens are
-/// those of context + continuation after as many as the context alone has. An empty context is the BOS or
-/// end-of-text token. A context that does not fit before its longest continuation in `max_context` loses its
-/// beginning. Throws Error when a continuation is empty or does not fit.
-EncodedQuery encode_query(const Tokenizer& tokenizer, const Query& query, std::int64_t max_context);
+/// those of context + continuation after as many as the context alone has. What the tokenizer puts before a
+/// text stands before the context, unless that begins with the BOS token's text already; what it puts behind
+/// a text (an end token) is left out, since neither the context nor the continuation ends the text. An empty
+/// context is the BOS or else the end-of-text token. A context loses as much of its beginning as does not
+/// fit into `max_context` with a continuation. So there is one element, with all continuations, or, if some
+/// do not fit behind the whole context, one for each continuation. Throws Error when a continuation has no
+/// tokens or does not fit by itself.
+std::vector<EncodedQuery> encode_query(const Tokenizer& tokenizer, const Query& query,
+                                       std::int64_t max_context);
 
 /// Scores all queries; one list of likelihoods for each. A context is computed once for all its
 /// continuations, and what it has in common with the one before it in its slot (few-shot examples) is not
-/// computed again. Queries run side by side. `done` is called after each batch with the number of queries in
-/// it.
+/// computed again. Queries run side by side. `done` is called after each batch with the number of queries
+/// that it completed.
 std::vector<std::vector<Likelihood>> score_queries(Engine& engine, const Tokenizer& tokenizer,
                                                    std::span<const Query> queries,
                                                    const std::function<void(std::int64_t)>& done);

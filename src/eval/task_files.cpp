@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "eval/tasks.h"
+#include "model/jinja_text.h"
 
 namespace fathom {
 namespace {
@@ -54,7 +55,8 @@ Example choice_example(const JsonObject& row) {
   auto& query = example.queries.emplace_back(Query{row.string("query"), {}});
   for (const auto& choice : choices) {
     query.continuations.push_back(" " + choice);
-    example.bytes.push_back(static_cast<std::int64_t>(choice.size()));
+    example.lengths.push_back(
+        {static_cast<std::int64_t>(jinja::count_characters(choice)), std::ssize(choice)});
   }
   example.gold = gold_of(row, choices.size());
   return example;
@@ -75,17 +77,12 @@ Example last_word_example(const JsonObject& row) {
 
 constexpr std::string_view letters = "ABCD";
 
-std::string stripped(const std::string& text) {
-  const auto first = text.find_first_not_of(" \t\n\v\f\r");
-  if (first == std::string::npos) return "";
-  return text.substr(first, text.find_last_not_of(" \t\n\v\f\r") + 1 - first);
-}
-
 std::string mmlu_question(const JsonObject& row) {
   const auto choices = strings_of(row, "choices");
   if (choices.size() != letters.size())
     fail("{} has {} entries, expected {}", row.field("choices"), choices.size(), letters.size());
-  std::string text = stripped(row.string("question"));
+  const std::string question = row.string("question");
+  std::string text(jinja::strip(question, jinja::Side::both));
   for (std::size_t i = 0; i < choices.size(); ++i) text += fmt::format("\n{}. {}", letters[i], choices[i]);
   return text + "\nAnswer:";
 }
@@ -108,7 +105,7 @@ std::vector<Example> mmlu_examples(const fs::path& data, std::int64_t limit) {
     const std::string context =
         fmt::format("The following are multiple choice questions (with answers) about {}.\n\n{}{}", title,
                     shot->second, mmlu_question(row));
-    examples.push_back({{{context, {" A", " B", " C", " D"}}}, {1, 1, 1, 1}, gold_of(row, 4)});
+    examples.push_back({{{context, {" A", " B", " C", " D"}}}, {}, gold_of(row, 4)});
   });
   return examples;
 }

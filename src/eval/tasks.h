@@ -13,10 +13,16 @@
 
 namespace fathom {
 
+/// How long a choice is, without the space before it.
+struct ChoiceLength {
+  std::int64_t characters = 0;  ///< code points, as Python counts
+  std::int64_t bytes = 0;       ///< in UTF-8
+};
+
 /// One row of a set: what is scored, and which of the scores should be the highest.
 struct Example {
   std::vector<Query> queries;  ///< one with all choices, or (winogrande) one continuation after each context
-  std::vector<std::int64_t> bytes;  ///< of each choice, for acc_norm; empty where lengths do not differ
+  std::vector<ChoiceLength> lengths;  ///< of the choices; empty where they do not differ
   std::int64_t gold = 0;
 };
 
@@ -31,7 +37,9 @@ struct TaskResult {
   std::string task;
   std::int64_t examples = 0;
   double acc = 0, acc_stderr = 0;
-  double acc_norm = 0;    ///< by bytes of the choice; equal to acc where there is none (winogrande, lambada)
+  /// With log-likelihoods divided by the choice's characters, as lm-eval's acc_norm, or by its bytes, as
+  /// lm-eval's acc_bytes; equal to acc where there is nothing to divide by (winogrande, lambada).
+  double acc_norm = 0, acc_bytes = 0;
   double perplexity = 0;  ///< of LAMBADA's last word; 0 elsewhere
   std::vector<Sample> samples;
 };

@@ -39,6 +39,15 @@ std::size_t start_of_trailing_space(std::string_view text, std::size_t least) {
 
 }  // namespace
 
+AddedToken read_added_token(const JsonObject& object, bool special) {
+  return {.content = object.string("content"),
+          .special = special,
+          .normalized = object.boolean_or("normalized", !special),
+          .single_word = object.boolean_or("single_word", false),
+          .lstrip = object.boolean_or("lstrip", false),
+          .rstrip = object.boolean_or("rstrip", false)};
+}
+
 void AddedTokens::Trie::insert(std::string_view text, std::size_t value) {
   std::size_t node = 0;
   for (const char c : text) {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/json.h"
 #include "model/bpe.h"
 #include "model/normalizer.h"
 
@@ -22,7 +23,14 @@ struct AddedToken {
   bool single_word = false;  ///< only where no letter or digit touches it
   bool lstrip = false;       ///< takes the white space on its left with it
   bool rstrip = false;       ///< and on its right
+
+  bool operator==(const AddedToken&) const = default;
 };
+
+/// A token from its object in tokenizer.json or a file beside it, without its id. `special` is what the
+/// object says of that, or what is known otherwise; a special token is not normalised unless it says so.
+/// Throws Error naming the field.
+AddedToken read_added_token(const JsonObject& object, bool special);
 
 class AddedTokens {
  public:

@@ -137,6 +137,7 @@ class Strip : public DecodeStep {
       left_ = start_;
     }
   }
+  void finish(const Next& /*next*/) override { held_.clear(); }  // which stood at the end
 
  private:
   std::string character_;

@@ -12,7 +12,8 @@
 
 namespace fathom {
 
-/// One step at work. It takes pieces and hands on what is certain; finish() hands on the rest.
+/// One step at work. It takes pieces and hands on what is certain; finish() hands on the rest. What is pushed
+/// after that continues the same text.
 class DecodeStep {
  public:
   using Next = std::function<void(std::string_view)>;
@@ -27,6 +28,7 @@ class RunningDecoder {
   explicit RunningDecoder(std::vector<std::unique_ptr<DecodeStep>> steps) : steps_(std::move(steps)) {}
   /// Appends the text that is certain after one more piece: whole UTF-8 characters.
   void push(std::string_view piece, std::string& out) { run(0, piece, out); }
+  /// Appends what was held back; what is pushed after that continues the same text.
   void finish(std::string& out);
 
  private:

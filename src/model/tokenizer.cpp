@@ -70,6 +70,12 @@ std::vector<Token> Tokenizer::encode(std::string_view text, bool special) const 
   return ids;
 }
 
+std::vector<Token> Tokenizer::encode_prompt(std::string_view text) const {
+  std::vector<Token> ids = encode(text, false);
+  ids.insert(ids.begin(), data_->before.begin(), data_->before.end());
+  return ids;
+}
+
 std::string Tokenizer::decode(std::span<const Token> ids, bool skip_special) const {
   std::string text;
   RunningDecoder running = data_->decoder.start();
@@ -93,7 +99,7 @@ bool Tokenizer::is_special(Token id) const {
 
 std::int64_t Tokenizer::size() const {
   std::int64_t end = data_->bpe.vocabulary().end();
-  for (const AddedToken& token : data_->added_tokens.all()) end = std::max<std::int64_t>(end, token.id + 1);
+  for (const AddedToken& token : data_->added_tokens.all()) end = std::max(end, std::int64_t{token.id} + 1);
   return end;
 }
 
@@ -118,6 +124,11 @@ StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
     : tokenizer_(&tokenizer),
       skip_special_(skip_special),
       running_(std::make_unique<RunningDecoder>(tokenizer.data_->decoder.start())) {}
+StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, std::span<const Token> before)
+    : StreamDecoder(tokenizer) {
+  for (const Token id : before) push(id);
+  finish();
+}
 StreamDecoder::~StreamDecoder() = default;
 StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
 StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;

@@ -31,6 +31,10 @@ class Tokenizer {
   /// Throws Error when the text has more than 2^30 bytes.
   std::vector<Token> encode(std::string_view text, bool special = true) const;
 
+  /// Ids of a text that is to be continued: what the post-processor puts before a text stands before it, but
+  /// what it puts behind one (an end of text) does not, since nothing that continues the text follows that.
+  std::vector<Token> encode_prompt(std::string_view text) const;
+
   /// Text of ids; ids outside the vocabulary give nothing. `skip_special` leaves out special tokens.
   std::string decode(std::span<const Token> ids, bool skip_special = true) const;
 
@@ -81,6 +85,9 @@ class RunningDecoder;
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
+  /// Decodes what follows `before`, whose own text is not given out: the space that some tokenizers drop at
+  /// the start of a text stays where it is not the start.
+  StreamDecoder(const Tokenizer& tokenizer, std::span<const Token> before);
   ~StreamDecoder();
   StreamDecoder(StreamDecoder&&) noexcept;
   StreamDecoder& operator=(StreamDecoder&&) noexcept;

@@ -1,7 +1,5 @@
 // What stands beside tokenizer.json: tokenizer_config.json and its companions.
-#include <algorithm>
 #include <filesystem>
-#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -12,23 +10,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The text of "bos_token": either a string or an object with "content".
-std::optional<std::string> token_text(const JsonObject& object, const std::string& key) {
-  const Json& value = object.at(key);
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_object() && value.contains("content")) return object.object(key).string("content");
-  return std::nullopt;
-}
+/// A file beside tokenizer.json; an empty object if it is not there.
+struct CompanionFile {
+  explicit CompanionFile(const fs::path& file)
+      : json(fs::exists(file) ? read_json(file) : Json::object()), object(json, file.string()) {}
+  CompanionFile(const CompanionFile&) = delete;
+  CompanionFile& operator=(const CompanionFile&) = delete;
 
-void read_special_texts(const JsonObject& object, TokenizerConfig& config) {
-  for (const auto& [key, value] : object.raw().items()) {
-    if (!key.ends_with("_token")) continue;
-    const bool known = std::any_of(config.special_texts.begin(), config.special_texts.end(),
-                                   [&, &name = key](const auto& entry) { return entry.first == name; });
-    if (const auto text = known ? std::nullopt : token_text(object, key))
-      config.special_texts.emplace_back(key, *text);
-  }
-}
+  const Json json;
+  const JsonObject object;  // of json
+};
 
 /// A template, or several with names, of which "default" is meant.
 std::string read_chat_template(const JsonObject& config) {
@@ -53,15 +44,14 @@ void read_end_ids(const fs::path& file, TokenizerConfig& config) {
 }  // namespace
 
 TokenizerConfig read_tokenizer_config(const fs::path& directory) {
+  const CompanionFile config_file(directory / "tokenizer_config.json"),
+      map_file(directory / "special_tokens_map.json"), added_file(directory / "added_tokens.json");
   TokenizerConfig config;
-  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
-    const fs::path file = directory / name;
-    if (!fs::exists(file)) continue;
-    const Json json = read_json(file);
-    const JsonObject object(json, file.string());
-    read_special_texts(object, config);
-    if (config.chat_template.empty()) config.chat_template = read_chat_template(object);
-  }
+  config.tokens = read_companion_tokens(config_file.object, map_file.object, added_file.object);
+  for (const auto& [name, token] : config.tokens.named)
+    config.special_texts.emplace_back(name, token.content);
+  config.chat_template = read_chat_template(config_file.object);
+  if (config.chat_template.empty()) config.chat_template = read_chat_template(map_file.object);
   // The newer place; transformers prefers it.
   if (fs::exists(directory / "chat_template.jinja"))
     config.chat_template = read_file(directory / "chat_template.jinja", 16 << 20);

@@ -38,15 +38,9 @@ BpeOptions read_bpe_options(const JsonObject& model) {
 std::vector<AddedToken> read_added_tokens(const JsonObject& root, const Vocabulary& vocabulary) {
   std::vector<AddedToken> tokens;
   if (!root.has("added_tokens")) return tokens;
-  std::size_t bytes = 0;
   for (const JsonObject& object : root.objects("added_tokens")) {
-    AddedToken token;
-    token.content = object.string("content");
+    AddedToken token = read_added_token(object, object.boolean_or("special", false));
     if (token.content.empty()) continue;
-    bytes += token.content.size();
-    if (bytes > most_added_bytes)
-      fail("{}: the added tokens up to here have more than {} bytes", object.field("content"),
-           most_added_bytes);
     // A piece of the vocabulary keeps its id there.
     const auto known = vocabulary.find(token.content);
     token.id =
@@ -54,14 +48,17 @@ std::vector<AddedToken> read_added_tokens(const JsonObject& root, const Vocabula
     if (!known && vocabulary.piece(token.id) != nullptr)
       fail("{} is {}, which is the id of '{}' in the vocabulary", object.field("id"), token.id,
            *vocabulary.piece(token.id));
-    token.special = object.boolean_or("special", false);
-    token.normalized = object.boolean_or("normalized", !token.special);
-    token.single_word = object.boolean_or("single_word", false);
-    token.lstrip = object.boolean_or("lstrip", false);
-    token.rstrip = object.boolean_or("rstrip", false);
     tokens.push_back(std::move(token));
   }
   return tokens;
+}
+
+void check_size(const std::vector<AddedToken>& tokens, const std::string& source) {
+  std::size_t bytes = 0;
+  for (const AddedToken& token : tokens) bytes += token.content.size();
+  if (bytes > most_added_bytes)
+    fail("{}: its added tokens and those of the files beside it have {} bytes, expected at most {}", source,
+         bytes, most_added_bytes);
 }
 
 /// Ids that the post-processor puts around a text.
@@ -126,7 +123,10 @@ Tokenizer::Data::Data(TokenizerSpec spec, TokenizerConfig companions)
   normalizer = read_part<Normalizer>(root, "normalizer");
   pre_tokenizer = read_part<PreTokenizer>(root, "pre_tokenizer");
   decoder = read_part<TokenDecoder>(root, "decoder");
-  added_tokens = AddedTokens(read_added_tokens(root, bpe.vocabulary()), normalizer);
+  auto tokens = with_companions(read_added_tokens(root, bpe.vocabulary()), config.tokens, bpe.vocabulary(),
+                                spec.source);
+  check_size(tokens, spec.source);
+  added_tokens = AddedTokens(std::move(tokens), normalizer);
   if (const auto processor = root.object_if("post_processor")) {
     Frame frame;
     add_post_processor(*processor, frame, 0);

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "formats/gguf.h"
 #include "model/bpe.h"
+#include "model/companion_tokens.h"
 
 namespace fathom {
 
@@ -37,6 +38,7 @@ TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file);
 /// What stands beside tokenizer.json: which token is which, and how a chat is written.
 struct TokenizerConfig {
   std::vector<std::pair<std::string, std::string>> special_texts;  ///< "bos_token": "<s>", ...
+  CompanionTokens tokens;                                          ///< that tokenizer.json may lack
   std::string chat_template;
   std::vector<Token> end_ids;  ///< at which generation ends, by number; first the end of text
 };

@@ -121,7 +121,10 @@ void Engine::State::check(const Feed& feed) const {
   const std::int64_t length = cache.length(feed.sequence);
   for (const Token token : feed.tokens)
     if (token < 0 || token >= config.vocab_size)
-      fail("token id {} is outside the vocabulary of {} tokens", token, config.vocab_size);
+      fail(
+          "token id {} is outside the vocabulary of {} tokens: the tokenizer is not this model's, or names "
+          "tokens that the model has no embedding for",
+          token, config.vocab_size);
   if (count > max_context - length)
     fail("{} tokens after {} exceed the context of {}", count, length, max_context);
   if (feed.keep < 0 || feed.keep > count)

@@ -1,6 +1,7 @@
 #include "runtime/generate.h"
 
 #include <algorithm>
+#include <cassert>
 #include <chrono>
 
 #include "base/error.h"
@@ -17,7 +18,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// Runs the prompt and returns the last token's hidden state; nothing when a signal came.
+/// Runs what is new of the prompt and returns the last token's hidden state; nothing when a signal came.
 std::vector<float> run_prompt(Engine& engine, int sequence, std::span<const Token> prompt) {
   std::vector<float> hidden;
   for (std::size_t at = 0; at < prompt.size() && !interrupted(); at += prompt_chunk) {
@@ -29,13 +30,11 @@ std::vector<float> run_prompt(Engine& engine, int sequence, std::span<const Toke
   return interrupted() ? std::vector<float>() : hidden;
 }
 
-void check_prompt(const Engine& engine, int sequence, std::span<const Token> prompt) {
+void check_prompt(const Engine& engine, std::span<const Token> prompt) {
   if (prompt.empty()) fail_usage("the prompt is empty");
-  const std::int64_t earlier = engine.length(sequence);
-  const auto total = earlier + static_cast<std::int64_t>(prompt.size());
-  if (total > engine.max_context())
-    fail("the prompt has {} tokens{}, but the context takes {}; shorten it or raise --context", prompt.size(),
-         earlier > 0 ? fmt::format(" after {} earlier ones", earlier) : "", engine.max_context());
+  if (std::ssize(prompt) > engine.max_context())
+    fail("the prompt has {} tokens, but the context takes {}; shorten it or raise --context", prompt.size(),
+         engine.max_context());
 }
 
 }  // namespace
@@ -82,10 +81,11 @@ std::string StopFilter::push(std::string_view piece) {
 
 Generated generate(Engine& engine, const Tokenizer& tokenizer, int sequence, std::span<const Token> prompt,
                    const GenerateOptions& options, const std::function<void(std::string_view)>& stream) {
-  check_prompt(engine, sequence, prompt);
+  check_prompt(engine, prompt);
+  assert(engine.length(sequence) < std::ssize(prompt));
   Sampler sampler(options.sampler);
   StopFilter filter(options.stop);
-  StreamDecoder decoder(tokenizer);
+  StreamDecoder decoder(tokenizer, prompt);
   Generated result;
   const auto emit = [&](const std::string& text) {
     if (text.empty()) return;
@@ -98,8 +98,9 @@ Generated generate(Engine& engine, const Tokenizer& tokenizer, int sequence, std
   };
 
   auto start = std::chrono::steady_clock::now();
-  std::vector<float> hidden = run_prompt(engine, sequence, prompt);
-  result.prompt_tokens = static_cast<std::int64_t>(prompt.size());
+  const auto fresh = prompt.subspan(static_cast<std::size_t>(engine.length(sequence)));
+  std::vector<float> hidden = run_prompt(engine, sequence, fresh);
+  result.prompt_tokens = std::ssize(fresh);
   result.prompt_seconds = seconds_since(start);
 
   start = std::chrono::steady_clock::now();

@@ -27,16 +27,17 @@ struct Generated {
   std::vector<Token> tokens;  ///< all that were sampled, the end token included
   std::string text;           ///< what was streamed
   StopReason reason = StopReason::max_tokens;
-  std::int64_t prompt_tokens = 0;
+  std::int64_t prompt_tokens = 0;  ///< that the sequence did not hold yet
   double prompt_seconds = 0, generate_seconds = 0;
 };
 
-/// Continues `prompt` in `sequence` (which may already hold earlier turns). `stream` gets whole UTF-8
-/// characters as soon as they are certain not to belong to a stop string; it may be null. Of the last token
-/// sampled keys and values are not computed: Engine::length tells what the sequence holds. The repetition
-/// penalty looks at `prompt` and what follows. A signal (base/interrupt.h) ends it with what is there, reason
-/// `interrupted`. Throws Error when the prompt does not fit into the context; UsageError when prompt or a
-/// stop string are empty.
+/// Continues `prompt` in `sequence`, which may already hold the first of its tokens (earlier turns), but not
+/// all of them. `stream` gets whole UTF-8 characters as soon as they are certain not to belong to a stop
+/// string; it may be null. The text is what decoding prompt and answer together has behind the prompt's text.
+/// Of the last token sampled keys and values are not computed: Engine::length tells what the sequence holds.
+/// The repetition penalty looks at `prompt` and what follows. A signal (base/interrupt.h) ends it with what
+/// is there, reason `interrupted`. Throws Error when the prompt does not fit into the context; UsageError
+/// when prompt or a stop string are empty.
 Generated generate(Engine& engine, const Tokenizer& tokenizer, int sequence, std::span<const Token> prompt,
                    const GenerateOptions& options, const std::function<void(std::string_view)>& stream);
 

@@ -34,6 +34,29 @@ TEST(GenerateVerb, StreamsTheTextThatTransformersGives) {
   }
 }
 
+/// A copy of the model, with another value in one of its JSON files.
+void copy_model(const test::Scratch& folder, const char* file, const char* field, const Json& value) {
+  for (const auto& entry : std::filesystem::directory_iterator(model))
+    std::filesystem::copy_file(entry, folder / entry.path().filename());
+  Json json = read_json(folder / file);
+  json[field] = value;
+  write_file(folder / file, json.dump());
+}
+
+TEST(GenerateVerb, DoesNotBeginBehindAnEndTokenThatTheTokenizerAppends) {
+  const test::Scratch appends;
+  copy_model(appends, "tokenizer.json", "post_processor", Json::parse(R"({
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|im_end|>", "type_id": 0}}],
+    "pair": [],
+    "special_tokens": {"<|im_end|>": {"id": "<|im_end|>", "ids": [2], "tokens": ["<|im_end|>"]}}})"));
+  const std::string command = "generate -q --threads 1 --dtype f32 --max-tokens 20 --prompt the ";
+  const test::Run run = run_program(command + appends.path().string());
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.out, run_program(command + model).out);
+  EXPECT_EQ(run_program("tokenize " + appends.path().string() + " --text the").out, "[258, 2]\n");
+}
+
 TEST(GenerateVerb, SaysWhichInstructionSetsItUsesAndTakesALowerLevel) {
   const std::string command = "generate --prompt x --max-tokens 1 " + model;
   const auto with_level = [&](const char* level) {
@@ -132,6 +155,34 @@ TEST(ChatVerb, AnswersEveryLineAndKeepsTheConversation) {
   EXPECT_NE(twice.out, reset.out);  // the second answer sees the first turn
   EXPECT_EQ(turns("hello\n/exit\nhello\n").out, once.out);
   EXPECT_EQ(turns("").out, "");
+}
+
+TEST(ChatVerb, FollowsGenerationConfig) {
+  const test::Scratch scratch;
+  write_file(scratch / "lines", "hello\n");
+  const auto answer = [&](const std::string& folder, const std::string& options) {
+    const test::Run run = run_program("chat --threads 1 -q --dtype f32 --max-tokens 20 " + options + " " +
+                                      folder + " <" + (scratch / "lines").string());
+    EXPECT_EQ(run.code, 0) << run.err;
+    return run.out;
+  };
+  const std::string greedy = answer(model, "--temperature 0");
+  EXPECT_NE(answer(model, "--seed 1"), answer(model, "--seed 2"));  // the file does not say
+  {
+    const test::Scratch folder;
+    copy_model(folder, "generation_config.json", "do_sample", false);
+    EXPECT_EQ(answer(folder.path().string(), "--seed 1"), greedy);
+    EXPECT_EQ(answer(folder.path().string(), "--seed 2"), greedy);
+    EXPECT_EQ(answer(folder.path().string(), "--seed 1 --temperature 0.7"), answer(model, "--seed 1"));
+  }
+  {
+    const test::Scratch folder;
+    copy_model(folder, "generation_config.json", "temperature", 1e-9);
+    EXPECT_EQ(answer(folder.path().string(), "--seed 1"), greedy);
+  }
+  const test::Scratch folder;
+  copy_model(folder, "generation_config.json", "do_sample", "no");
+  EXPECT_THAT(run_program("chat " + folder.path().string()).err, HasSubstr("field 'do_sample'"));
 }
 
 TEST(ChatVerb, NeedsATemplate) {

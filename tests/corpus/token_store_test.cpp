@@ -52,6 +52,21 @@ class Tokens : public testing::Test {
 
 std::vector<Token> copied(std::span<const Token> tokens) { return {tokens.begin(), tokens.end()}; }
 
+// tokenizer_config.json alone names these; the tokenizer gives them ids that the model has no embedding for.
+TEST_F(Tokens, TokensBeyondTheModelsEmbeddingAreNamed) {
+  const fs::path model = FATHOM_TEST_DATA "/models/llama-text";
+  fs::copy_file(model / "tokenizer.json", scratch / "tokenizer.json");
+  const auto text = input({file("a.txt", "one <pad> two")});
+  file("tokenizer_config.json", R"({"eos_token": "<|im_end|>", "pad_token": "<pad>"})");
+  tokenizer = load_tokenizer(scratch.path());
+  EXPECT_THAT(message(text, 320),
+              HasSubstr("becomes token 320 ('<pad>'), but the model's vocabulary has 320"));
+  EXPECT_EQ(message(text, 321), "no error");
+  file("tokenizer_config.json", R"({"eos_token": "<end>"})");
+  tokenizer = load_tokenizer(scratch.path());
+  EXPECT_THAT(message(text, 320), HasSubstr("end-of-text token '<end>' has the id 320"));
+}
+
 TEST_F(Tokens, DocumentsAreSeparatedAndKnowWhereTheyComeFrom) {
   const auto lines = file("a.jsonl", "{\"text\": \"one\"}\n\n{\"text\": \"\"}\n{\"text\": \"two two\"}\n");
   const auto plain = file("b.txt", "three");

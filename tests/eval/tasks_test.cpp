@@ -43,6 +43,7 @@ TEST_P(TaskAgainstTransformers, SameLikelihoodsAndAccuracies) {
   EXPECT_EQ(result.examples, static_cast<std::int64_t>(log_likelihoods.size()));
   EXPECT_DOUBLE_EQ(result.acc, expected["acc"].get<double>());
   EXPECT_DOUBLE_EQ(result.acc_norm, expected["acc_norm"].get<double>());
+  EXPECT_DOUBLE_EQ(result.acc_bytes, expected["acc_bytes"].get<double>());
   if (expected.contains("perplexity"))
     EXPECT_NEAR(result.perplexity / expected["perplexity"].get<double>(), 1, 1e-3);
   else
@@ -50,7 +51,7 @@ TEST_P(TaskAgainstTransformers, SameLikelihoodsAndAccuracies) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tasks, TaskAgainstTransformers,
-                         testing::Values("piqa", "winogrande", "lambada_openai", "mmlu"));
+                         testing::Values("piqa", "winogrande", "lambada_openai", "mmlu", "openbookqa"));
 
 TEST(Tasks, MmluPutsTheSolvedQuestionsOfItsSubjectFirst) {
   const auto examples = read_task("mmlu", sets, 1);
@@ -69,7 +70,7 @@ TEST(Tasks, WinograndeScoresOneContinuationAfterEachContext) {
   ASSERT_EQ(examples[0].queries.size(), 2U);
   EXPECT_EQ(examples[0].queries[1].context, "The child looked at the mother because the mother");
   EXPECT_THAT(examples[0].queries[1].continuations, ElementsAre(" was speaking."));
-  EXPECT_TRUE(examples[0].bytes.empty());
+  EXPECT_TRUE(examples[0].lengths.empty());
 }
 
 TEST(Tasks, LimitTakesTheFirstExamples) {
@@ -78,18 +79,25 @@ TEST(Tasks, LimitTakesTheFirstExamples) {
   EXPECT_EQ(read_task("piqa", sets, 100).size(), 4U);
 }
 
-TEST(Tasks, BytesNotCharactersOrTokensNormalise) {
-  EXPECT_THAT(read_task("piqa", sets, 0)[3].bytes, ElementsAre(23, 15));
+TEST(Tasks, LengthsAreCharactersAndBytesOfTheChoicesAlone) {
+  const test::Scratch folder;
+  write_file(folder / "piqa.jsonl", R"({"query": "q", "choices": ["Größe", "日本", ""], "gold": 0})");
+  const auto lengths = read_task("piqa", folder.path(), 0)[0].lengths;
+  ASSERT_EQ(lengths.size(), 3U);
+  EXPECT_EQ(lengths[0].characters, 5);
+  EXPECT_EQ(lengths[0].bytes, 7);
+  EXPECT_EQ(lengths[1].characters, 2);
+  EXPECT_EQ(lengths[1].bytes, 6);
+  EXPECT_EQ(lengths[2].characters, 0);
 }
 
-TEST(Tasks, ContextThatIsTooLongLosesItsBeginning) {
-  const auto tokenizer = load_tokenizer(model);
-  const Query query = {"The river is wide and the water is cold.", {" It", " It is deep."}};
-  const auto whole = encode_query(tokenizer, query, 256), cut = encode_query(tokenizer, query, 12);
-  EXPECT_EQ(cut.continuations, whole.continuations);
-  const auto kept = static_cast<std::ptrdiff_t>(12 + 1 - whole.continuations[1].size());
-  EXPECT_EQ(cut.context, std::vector<Token>(whole.context.end() - kept, whole.context.end()));
-  EXPECT_THROW(encode_query(tokenizer, query, 2), Error);
+TEST(Tasks, MmluQuestionsLoseWhiteSpaceAsPythonSeesIt) {
+  const test::Scratch folder;
+  const std::string row =
+      R"({"subject": "s", "question": "\u00a0\u001cWhat?\u2003\n", "choices": ["a", "b", "c", "d"], "gold": 1})";
+  write_file(folder / "mmlu_dev.jsonl", row);
+  write_file(folder / "mmlu_test.jsonl", row);
+  EXPECT_THAT(read_task("mmlu", folder.path(), 0)[0].queries[0].context, HasSubstr("\n\nWhat?\nA. a\n"));
 }
 
 TEST(Tasks, ErrorsNameFileLineAndField) {

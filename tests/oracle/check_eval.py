@@ -1,4 +1,4 @@
-"""The figures of `fathom eval` on a real model, by Hugging Face transformers.
+"""The figures of `fathom eval` on a real model, by Hugging Face transformers and lm-evaluation-harness (lm_eval).
 
     python tests/oracle/check_eval.py MODEL [--tokenizer DIR] [--text FILE --context 512 --windows N]
                                       [--tasks a,b --data DIR --limit N --samples FILE --write FILE]
@@ -7,7 +7,7 @@ MODEL is a directory or a GGUF file. With --samples, the file that `fathom eval 
 limit, the largest difference of a log-likelihood is printed too; --write writes down all that was computed on tasks:
 tests/data/eval/expected.json is
 
-    python tests/oracle/check_eval.py tests/data/models/llama-text --tasks piqa,winogrande,lambada_openai,mmlu \\
+    python tests/oracle/check_eval.py tests/data/models/llama-text --tasks piqa,winogrande,lambada_openai,mmlu,openbookqa \\
         --data tests/data/eval --write tests/data/eval/expected.json
 """
 
@@ -16,8 +16,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -31,7 +35,7 @@ def load(path, **options):
 @torch.no_grad()
 def perplexity(model, tokenizer, text, context, windows):
     ids = tokenizer(text, add_special_tokens=False).input_ids
-    bos = tokenizer("").input_ids[:1]
+    bos = without_end(tokenizer)("").input_ids[:1]
     nll = tokens = 0
     for start in range(0, min(len(ids) // context, windows or len(ids)) * context, context):
         window = torch.tensor([bos + ids[start:start + context]])
@@ -41,19 +45,22 @@ def perplexity(model, tokenizer, text, context, windows):
     print(f"perplexity {math.exp(nll / tokens):.4f} nll {nll / tokens:.6f} tokens {tokens}")
 
 
-@torch.no_grad()
-def log_likelihood(model, tokenizer, context, continuation):
-    """lm-eval's loglikelihood for causal models."""
-    spaces = len(context) - len(context.rstrip())
-    if spaces:
-        context, continuation = context[:-spaces], context[-spaces:] + continuation
-    before = tokenizer(context).input_ids
-    target = tokenizer(context + continuation).input_ids[len(before):]
-    before = before or [tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
-    logits = model(torch.tensor([(before + target)[:-1]])).logits[0, -len(target):].float()
-    scores = torch.log_softmax(logits, -1)
-    target = torch.tensor(target)
-    return scores.gather(-1, target[:, None]).sum().item(), bool((scores.argmax(-1) == target).all())
+def without_end(tokenizer):
+    """Takes away what the tokenizer puts behind a text, which lm-eval would count as part of a context."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    processor = backend["post_processor"] or {}
+    for part in processor.get("processors", [processor]):
+        if part.get("type") == "TemplateProcessing":
+            while "SpecialToken" in part["single"][-1]:
+                part["single"].pop()
+    tokenizer.backend_tokenizer.post_processor = Tokenizer.from_str(json.dumps(backend)).post_processor
+    return tokenizer
+
+
+def log_likelihoods_of(lm, pairs):
+    """(log-likelihood, whether greedy decoding would write it) by lm-eval itself."""
+    return lm.loglikelihood([Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i)
+                             for i, pair in enumerate(pairs)], disable_tqdm=True)
 
 
 def mmlu_question(row):
@@ -62,7 +69,7 @@ def mmlu_question(row):
 
 
 def requests(task, data, limit):
-    """For each example: (context, continuation) pairs, gold, and the choices' bytes (None: no acc_norm)."""
+    """For each example: (context, continuation) pairs, gold, and the choices (None where lengths do not differ)."""
     def rows(name):
         return [json.loads(line) for line in open(Path(data) / f"{name}.jsonl", encoding="utf-8")]
     if task == "mmlu":
@@ -73,7 +80,7 @@ def requests(task, data, limit):
             subject = row["subject"].replace("_", " ")
             head = f"The following are multiple choice questions (with answers) about {subject}."
             context = head + "\n\n" + "".join(shots[row["subject"]]) + mmlu_question(row)
-            yield [(context, " " + letter) for letter in "ABCD"], row["gold"], [1] * 4
+            yield [(context, " " + letter) for letter in "ABCD"], row["gold"], None
         return
     for row in rows(task)[:limit]:
         if "contexts" in row:
@@ -81,22 +88,26 @@ def requests(task, data, limit):
         elif "continuation" in row:
             yield [(row["context"], " " + row["continuation"])], None, None
         else:
-            yield ([(row["query"], " " + choice) for choice in row["choices"]], row["gold"],
-                   [len(choice.encode()) for choice in row["choices"]])
+            yield [(row["query"], " " + choice) for choice in row["choices"]], row["gold"], row["choices"]
 
 
-def run_task(model, tokenizer, task, data, limit):
-    acc, acc_norm, log_likelihoods = 0, 0, []
-    for pairs, gold, sizes in requests(task, data, limit):
-        scores = [log_likelihood(model, tokenizer, *pair) for pair in pairs]
+def best_by(lengths, values):
+    return int(np.argmax(np.array(values) / np.array(lengths, float)))
+
+
+def run_task(lm, task, data, limit):
+    acc, acc_norm, acc_bytes, log_likelihoods = 0, 0, 0, []
+    for pairs, gold, choices in requests(task, data, limit):
+        scores = log_likelihoods_of(lm, pairs)
         values = [score for score, _ in scores]
         right = scores[0][1] if gold is None else values.index(max(values)) == gold
-        by_byte = [value / size for value, size in zip(values, sizes)] if sizes else None
         acc += right
-        acc_norm += by_byte.index(max(by_byte)) == gold if sizes else right
+        acc_norm += right if choices is None else best_by([len(choice) for choice in choices], values) == gold
+        acc_bytes += right if choices is None else best_by([len(choice.encode()) for choice in choices], values) == gold
         log_likelihoods.append(values)
     count = len(log_likelihoods)
-    result = {"acc": acc / count, "acc_norm": acc_norm / count, "log_likelihoods": log_likelihoods}
+    result = {"acc": acc / count, "acc_norm": acc_norm / count, "acc_bytes": acc_bytes / count,
+              "log_likelihoods": log_likelihoods}
     if task == "lambada_openai":
         result["perplexity"] = math.exp(-sum(values[0] for values in log_likelihoods) / count)
     return result
@@ -122,8 +133,10 @@ def main():
         text = Path(arguments.text).read_bytes().decode()
         perplexity(model, tokenizer, text, arguments.context, arguments.windows)
     results = {}
+    if arguments.tasks:
+        lm = HFLM(pretrained=model, tokenizer=without_end(tokenizer), batch_size=1, device="cpu")
     for task in arguments.tasks.split(",") if arguments.tasks else []:
-        results[task] = run_task(model, tokenizer, task, arguments.data, arguments.limit)
+        results[task] = run_task(lm, task, arguments.data, arguments.limit)
         print(task, {key: value for key, value in results[task].items() if key != "log_likelihoods"}, flush=True)
     if arguments.samples:
         samples = [json.loads(line) for line in open(arguments.samples)]

@@ -86,6 +86,29 @@ TEST_F(Generate, GreedyTextIsTransformers) {
   }
 }
 
+// A decoder that takes a space from the start of a text, as SentencePiece's do, finds none to take behind a
+// prompt: the text stays what transformers gives.
+TEST_F(Generate, TheFirstSpaceOfAnAnswerStays) {
+  const test::Scratch folder;
+  Json json = read_json(folder_ / "tokenizer.json");
+  json["decoder"] = {
+      {"type", "Sequence"},
+      {"decoders", {json["decoder"], {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}}}};
+  write_file(folder / "tokenizer.json", json.dump());
+  std::filesystem::copy_file(folder_ / "tokenizer_config.json", folder / "tokenizer_config.json");
+  tokenizer_ = load_tokenizer(folder.path());
+  Engine engine = new_engine();
+  int spaces = 0;
+  for (const Json& entry : oracle_["cases"]) {
+    GenerateOptions options{.max_tokens = 40};
+    options.sampler.repetition_penalty = entry["repetition_penalty"].get<double>();
+    const auto expected = entry["text"].get<std::string>();
+    EXPECT_EQ(run(engine, entry["prompt"].get<std::string>(), options).text, expected);
+    spaces += expected.starts_with(" ") ? 1 : 0;
+  }
+  EXPECT_GT(spaces, 0);
+}
+
 TEST_F(Generate, StopsBeforeAStopStringThatSpansTokens) {
   Engine engine = new_engine();
   const Json& entry = oracle_["cases"][0];
@@ -144,7 +167,8 @@ TEST_F(Generate, ContinuesASequenceThatHoldsEarlierTokens) {
   const Feed feed{sequence, all.first(ids.size() - 1), 0};
   engine.forward(std::span(&feed, 1));
   const Generated generated =
-      generate(engine, tokenizer_, sequence, all.last(1), {.max_tokens = 20}, [](std::string_view) {});
+      generate(engine, tokenizer_, sequence, all, {.max_tokens = 20}, [](std::string_view) {});
+  EXPECT_EQ(generated.prompt_tokens, 1);
   EXPECT_EQ(generated.tokens, run(engine, "Hello, world!\n", {.max_tokens = 20}).tokens);
 }
 
