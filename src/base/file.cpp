@@ -1,7 +1,6 @@
 #include "base/file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -169,13 +168,5 @@ void write_file(const std::filesystem::path& path, std::string_view content) {
   file.write(content);
   file.commit();
 }
-
-FileLock::FileLock(const std::filesystem::path& path)
-    : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
-  if (descriptor_ < 0) fail("{}: cannot create: {}", path.string(), std::strerror(errno));
-  held_ = ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
-}
-
-FileLock::~FileLock() { ::close(descriptor_); }
 
 }  // namespace fathom

@@ -57,23 +57,6 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
-/// The right to write into a folder, if no other process has it: a lock on a file there, which is created. It
-/// ends with the process at the latest.
-class FileLock {
- public:
-  /// Throws Error when the file cannot be created.
-  explicit FileLock(const std::filesystem::path& path);
-  ~FileLock();
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
-
-  bool held() const { return held_; }
-
- private:
-  int descriptor_;
-  bool held_ = false;
-};
-
 /// AtomicFile in one call.
 void write_file(const std::filesystem::path& path, std::string_view content);
 

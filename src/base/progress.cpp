@@ -22,7 +22,9 @@ double since(std::chrono::steady_clock::time_point start) {
 void set_quiet(bool quiet) { quiet_mode = quiet; }
 
 void print_note(const std::string& text) {
-  if (!quiet_mode) fmt::print(stderr, "{}\n", text);
+  // In the place of a bar, which is drawn anew below.
+  const char* const start = ::isatty(STDERR_FILENO) == 1 ? "\r\x1b[K" : "";
+  if (!quiet_mode) fmt::print(stderr, "{}{}\n", start, text);
 }
 
 std::string format_duration(double seconds) {

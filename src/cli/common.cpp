@@ -7,6 +7,7 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "cli/verbs.h"
+#include "formats/text_format.h"
 #include "kernels/backend.h"
 
 namespace fathom {
@@ -45,6 +46,13 @@ CLI::Validator at_least(std::int64_t least) {
 void add_kv(CLI::App& verb, std::string& kv) {
   verb.add_option("--kv", kv, "Keys and values as bf16 or int8; auto = bf16, beside f32 f32")
       ->check(CLI::IsMember({"auto", "bf16", "int8"}))
+      ->capture_default_str();
+}
+
+void add_text_format(CLI::App& verb, std::string& format) {
+  verb.add_option("--text-format", format,
+                  "text: as it stands; json: records, one a line or in a list; auto: by name and content")
+      ->check(CLI::IsMember(std::vector<std::string>(text_format_names.begin(), text_format_names.end())))
       ->capture_default_str();
 }
 

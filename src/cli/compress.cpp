@@ -18,11 +18,12 @@ void add_compress(CLI::App& program) {
   verb->add_option("MODEL", options->model, "Directory (Hugging Face, Fathom) or GGUF file")->required();
   verb->add_option("--out,-o", options->out, "Directory for the new model, account.json and report.html")
       ->required();
-  verb->add_option(
-      "--text", options->text,
-      "Text to calibrate with and train on (.txt, .jsonl, .zst of them); without it the model's own samples");
+  verb->add_option("--text", options->text,
+                   "Text to calibrate with and train on (plain or JSON, .zst of either); without it the "
+                   "model's own samples");
   verb->add_option("--eval-text", options->eval_text,
                    "Text to measure perplexity on; without it a held-out part of the data");
+  add_text_format(*verb, options->text_format);
   verb->add_option("--target", options->target,
                    "Fraction of the parameters outside the embeddings to keep, at most")
       ->capture_default_str();

@@ -25,7 +25,7 @@ struct Options : CommonOptions {
   std::filesystem::path model, text, data;
   std::vector<std::string> tasks;
   std::int64_t context = 512, windows = 0, limit = 0;
-  std::string dtype = "f32", kv = "auto", against, samples;
+  std::string text_format = "auto", dtype = "f32", kv = "auto", against, samples;
   bool speed = false, trace = false;
 };
 
@@ -58,7 +58,7 @@ std::string samples_as_lines(const TaskResult& result) {
 
 Json measure_text(Engine& engine, const Checkpoint& checkpoint, const Tokenizer& tokenizer,
                   const Options& options) {
-  const auto ids = tokenizer.encode(read_text(options.text), false);
+  const auto ids = tokenizer.encode(read_text(options.text, text_format(options.text_format)), false);
   const Token bos = tokenizer.bos().value_or(-1);
   const Perplexity result =
       about(options.text, [&] { return perplexity(engine, ids, options.context, bos, options.windows); });
@@ -148,8 +148,9 @@ void add_eval(CLI::App& program) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = program.add_subcommand("eval", "Perplexity of a text, accuracy on tasks, speed");
   verb->add_option("MODEL", options->model, "Directory (Hugging Face, Fathom) or GGUF file")->required();
-  verb->add_option("--text", options->text, "Perplexity of this text (.txt, .jsonl, .zst of them)")
+  verb->add_option("--text", options->text, "Perplexity of this text (plain or JSON, .zst of either)")
       ->type_name("FILE");
+  add_text_format(*verb, options->text_format);
   verb->add_option("--context", options->context, "Tokens in a window; windows do not overlap")
       ->capture_default_str();
   verb->add_option("--windows", options->windows, "Only the first so many windows; 0 = all")

@@ -10,25 +10,25 @@
 
 namespace fathom {
 
-MeasuringText measuring_text(const Checkpoint& checkpoint, const std::filesystem::path& file,
-                             std::int64_t tokens, std::uint64_t seed) {
+MeasuringText measuring_text(const Checkpoint& checkpoint, const TextOptions& options, std::int64_t tokens,
+                             std::uint64_t seed) {
   const Tokenizer tokenizer = load_tokenizer(checkpoint.source);
-  MeasuringText result{.ids = {}, .bos = tokenizer.bos().value_or(-1), .origin = file.string()};
-  if (file.empty()) {
+  MeasuringText result{.ids = {}, .bos = tokenizer.bos().value_or(-1), .origin = options.text.string()};
+  if (options.text.empty()) {
     Engine engine(checkpoint, {.compute = float_compute(checkpoint), .max_context = 0});
-    const SelfCorpusOptions options{.tokens = tokens,
-                                    .length = std::min<std::int64_t>(512, engine.max_context()),
-                                    .batch = 32,
-                                    .temperature = 1.0,
-                                    .seed = seed};
-    const auto documents = about(checkpoint.source, [&] { return self_corpus(engine, tokenizer, options); });
+    const SelfCorpusOptions corpus{.tokens = tokens,
+                                   .length = std::min<std::int64_t>(512, engine.max_context()),
+                                   .batch = 32,
+                                   .temperature = 1.0,
+                                   .seed = seed};
+    const auto documents = about(checkpoint.source, [&] { return self_corpus(engine, tokenizer, corpus); });
     for (const auto& document : documents) {
       result.ids.insert(result.ids.end(), document.begin(), document.end());
     }
     result.origin = "the model's own samples";
   } else {
     // No token of text is longer than 64 bytes on average, and the rest need not be tokenised.
-    std::string text = read_text(file);
+    std::string text = read_text(options.text, text_format(options.text_format));
     text.resize(std::min(text.size(), static_cast<std::size_t>(tokens) * 64));
     result.ids = tokenizer.encode(text, false);
   }

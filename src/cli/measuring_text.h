@@ -19,10 +19,16 @@ struct MeasuringText {
   std::string origin;  ///< the file's name, or "the model's own samples"
 };
 
-/// The first `tokens` tokens of `file`; where that is empty, as many sampled from the model itself. Throws
+/// --text and --text-format of these verbs.
+struct TextOptions {
+  std::filesystem::path text;
+  std::string text_format = "auto";
+};
+
+/// The first `tokens` tokens of the text; where none was given, as many sampled from the model itself. Throws
 /// Error.
-MeasuringText measuring_text(const Checkpoint& checkpoint, const std::filesystem::path& file,
-                             std::int64_t tokens, std::uint64_t seed);
+MeasuringText measuring_text(const Checkpoint& checkpoint, const TextOptions& options, std::int64_t tokens,
+                             std::uint64_t seed);
 
 /// "106.2M → 92.0M non-embedding parameters".
 std::string parameter_change(const Checkpoint& before, const Checkpoint& after);

@@ -16,8 +16,8 @@
 namespace fathom {
 namespace {
 
-struct ProfileVerbOptions : CommonOptions {
-  std::filesystem::path model, text, html;
+struct ProfileVerbOptions : CommonOptions, TextOptions {
+  std::filesystem::path model, html;
   ProfileOptions profile;
 };
 
@@ -94,8 +94,7 @@ std::string html_page(const Profile& profile, const std::string& model, const st
 
 void run(ProfileVerbOptions& options) {
   const Checkpoint checkpoint = load_checkpoint(options.model);
-  const MeasuringText text =
-      measuring_text(checkpoint, options.text, options.profile.max_tokens, options.seed);
+  const MeasuringText text = measuring_text(checkpoint, options, options.profile.max_tokens, options.seed);
   options.profile.bos = text.bos;
   const Profile profile = about(options.text.empty() ? options.model : options.text,
                                 [&] { return profile_depth(checkpoint, text.ids, options.profile); });
@@ -119,6 +118,7 @@ void add_profile(CLI::App& program) {
   verb->add_option("MODEL", options->model, "Directory (Hugging Face, Fathom) or GGUF file")->required();
   verb->add_option("--text", options->text, "Text to measure on; without it the model's own samples")
       ->type_name("FILE");
+  add_text_format(*verb, options->text_format);
   verb->add_option("--tokens", options->profile.max_tokens, "Tokens to measure on")
       ->check(CLI::Range(1, most_measuring_tokens))
       ->capture_default_str();

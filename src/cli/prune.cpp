@@ -12,8 +12,8 @@
 namespace fathom {
 namespace {
 
-struct PruneOptions : CommonOptions {
-  std::filesystem::path model, out, text;
+struct PruneOptions : CommonOptions, TextOptions {
+  std::filesystem::path model, out;
   std::string layers, by = "similarity", dtype = "bf16";
   std::int64_t drop = 0, tokens = 16'384, context = 512;
   bool overwrite = false;
@@ -32,7 +32,7 @@ VisitChoice chosen_layers(const Checkpoint& checkpoint, const PruneOptions& opti
   const PruneMethod method = prune_method(options.by);
   MeasuringText text;
   if (method != PruneMethod::last) {
-    text = measuring_text(checkpoint, options.text, options.tokens, options.seed);
+    text = measuring_text(checkpoint, options, options.tokens, options.seed);
   }
   ProfileOptions measuring;
   measuring.context = options.context;
@@ -90,6 +90,7 @@ void add_prune(CLI::App& program) {
   verb->add_option("--text", options->text, "Text to measure on; without it the model's own samples")
       ->excludes(layers)
       ->type_name("FILE");
+  add_text_format(*verb, options->text_format);
   verb->add_option("--tokens", options->tokens, "Tokens to measure on; perplexity uses a sixteenth of them")
       ->check(CLI::Range(1, most_measuring_tokens))
       ->capture_default_str();

@@ -13,8 +13,8 @@
 namespace fathom {
 namespace {
 
-struct RecurVerbOptions : CommonOptions {
-  std::filesystem::path model, out, text;
+struct RecurVerbOptions : CommonOptions, TextOptions {
+  std::filesystem::path model, out;
   std::string share = "middle-sequence", init = "calibrated", lora = "svd";
   RecurOptions recur;
   bool overwrite = false;
@@ -53,7 +53,7 @@ void run(RecurVerbOptions& options) {
   share_layers(checkpoint.plan.depth(), options.recur.loops, options.recur.sharing);  // before any long work
   MeasuringText text;
   if (options.recur.init == SharedInit::calibrated) {
-    text = measuring_text(checkpoint, options.text, options.recur.calibration_tokens, options.seed);
+    text = measuring_text(checkpoint, options, options.recur.calibration_tokens, options.seed);
     options.recur.bos = text.bos;
   }
   FitReport report;
@@ -107,6 +107,7 @@ void add_recur(CLI::App& program) {
       ->type_name("START");
   verb->add_option("--text", options->text, "Calibration text; without it the model's own samples")
       ->type_name("FILE");
+  add_text_format(*verb, options->text_format);
   verb->add_option("--tokens", options->recur.calibration_tokens, "Calibration tokens")
       ->check(CLI::Range(1, most_measuring_tokens))
       ->capture_default_str();

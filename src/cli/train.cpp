@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "cli/config_file.h"
@@ -14,6 +15,7 @@
 #include "cli/train_presets.h"
 #include "cli/train_text.h"
 #include "cli/verbs.h"
+#include "model/shared_vocabulary.h"
 #include "runtime/engine.h"
 #include "runtime/generate.h"
 #include "train/device.h"
@@ -93,6 +95,30 @@ Json continued(const TrainVerb& verb, const Tokenizer& tokenizer, const Checkpoi
   return samples;
 }
 
+/// The model of --teacher, which must speak of the student's tokens.
+Checkpoint loaded_teacher(const TrainVerb& verb, const Checkpoint& student, const Tokenizer& tokenizer) {
+  Checkpoint teacher = load_checkpoint(verb.teacher);
+  const bool compared = !verb.teacher_anyway && has_tokenizer(verb.teacher);
+  if (!verb.teacher_anyway && !compared) {
+    print_note(fmt::format("{}: no tokenizer beside the teacher; its tokens are taken to be the student's",
+                           verb.teacher));
+  }
+  if (const auto found =
+          compared ? first_difference(tokenizer, load_tokenizer(verb.teacher)) : std::nullopt) {
+    fail(
+        "{}: the teacher's tokenizer is not that of the student {}: {} is {} there, {} here. Take a teacher "
+        "with the student's tokens; --teacher-anyway takes this one, whose answers mean other tokens",
+        verb.teacher, verb.model, found->what, found->other, found->own);
+  }
+  const std::int64_t size = student.config.vocab_size, had = teacher.config.vocab_size;
+  if ((!compared && !verb.teacher_anyway) || had <= size) return teacher;
+  print_note(
+      fmt::format("{}: the teacher's vocabulary of {} is cut to the student's {}", verb.teacher, had, size));
+  return with_vocabulary(std::move(teacher), size);
+}
+
+bool has_ended(const fs::path& work) { return !fs::exists(work / "checkpoints"); }
+
 /// The options of the run in --resume's folder, or those of --config and then of --preset. False when that
 /// run has ended.
 bool complete(CLI::App& app, TrainVerb& verb) {
@@ -107,19 +133,18 @@ bool complete(CLI::App& app, TrainVerb& verb) {
     fail("{}: no run.toml in it, so no run began there; the folder of a run is OUT.run", folder.string());
   }
   read_config(app, folder / "run.toml");
-  return fs::exists(folder / "checkpoints");
+  return !has_ended(folder);
 }
 
 /// Two processes that train in one folder would write over each other's checkpoints.
 std::unique_ptr<FileLock> locked(const fs::path& work) {
-  fs::create_directories(work);
   auto lock = std::make_unique<FileLock>(work / "lock");
-  if (!lock->held())
-    fail("{}: another process is training in it: wait for its end, or choose another --out", work.string());
-  return lock;
+  if (lock->held()) return lock;
+  fail("{}: {} is training in it: wait for its end, or choose another --out", work.string(), lock->holder());
 }
 
 void begin(CLI::App& app, const TrainVerb& verb, const fs::path& work) {
+  check_save_target(verb.out, verb.overwrite);  // again: a run that ended meanwhile has put its model there
   const auto checkpoints = work / "checkpoints";
   if (!verb.overwrite && fs::exists(checkpoints) && !fs::is_empty(checkpoints)) {
     fail("{}: holds a run that was not finished: go on with --resume {}, or start anew with --overwrite",
@@ -171,13 +196,13 @@ void run(CLI::App& app, TrainVerb& verb) {
   if (!verb.dry_run) check_save_target(out, verb.overwrite || resume);  // before hours of work
 
   Checkpoint student = load_checkpoint(verb.model);
+  const Tokenizer tokenizer = load_tokenizer(verb.model);
   std::optional<Checkpoint> teacher;
   if (verb.teacher == "self") {
     teacher = student;
   } else if (!verb.teacher.empty()) {
-    teacher = load_checkpoint(verb.teacher);
+    teacher = loaded_teacher(verb, student, tokenizer);
   }
-  const Tokenizer tokenizer = load_tokenizer(verb.model);
   if (!tokenizer.eos()) {
     fail(
         "{}: the tokenizer names no end-of-text token, which training puts between documents: name one as "
@@ -198,6 +223,7 @@ void run(CLI::App& app, TrainVerb& verb) {
   }
   const Ranks ranks(launch, verb.rank_timeout);
   const auto lock = ranks.is_first() ? locked(work) : nullptr;
+  if (lock && resume && has_ended(work)) fail("{}: the run has ended while this one began", work.string());
   TrainResult result;
   try {
     result = train_together(app, verb, inputs, tokenizer, options, work, ranks);

@@ -13,13 +13,13 @@ const Names<Linear> linears = {{"q", Linear::q},      {"k", Linear::k},       {"
                                {"down", Linear::down}};
 
 void add_data(CLI::App& app, TrainVerb& verb) {
-  app.add_option("--text", verb.text,
-                 "Text, JSON lines (chats too), .zst; directories, patterns [own samples]")
+  app.add_option("--text", verb.text, "Text, JSON (chats too), .zst; directories, patterns [own samples]")
       ->type_name("FILE...");
   app.add_option("--mix", verb.mix,
                  "A weight for each --text: its share of the tokens [all text once an epoch]")
       ->delimiter(',');
-  app.add_option("--field", verb.field, "Of JSON lines [text, or else messages]");
+  app.add_option("--field", verb.field, "Of JSON [text, or else messages]");
+  add_text_format(app, verb.text_format);
   app.add_flag("--within-documents", verb.training.within_documents,
                "Attention does not see the documents before, within a sequence");
   app.add_option("--samples", verb.samples, "Tokens to sample without --text")->capture_default_str();
@@ -36,6 +36,8 @@ void add_data(CLI::App& app, TrainVerb& verb) {
 
 void add_model(CLI::App& app, TrainVerb& verb) {
   app.add_option("--teacher", verb.teacher, "Model to distil from, or 'self'")->type_name("MODEL");
+  app.add_flag("--teacher-anyway", verb.teacher_anyway,
+               "Also a teacher whose tokenizer is another: its answers are read as the student's tokens");
   app.add_option("--distil", verb.distil, "Weight of the divergence from the teacher [1 with a teacher]");
   app.add_option(
          "--divergence", verb.divergence,

@@ -19,7 +19,7 @@ struct TrainVerb {
 
   std::vector<std::string> text;
   std::vector<double> mix;  ///< a weight for each of `text`
-  std::string field;
+  std::string field, text_format = "auto";
   std::int64_t samples = 100'000;
 
   std::string preset, trainable = "all", base = "full";
@@ -31,7 +31,7 @@ struct TrainVerb {
   std::string exits, exit_weighting = "aggressive", exit_curriculum = "all";
   std::optional<double> exit_distil;
   std::string layer_dropout_schedule = "constant", hidden_at = "auto";
-  bool no_bf16 = false;
+  bool no_bf16 = false, teacher_anyway = false;
   std::string device = "auto";
   std::string on_nan = "stop", on_spike = "note";
 

@@ -19,7 +19,9 @@ constexpr double read_per_minute = 5e6;
 
 /// The files behind some names. Where there are more than the run can read, the seed draws which come first.
 TextInput text_input(const std::vector<std::string>& names, const TrainVerb& verb, std::int64_t most_tokens) {
-  TextInput input{.files = {}, .field = verb.field, .most_tokens = most_tokens};
+  TextInput input{.files = {},
+                  .reading = {.field = verb.field, .format = text_format(verb.text_format)},
+                  .most_tokens = most_tokens};
   for (const std::string& name : names) {
     const std::vector<fs::path> files = find_inputs(name);
     for (std::int64_t i = 0; i < std::ssize(files); ++i) {

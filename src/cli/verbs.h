@@ -26,6 +26,8 @@ CLI::IsMember is_dtype();
 CLI::Validator at_least(std::int64_t least);
 /// --kv, for choose_kv of runtime/engine.h.
 void add_kv(CLI::App& verb, std::string& kv);
+/// --text-format, for text_format of formats/text_format.h.
+void add_text_format(CLI::App& verb, std::string& format);
 /// Sets threads and quiet mode; the first line of every verb's callback.
 void apply_common(const CommonOptions& options);
 /// "fathom: MESSAGE" on standard error. A message may quote what a file holds: control characters, which a

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/threads.h"
@@ -51,14 +52,20 @@ void check(const CompressOptions& options) {
   check_save_target(options.out, options.overwrite);
 }
 
-/// OUT.work. The model's own corpus stays in it, for a job that is repeated; the training runs' checkpoints,
-/// gigabytes that nobody resumes, go, however the job ends.
+/// OUT.work, which one job has at a time. The model's own corpus stays in it, for a job that is repeated; the
+/// training runs' checkpoints, gigabytes that nobody resumes, go, however the job ends.
 class WorkFolder {
  public:
-  explicit WorkFolder(const fs::path& out) : path_(beside(out, ".work")) { fs::create_directories(path_); }
+  explicit WorkFolder(const fs::path& out) : path_(beside(out, ".work")) {
+    lock_.emplace(path_ / "lock");
+    if (lock_->held()) return;
+    fail("{}: {} is working in it: wait for its end, or choose another --out", path_.string(),
+         lock_->holder());
+  }
   ~WorkFolder() {
     std::error_code ignored;
     fs::remove_all(run(), ignored);
+    lock_.reset();
     fs::remove(path_, ignored);  // only where it is empty
   }
   WorkFolder(const WorkFolder&) = delete;
@@ -69,6 +76,7 @@ class WorkFolder {
 
  private:
   fs::path path_;
+  std::optional<FileLock> lock_;
 };
 
 Json curve_of(const TrainResult& result) {
@@ -154,6 +162,8 @@ Json compress(const CompressOptions& options) {
     tied = tied_visits(original, *recursion);
   }
   const WorkFolder work(options.out);
+  check_save_target(options.out,
+                    options.overwrite);  // again: a job that ended meanwhile may have saved there
 
   say(fmt::format("{}: {}, {} parameters without embeddings; at most {:.0f}% of them are to stay",
                   options.model.string(), original.plan.describe(),

@@ -15,6 +15,7 @@ struct CompressOptions {
   std::filesystem::path model, out;
   std::vector<std::filesystem::path> text;  ///< empty: the model's own samples
   std::filesystem::path eval_text;          ///< empty: a held-out part of the data
+  std::string text_format = "auto";         ///< of both: formats/text_format.h
   double target = 0.75;                     ///< fraction of non-embedding parameters to keep, at most
   std::string method = "auto";  ///< prune, recur, auto (both are made; the better after training is kept)
   double minutes = 10;          ///< for the whole job

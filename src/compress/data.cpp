@@ -20,11 +20,11 @@ std::int64_t total(const std::vector<std::vector<Token>>& documents) {
 
 std::vector<std::vector<Token>> read_documents(const Tokenizer& tokenizer,
                                                const std::vector<std::filesystem::path>& files,
-                                               std::int64_t most) {
+                                               TextFormat format, std::int64_t most) {
   std::vector<std::vector<Token>> documents;
   Progress progress("reading text", most, "tok");
   std::int64_t tokens = 0;
-  for_each_document(files, "text", [&](std::string&& text) {
+  for_each_document(files, {.field = "text", .format = format}, [&](std::string&& text) {
     check_interrupt();
     documents.push_back(tokenizer.encode(text, false));
     tokens += static_cast<std::int64_t>(documents.back().size());
@@ -66,7 +66,8 @@ Data gather_data(Engine& engine, const Tokenizer& tokenizer, const CompressOptio
     data.train = kept_self_corpus(engine, tokenizer, corpus, work / "samples.jsonl", size.sample_tokens / 2);
     data.account["train"] = "the original's own samples";
   } else {
-    data.train = read_documents(tokenizer, options.text, size.read_tokens);
+    data.train =
+        read_documents(tokenizer, options.text, text_format(options.text_format), size.read_tokens);
     data.account["train"] =
         options.text.front().string() +
         (options.text.size() > 1 ? fmt::format(" and {} more", options.text.size() - 1) : "");
@@ -75,7 +76,7 @@ Data gather_data(Engine& engine, const Tokenizer& tokenizer, const CompressOptio
     data.eval = hold_out(data.train, std::min(size.eval_tokens, total(data.train) / 5));
     data.account["eval"] = "a held-out part of " + data.account["train"].get<std::string>();
   } else {
-    data.eval = tokenizer.encode(read_text(options.eval_text), false);
+    data.eval = tokenizer.encode(read_text(options.eval_text, text_format(options.text_format)), false);
     data.account["eval"] = options.eval_text.string();
   }
   for (const auto& document : data.train) {

@@ -95,8 +95,9 @@ std::string account_report(const Json& account) {
   page.heading("Training");
   std::vector<Series> curves;
   for (const Json& candidate : account["candidates"]) curves.push_back(curve_of(candidate));
-  page.picture(svg_lines("Distillation loss", "tokens", "KL(original, student), nats", curves),
-               "Forward KL divergence from the original on the training text.");
+  page.picture(svg_noisy_lines("Distillation loss", "tokens", "KL(original, student), nats", curves),
+               "Forward KL divergence from the original on the training text, step by step; each step is "
+               "another text.");
 
   page.heading("Samples");
   page.paragraph("Greedy continuations, as they came.");

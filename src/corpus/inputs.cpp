@@ -3,32 +3,27 @@
 #include <glob.h>
 
 #include <algorithm>
-#include <array>
-#include <string_view>
 
 #include "base/error.h"
+#include "formats/text_format.h"
 
 namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
 
-bool is_text(const fs::path& file) {
-  static constexpr std::array<std::string_view, 4> endings{".txt", ".md", ".jsonl", ".ndjson"};
-  const fs::path plain = file.extension() == ".zst" ? file.stem() : file.filename();
-  return std::ranges::find(endings, plain.extension().string()) != endings.end();
-}
-
 std::vector<fs::path> below(const fs::path& directory) {
   std::vector<fs::path> files;
   for (auto entry = fs::recursive_directory_iterator(directory); entry != fs::end(entry); ++entry) {
     const bool hidden = entry->path().filename().string().starts_with('.');
     if (hidden && entry->is_directory()) entry.disable_recursion_pending();
-    if (!hidden && entry->is_regular_file() && is_text(entry->path())) files.push_back(entry->path());
+    if (!hidden && entry->is_regular_file() && is_named_text(entry->path())) files.push_back(entry->path());
   }
   if (files.empty()) {
-    fail("{}: no text in this directory, expected *.txt, *.md, *.jsonl or *.ndjson, or these with .zst",
-         directory.string());
+    fail(
+        "{}: no text in this directory, expected *.txt, *.md, *.json, *.jsonl or *.ndjson, or these with "
+        ".zst",
+        directory.string());
   }
   return files;
 }

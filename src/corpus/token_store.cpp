@@ -70,7 +70,8 @@ Json origin(const TextInput& input, const Tokenizer& tokenizer, std::int64_t voc
     files.push_back({{"name", file.string()}, {"bytes", size}, {"time", time.time_since_epoch().count()}});
   }
   return {{"files", files},
-          {"field", input.field},
+          {"field", input.reading.field},
+          {"format", text_format_names[static_cast<std::size_t>(input.reading.format)]},
           {"most_tokens", input.most_tokens},
           {"tokenizer", digest(tokenizer)},
           {"vocab", vocab}};

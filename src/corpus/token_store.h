@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/text_format.h"
 #include "model/tokenizer.h"
 
 namespace fathom {
@@ -46,7 +47,7 @@ TokenStore store_documents(const std::vector<std::vector<Token>>& documents, Tok
 /// Text to tokenise.
 struct TextInput {
   std::vector<std::filesystem::path> files;
-  std::string field;             ///< of JSON lines; formats/documents.h
+  TextReading reading;
   std::int64_t most_tokens = 0;  ///< reading ends with the document that reaches so many
 };
 
@@ -58,8 +59,8 @@ TokenStore read_tokens(const TextInput& input, const Tokenizer& tokenizer, std::
 
 /// The same in files of `folder` (tokens.bin, documents.bin; cache.json says of what, and is written last), a
 /// few megabytes in memory at a time. Files of an earlier call are used again if they are whole and were made
-/// from the same: names, sizes and times of the input's files, the tokenizer and most_tokens; the last may be
-/// another where a run goes on (`resume`), which needs the text that it began with.
+/// from the same: names, sizes and times of the input's files, the reading, the tokenizer and most_tokens;
+/// the last may be another where a run goes on (`resume`), which needs the text that it began with.
 TokenStore cached_tokens(const TextInput& input, const Tokenizer& tokenizer, std::int64_t vocab,
                          const std::filesystem::path& folder, bool resume);
 

@@ -24,17 +24,15 @@ class Tokeniser {
   }
 
   void run() {
-    for (file_ = 0; file_ < std::ssize(input_.files) && !enough(); ++file_) {
-      read_documents(input_.files[static_cast<std::size_t>(file_)], input_.field, [&](Document&& document) {
-        bytes_ += document.text.size() + 1;
-        batch_.push_back(std::move(document));
-        // A token has a byte or more: no batch has many more tokens than are still wanted.
-        const auto wanted = static_cast<std::size_t>(input_.most_tokens - total_);
-        if (bytes_ >= std::min(batch_bytes, wanted) || batch_.size() >= batch_documents) flush();
-        return !enough();
-      });
-      flush();
-    }
+    read_documents(input_.files, input_.reading, [&](Document&& document) {
+      bytes_ += document.text.size() + 1;
+      batch_.push_back(std::move(document));
+      // A token has a byte or more: no batch has many more tokens than are still wanted.
+      const auto wanted = static_cast<std::size_t>(input_.most_tokens - total_);
+      if (bytes_ >= std::min(batch_bytes, wanted) || batch_.size() >= batch_documents) flush();
+      return !enough();
+    });
+    flush();
     progress_.finish();
     if (total_ == 0) fail("{}: no text in it to train on", input_.files.front().string());
   }
@@ -43,7 +41,7 @@ class Tokeniser {
   bool enough() const { return total_ >= input_.most_tokens; }
 
   std::string where(const Document& document) const {
-    const std::string name = input_.files[static_cast<std::size_t>(file_)].string();
+    const std::string name = input_.files[static_cast<std::size_t>(document.file)].string();
     return document.line == 0 ? name : fmt::format("{}: line {}", name, document.line);
   }
 
@@ -80,7 +78,7 @@ class Tokeniser {
     for (std::size_t i = 0; i < batch_.size() && !enough(); ++i) {
       const Document& document = batch_[i];
       if (!open_ && !ids[i].empty()) {
-        starts.push_back({.token = std::ssize(tokens), .file = file_, .line = document.line});
+        starts.push_back({.token = std::ssize(tokens), .file = document.file, .line = document.line});
         open_ = true;
       }
       tokens.insert(tokens.end(), ids[i].begin(), ids[i].end());
@@ -105,7 +103,7 @@ class Tokeniser {
   Progress progress_;
   std::vector<Document> batch_;
   std::size_t bytes_ = 0;
-  std::int64_t file_ = 0, total_ = 0;
+  std::int64_t total_ = 0;
   bool open_ = false;  ///< a document has begun and not ended
 };
 

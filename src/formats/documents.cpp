@@ -1,81 +1,26 @@
 #include "formats/documents.h"
 
-#include <zstd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "base/error.h"
+#include "base/progress.h"
+#include "formats/byte_stream.h"
+#include "formats/json_records.h"
 #include "formats/utf8.h"
 
 namespace fathom {
 namespace {
 
+namespace fs = std::filesystem;
+
+using Take = std::function<bool(Document&& document)>;
+
 constexpr std::size_t largest_document = std::size_t{1} << 30;
-// A line is held three times while it is parsed (the line, the parser's token, the document).
-constexpr std::size_t longest_line = std::size_t{1} << 28;
-
-/// The bytes of a file, decompressed on the way where its name ends in .zst. Memory: two buffers of 128 KB,
-/// and the window of a zstd frame, which the library bounds at 128 MB.
-class ByteStream {
- public:
-  explicit ByteStream(const std::filesystem::path& path)
-      : where_(path.string()), file_(path, std::ios::binary) {
-    if (!file_) fail("{}: cannot open: {}", where_, std::strerror(errno));
-    if (std::filesystem::is_directory(path)) fail("{}: a directory, expected a file of text", where_);
-    if (path.extension() == ".zst") {
-      decompressor_.reset(ZSTD_createDCtx());
-      compressed_.resize(ZSTD_DStreamInSize());
-    }
-  }
-
-  /// The next bytes, valid until the next call; empty at the end.
-  std::string_view next() {
-    if (!decompressor_) return read(buffer_);
-    ZSTD_outBuffer out{buffer_.data(), buffer_.size(), 0};
-    while (out.pos == 0) {
-      if (in_.pos == in_.size && !buffered_) {
-        const std::string_view more = read(compressed_);
-        if (more.empty()) {
-          if (frame_open_)
-            fail("{}: the zstd data end within a frame: the file is torn, fetch it again", where_);
-          return {};
-        }
-        in_ = {more.data(), more.size(), 0};
-      }
-      const std::size_t left = ZSTD_decompressStream(decompressor_.get(), &out, &in_);
-      if (ZSTD_isError(left) != 0) fail("{}: not valid zstd: {}", where_, ZSTD_getErrorName(left));
-      frame_open_ = left != 0;
-      // A full buffer within a frame: the decompressor may hold back more of it.
-      buffered_ = out.pos == out.size && frame_open_;
-    }
-    return {buffer_.data(), out.pos};
-  }
-
- private:
-  std::string_view read(std::string& into) {
-    file_.read(into.data(), static_cast<std::streamsize>(into.size()));
-    if (file_.bad()) fail("{}: cannot read: {}", where_, std::strerror(errno));
-    return {into.data(), static_cast<std::size_t>(file_.gcount())};
-  }
-
-  struct Free {
-    void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
-  };
-
-  std::string where_;
-  std::ifstream file_;
-  std::unique_ptr<ZSTD_DCtx, Free> decompressor_;  // null: the file is plain
-  std::string buffer_ = std::string(ZSTD_DStreamOutSize(), '\0');
-  std::string compressed_;
-  ZSTD_inBuffer in_{nullptr, 0, 0};
-  bool frame_open_ = false, buffered_ = false;
-};
+constexpr std::size_t piece_bytes = std::size_t{1} << 20;
+// So many files are spoken of, and fields of a record.
+constexpr std::size_t most_notes = 10, most_names = 8;
 
 /// Takes the string behind one key of a JSON object, and keeps nothing else of it.
 class FieldReader : public nlohmann::json_sax<nlohmann::json> {
@@ -85,6 +30,7 @@ class FieldReader : public nlohmann::json_sax<nlohmann::json> {
   std::string text;
   bool found = false, is_object = false, is_list = false;
   std::string problem;
+  std::vector<std::string> names;  // of the fields, for a message
 
   bool null() override { return value("null"); }
   bool boolean(bool) override { return value("a boolean"); }
@@ -111,7 +57,9 @@ class FieldReader : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override { return depth_-- > 0; }
   bool end_array() override { return depth_-- > 0; }
   bool key(string_t& name) override {
-    if (depth_ == 1) wanted_ = name == field_;
+    if (depth_ != 1) return true;
+    wanted_ = name == field_;
+    if (names.size() < most_names) names.push_back(name);
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) override {
@@ -132,20 +80,6 @@ class FieldReader : public nlohmann::json_sax<nlohmann::json> {
   bool wanted_ = false;
 };
 
-void check_line(std::string_view line, const std::string& where) {
-  if (const auto bad = find_invalid_utf8(line)) fail("{}: its byte {} is not valid UTF-8", where, *bad);
-}
-
-std::string read_line_document(std::string_view line, const std::string& field, const std::string& where) {
-  check_line(line, where);
-  FieldReader reader(field);
-  nlohmann::json::sax_parse(line, &reader);
-  if (!reader.problem.empty()) fail("{}: {}", where, reader.problem);
-  if (!reader.is_object) fail("{}: expected an object with field '{}'", where, field);
-  if (!reader.found) fail("{}: field '{}' is missing", where, field);
-  return std::move(reader.text);
-}
-
 void check_conversation(const Json& messages, const std::string& field, const std::string& where) {
   const auto is_message = [](const Json& message) {
     return message.is_object() && message.contains("role") && message["role"].is_string();
@@ -157,76 +91,29 @@ void check_conversation(const Json& messages, const std::string& field, const st
 }
 
 /// A text or a conversation.
-Document read_line_piece(std::string_view line, const std::string& field, const std::string& where) {
-  check_line(line, where);
+Document read_record(std::string_view record, const std::string& field, const std::string& where) {
+  if (const auto bad = find_invalid_utf8(record)) fail("{}: its byte {} is not valid UTF-8", where, *bad);
   const std::string first = field.empty() ? "text" : field;
   FieldReader reader(first);
-  nlohmann::json::sax_parse(line, &reader);
-  if (reader.found && reader.problem.empty()) return {.text = std::move(reader.text), .conversation = {}};
-  const bool absent = reader.is_object && !reader.found && reader.problem.empty();
-  if (!reader.is_list && !(absent && field.empty())) {
-    return {.text = read_line_document(line, first, where), .conversation = {}};  // throws what is wrong
+  nlohmann::json::sax_parse(record, &reader);
+  if (reader.is_list) {  // the reader has stopped there
+    const Json object = parse_json(record, where);
+    check_conversation(object[first], first, where);
+    return {.text = {}, .conversation = object[first]};
   }
-  const Json object = parse_json(line, where);
-  const std::string name = reader.is_list ? first : "messages";
-  if (!object.contains(name)) fail("{}: neither field 'text' nor 'messages' is there", where);
-  check_conversation(object[name], name, where);
-  return {.text = {}, .conversation = object[name]};
-}
-
-bool is_json_lines(const std::filesystem::path& file) {
-  const auto name = file.extension() == ".zst" ? file.stem() : file.filename();
-  return name.extension() == ".jsonl" || name.extension() == ".ndjson";
-}
-
-using Take = std::function<bool(std::string&& text)>;
-using TakeLine = std::function<bool(std::string_view line, std::int64_t number, const std::string& where)>;
-
-/// Gives all lines that are not blank to `take`. False when it has enough.
-bool take_lines(const std::filesystem::path& file, const TakeLine& take) {
-  ByteStream stream(file);
-  std::string line;
-  std::int64_t number = 1, documents = 0;
-  const auto take_line = [&] {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) return true;
-    ++documents;
-    return take(line, number, fmt::format("{}: line {}", file.string(), number));
-  };
-  for (std::string_view bytes = stream.next(); !bytes.empty(); bytes = stream.next()) {
-    while (!bytes.empty()) {
-      const std::size_t end = std::min(bytes.find('\n'), bytes.size());
-      if (line.size() + end > longest_line) {
-        fail("{}: line {} is longer than {} MB; split the document", file.string(), number,
-             longest_line >> 20);
-      }
-      line.append(bytes.substr(0, end));
-      if (end == bytes.size()) break;
-      bytes.remove_prefix(end + 1);
-      if (!take_line()) return false;
-      line.clear();
-      ++number;
+  if (!reader.problem.empty()) fail("{}: {}", where, reader.problem);
+  if (!reader.is_object) fail("{}: expected an object with field '{}'", where, first);
+  if (reader.found) return {.text = std::move(reader.text), .conversation = {}};
+  if (field.empty()) {
+    const Json object = parse_json(record, where);
+    if (object.contains("messages")) {
+      check_conversation(object["messages"], "messages", where);
+      return {.text = {}, .conversation = object["messages"]};
     }
   }
-  if (!take_line()) return false;
-  if (documents == 0) fail("{}: empty, expected one JSON object a line", file.string());
-  return true;
-}
-
-bool take_whole(const std::filesystem::path& file, const Take& take) {
-  ByteStream stream(file);
-  std::string text;
-  for (std::string_view bytes = stream.next(); !bytes.empty(); bytes = stream.next()) {
-    if (text.size() + bytes.size() > largest_document) {
-      fail("{}: more than {} MB in one document; give it as JSON lines, one document a line", file.string(),
-           largest_document >> 20);
-    }
-    text.append(bytes);
-  }
-  if (text.empty()) fail("{}: empty, expected text", file.string());
-  if (const auto bad = find_invalid_utf8(text)) {
-    fail("{}: byte {} is not valid UTF-8; convert the file with iconv", file.string(), *bad);
-  }
-  return take(std::move(text));
+  fail("{}: {} is missing; it has {}", where,
+       field.empty() ? "field 'text' (or 'messages')" : fmt::format("field '{}'", field),
+       reader.names.empty() ? "none" : fmt::format("'{}'", fmt::join(reader.names, "', '")));
 }
 
 bool is_ink(char c) { return c > 0x20 && c < 0x7f; }
@@ -245,61 +132,99 @@ std::size_t place_to_cut(std::string_view text) {
   return cut;
 }
 
-constexpr std::size_t piece_bytes = std::size_t{1} << 20;
-
-void take_pieces(const std::filesystem::path& file, const std::function<bool(Document&&)>& take) {
-  ByteStream stream(file);
+bool take_text(const std::string& file, ByteStream& stream, const Take& take) {
   std::string text;
   std::size_t before = 0;  // bytes given out
   const auto give = [&](std::size_t size, bool more) {
-    Document piece{.text = text.substr(0, size), .conversation = {}, .line = 0, .more = more};
-    if (const auto bad = find_invalid_utf8(piece.text)) {
-      fail("{}: byte {} is not valid UTF-8; convert the file with iconv", file.string(), before + *bad);
-    }
+    Document piece{.text = text.substr(0, size), .conversation = {}, .more = more};
+    if (const auto bad = find_invalid_utf8(piece.text))
+      fail("{}: byte {} is not valid UTF-8; convert the file with iconv", file, before + *bad);
     text.erase(0, size);
     before += size;
     return take(std::move(piece));
   };
   for (std::string_view bytes = stream.next(); !bytes.empty(); bytes = stream.next()) {
     text.append(bytes);
-    if (text.size() >= piece_bytes && !give(place_to_cut(text), true)) return;
+    if (text.size() >= piece_bytes && !give(place_to_cut(text), true)) return false;
   }
-  if (text.empty() && before == 0) fail("{}: empty, expected text", file.string());
-  give(text.size(), false);
+  if (text.empty() && before == 0) fail("{}: empty, expected text", file);
+  return give(text.size(), false);
+}
+
+bool take_records(const fs::path& file, ByteStream& stream, TextLayout layout, const TextReading& reading,
+                  const Take& take) {
+  const bool as_asked = reading.format == TextFormat::json || is_named_json_lines(file);
+  bool first = true;
+  const TakeRecord read = [&](std::string_view record, std::int64_t line, const std::string& where) {
+    Document document = read_record(record, reading.field, where);
+    document.line = line;
+    first = false;
+    return take(std::move(document));
+  };
+  const auto records = layout == TextLayout::json_lines ? take_json_lines : take_json_values;
+  try {
+    return records(file.string(), stream, read);
+  } catch (const Error& error) {
+    if (!first || as_asked) throw;
+    fail("{}; --text-format text learns the file as it stands", error.what());
+  }
+}
+
+std::string beginning(const Document& document) {
+  if (document.conversation.is_null()) return document.text;
+  const Json content = document.conversation.front().value("content", Json());
+  return content.is_string() ? content.get<std::string>() : content.dump();
+}
+
+/// "a.json: JSON lines, begins "Hello there"".
+void note_layout(const fs::path& file, TextLayout layout, const Document& first) {
+  constexpr std::size_t most = 60;
+  const std::string text = beginning(first);
+  print_note(fmt::format("{}: {}{}, begins {}{}", file.string(), layout_name(layout),
+                         first.conversation.is_null() ? "" : " of conversations",
+                         Json(text.substr(0, most)).dump(-1, ' ', false, Json::error_handler_t::ignore),
+                         text.size() > most ? "..." : ""));
 }
 
 }  // namespace
 
-void read_documents(const std::filesystem::path& file, const std::string& field,
-                    const std::function<bool(Document&& document)>& take) {
-  if (file.extension() == ".parquet") {
-    fail(
-        "{}: Parquet is not read; write its rows as JSON lines first (pandas: to_json(..., "
-        "orient=\"records\", "
-        "lines=True))",
-        file.string());
+void read_documents(const std::vector<fs::path>& files, const TextReading& reading, const Take& take) {
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    ByteStream stream(files[i]);
+    const TextLayout layout = find_layout(files[i], stream.head(), reading.format);
+    bool first = true;
+    const Take take_next = [&](Document&& document) {
+      if (first && i < most_notes) note_layout(files[i], layout, document);
+      if (first && i == most_notes) print_note(fmt::format("and {} more files", files.size() - i));
+      first = false;
+      document.file = static_cast<std::int64_t>(i);
+      return take(std::move(document));
+    };
+    const bool more = layout == TextLayout::text ? take_text(files[i].string(), stream, take_next)
+                                                 : take_records(files[i], stream, layout, reading, take_next);
+    if (!more) return;
   }
-  if (!is_json_lines(file)) return take_pieces(file, take);
-  take_lines(file, [&](std::string_view line, std::int64_t number, const std::string& where) {
-    Document document = read_line_piece(line, field, where);
-    document.line = number;
-    return take(std::move(document));
+}
+
+void for_each_document(const std::vector<fs::path>& files, const TextReading& reading,
+                       const std::function<bool(std::string&& text)>& take) {
+  std::string text;
+  read_documents(files, reading, [&](Document&& document) {
+    const std::string file = files[static_cast<std::size_t>(document.file)].string();
+    if (!document.conversation.is_null())
+      fail("{}: line {}: a conversation, expected a text in its place", file, document.line);
+    if (text.size() + document.text.size() > largest_document) {
+      fail("{}: more than {} MB in one document; give it as JSON lines, one document a line", file,
+           largest_document >> 20);
+    }
+    text = text.empty() ? std::move(document.text) : text + document.text;
+    return document.more || take(std::exchange(text, {}));
   });
 }
 
-void for_each_document(const std::vector<std::filesystem::path>& files, const std::string& field,
-                       const Take& take) {
-  const TakeLine take_line = [&](std::string_view line, std::int64_t, const std::string& where) {
-    return take(read_line_document(line, field, where));
-  };
-  for (const auto& file : files) {
-    if (!(is_json_lines(file) ? take_lines(file, take_line) : take_whole(file, take))) return;
-  }
-}
-
-std::string read_text(const std::filesystem::path& file, const std::string& field) {
+std::string read_text(const fs::path& file, TextFormat format) {
   std::string all;
-  for_each_document({file}, field, [&](std::string&& text) {
+  for_each_document({file}, {.field = "text", .format = format}, [&](std::string&& text) {
     if (all.empty()) {
       all = std::move(text);
     } else {

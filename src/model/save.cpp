@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "formats/safetensors.h"
 #include "model/checkpoint.h"
 #include "model/hf_config.h"
@@ -192,6 +193,8 @@ void save_checkpoint(const Checkpoint& checkpoint, const fs::path& directory, bo
   validate(checkpoint);
   fs::path target = fs::absolute(directory).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();  // "out/" is "out"
+  // Of several processes that save there at once, each finds what the one before has left.
+  const auto lock = wait_for_lock(target.parent_path() / fmt::format(".{}.lock", target.filename().string()));
   check_save_target(target, overwrite);
   try {
     const Staging staging(target);

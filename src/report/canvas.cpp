@@ -73,14 +73,13 @@ void Canvas::y_axis(const Axis& axis, const std::vector<double>& ticks, const st
       x, y, escape_html(label));
 }
 
-void Canvas::legend(const std::vector<std::string>& names) {
-  if (names.size() < 2) return;
+void Canvas::legend(const std::vector<LegendEntry>& entries) {
   double x = plot_.left;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    rect({x, 29, x + 11, 40}, fmt::format("rx=\"2\" class=\"fill {}\"", series_class(i)));
-    text(x + 16, 39, names[i], "tick", "start");
+  for (const auto& [name, kind] : entries) {
+    rect({x, 29, x + 11, 40}, fmt::format("rx=\"2\" class=\"fill {}\"", kind));
+    text(x + 16, 39, name, "tick", "start");
     // Letters of a proportional font at 12 pixels are 6.5 wide on average.
-    x += 36 + 6.5 * static_cast<double>(names[i].size());
+    x += 36 + 6.5 * static_cast<double>(name.size());
   }
 }
 

@@ -15,6 +15,11 @@ struct Box {
   double height() const { return bottom - top; }
 };
 
+/// A name beside a square that looks as `kind`, classes of the style sheet, says.
+struct LegendEntry {
+  std::string name, kind;
+};
+
 class Canvas {
  public:
   static constexpr double width = 760;
@@ -34,8 +39,8 @@ class Canvas {
   /// Ticks and labels; with `grid` a line across the plot at each tick.
   void x_axis(const Axis& axis, const std::vector<double>& ticks, const std::string& label);
   void y_axis(const Axis& axis, const std::vector<double>& ticks, const std::string& label, bool grid);
-  /// Names of series beside squares of their colours, above the plot. One name needs no legend.
-  void legend(const std::vector<std::string>& names);
+  /// Above the plot.
+  void legend(const std::vector<LegendEntry>& entries);
   void no_data();
   std::string str() const;
 

@@ -38,6 +38,7 @@ svg .tick { fill: var(--soft); font-size: 12px; }
 svg .axis { stroke: var(--soft); stroke-width: 1; }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+svg .faint { opacity: .4; } svg .line.faint { stroke-width: 1; }
 svg .cell { stroke: var(--card); stroke-width: .5; }
 svg .dot { fill: #ffffff; pointer-events: none; }
 svg .key { fill: #ffffff; stroke: var(--soft); }

@@ -50,11 +50,12 @@ std::vector<double> whole_ticks(double first, double last, double most) {
 
 std::size_t points_of(const Series& series) { return std::min(series.x.size(), series.y.size()); }
 
-std::vector<std::string> names_of(const std::vector<Series>& series) {
-  std::vector<std::string> names;
-  names.reserve(series.size());
-  for (const Series& one : series) names.push_back(one.name);
-  return names;
+/// One series needs no legend.
+std::vector<LegendEntry> legend_of(const std::vector<Series>& series) {
+  std::vector<LegendEntry> legend;
+  if (series.size() < 2) return legend;
+  for (const Series& one : series) legend.push_back({one.name, series_class(legend.size())});
+  return legend;
 }
 
 /// "name, x_label 3: 0.25".
@@ -88,6 +89,87 @@ bool use_logarithm(Scale scale, const std::vector<Series>& series) {
   for (const Series& one : series)
     for (const double y : one.y) values.include(y);
   return !values.empty && values.least > 0 && values.most / values.least > 100;
+}
+
+/// Axes and lines. Colours go by the place of a series in the list.
+class LineChart {
+ public:
+  LineChart(const std::string& title, const std::string& x_label, const std::string& y_label,
+            const std::vector<Series>& series, Scale scale)
+      : series_(series),
+        x_label_(x_label),
+        logarithm_(use_logarithm(scale, series)),
+        canvas_(title, chart_height, chart_plot),
+        x_(range_of(&Series::x), canvas_.plot().left, canvas_.plot().right),
+        y_(range_of(&Series::y), canvas_.plot().bottom, canvas_.plot().top, logarithm_) {
+    canvas_.y_axis(y_, y_.ticks(5), logarithm_ ? y_label + " (log scale)" : y_label, true);
+    canvas_.x_axis(x_, x_.ticks(8), x_label);
+  }
+
+  /// `one` is a series of the list, or made of one; `kind` is its class of the style sheet.
+  void line(const Series& one, const std::string& kind) {
+    std::string path;
+    bool broken = true;
+    for (std::size_t i = 0; i < points_of(one); ++i) {
+      const bool here = drawn(one, i);
+      if (here)
+        path += fmt::format("{}{:.2f} {:.2f}", broken ? "M" : "L", x_.pixel(one.x[i]), y_.pixel(one.y[i]));
+      broken = !here;
+    }
+    if (!path.empty()) canvas_.path(path, kind);
+  }
+
+  void dots(const Series& one, const std::string& kind) {
+    for (std::size_t i = 0; i < points_of(one); ++i) {
+      if (!drawn(one, i)) continue;
+      canvas_.dot(x_.pixel(one.x[i]), y_.pixel(one.y[i]), 3, kind, tooltip_of(one, x_label_, i));
+    }
+  }
+
+  std::string str(const std::vector<LegendEntry>& legend) {
+    canvas_.legend(legend);
+    if (range_of(&Series::y).empty) canvas_.no_data();
+    return canvas_.str();
+  }
+
+ private:
+  bool drawn(const Series& one, std::size_t i) const {
+    return std::isfinite(one.x[i]) && std::isfinite(one.y[i]) && (!logarithm_ || one.y[i] > 0);
+  }
+
+  Range range_of(std::vector<double> Series::*values) const {
+    Range range;
+    for (const Series& one : series_)
+      for (std::size_t i = 0; i < points_of(one); ++i)
+        if (drawn(one, i)) range.include((one.*values)[i]);
+    return range;
+  }
+
+  const std::vector<Series>& series_;
+  const std::string& x_label_;
+  bool logarithm_;
+  Canvas canvas_;
+  Axis x_, y_;
+};
+
+/// How many points a mean goes over, an odd number: about a thirtieth of them.
+std::size_t mean_window(const Series& series) { return points_of(series) / 60 * 2 + 1; }
+
+/// The mean of each point and its neighbours in the window, as far as there are some. Where a value is
+/// missing, so is the mean.
+Series running_mean(const Series& series) {
+  const std::size_t half = mean_window(series) / 2, points = points_of(series);
+  Series mean{series.name, series.x, {}};
+  for (std::size_t i = 0; i < points; ++i) {
+    double sum = 0, count = 0;
+    for (std::size_t j = i - std::min(i, half); j < std::min(points, i + half + 1); ++j) {
+      if (!std::isfinite(series.y[j])) continue;
+      sum += series.y[j];
+      ++count;
+    }
+    mean.y.push_back(std::isfinite(series.y[i]) ? sum / count : series.y[i]);
+  }
+  return mean;
 }
 
 }  // namespace
@@ -169,52 +251,36 @@ std::string svg_bars(const std::string& title, const std::string& x_label, const
   }
   canvas.line(plot.left, y.pixel(0), plot.right, y.pixel(0), "axis");
   canvas.x_axis(x, whole_ticks(x_range.least, x_range.most, 20), x_label);
-  canvas.legend(names_of(series));
+  canvas.legend(legend_of(series));
   if (empty) canvas.no_data();
   return canvas.str();
 }
 
 std::string svg_lines(const std::string& title, const std::string& x_label, const std::string& y_label,
                       const std::vector<Series>& series, Scale scale) {
-  const bool logarithm = use_logarithm(scale, series);
-  const auto drawn = [&](const Series& one, std::size_t i) {
-    return std::isfinite(one.x[i]) && std::isfinite(one.y[i]) && (!logarithm || one.y[i] > 0);
-  };
-  Range x_range, y_range;
-  for (const Series& one : series) {
-    for (std::size_t i = 0; i < points_of(one); ++i) {
-      if (!drawn(one, i)) continue;
-      x_range.include(one.x[i]);
-      y_range.include(one.y[i]);
-    }
-  }
-  Canvas canvas(title, chart_height, chart_plot);
-  const Box& plot = canvas.plot();
-  const Axis x(x_range, plot.left, plot.right), y(y_range, plot.bottom, plot.top, logarithm);
-  canvas.y_axis(y, y.ticks(5), logarithm ? y_label + " (log scale)" : y_label, true);
-  canvas.x_axis(x, x.ticks(8), x_label);
+  LineChart chart(title, x_label, y_label, series, scale);
   for (std::size_t s = 0; s < series.size(); ++s) {
+    chart.line(series[s], "line " + series_class(s));
     // Points get dots and tooltips while they are far enough apart to be met with a mouse.
-    const bool dots = points_of(series[s]) <= 80;
-    std::string path;
-    bool broken = true;
-    for (std::size_t i = 0; i < points_of(series[s]); ++i) {
-      const bool here = drawn(series[s], i);
-      if (here)
-        path += fmt::format("{}{:.2f} {:.2f}", broken ? "M" : "L", x.pixel(series[s].x[i]),
-                            y.pixel(series[s].y[i]));
-      broken = !here;
-    }
-    if (!path.empty()) canvas.path(path, "line " + series_class(s));
-    for (std::size_t i = 0; dots && i < points_of(series[s]); ++i) {
-      if (!drawn(series[s], i)) continue;
-      canvas.dot(x.pixel(series[s].x[i]), y.pixel(series[s].y[i]), 3, "fill " + series_class(s),
-                 tooltip_of(series[s], x_label, i));
-    }
+    if (points_of(series[s]) <= 80) chart.dots(series[s], "fill " + series_class(s));
   }
-  canvas.legend(names_of(series));
-  if (y_range.empty) canvas.no_data();
-  return canvas.str();
+  return chart.str(legend_of(series));
+}
+
+std::string svg_noisy_lines(const std::string& title, const std::string& x_label, const std::string& y_label,
+                            const std::vector<Series>& series) {
+  const auto is_short = [](const Series& one) { return mean_window(one) == 1; };
+  if (std::ranges::all_of(series, is_short)) return svg_lines(title, x_label, y_label, series);
+  LineChart chart(title, x_label, y_label, series, Scale::automatic);
+  std::vector<LegendEntry> legend;
+  for (std::size_t s = 0; s < series.size(); ++s) chart.line(series[s], "line faint " + series_class(s));
+  for (std::size_t s = 0; s < series.size(); ++s) {
+    chart.line(running_mean(series[s]), "line " + series_class(s));
+    legend.push_back(
+        {fmt::format("{}: mean of {} steps", series[s].name, mean_window(series[s])), series_class(s)});
+  }
+  legend.push_back({"single steps", "faint " + series_class(0)});
+  return chart.str(legend);
 }
 
 }  // namespace fathom

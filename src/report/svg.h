@@ -34,4 +34,9 @@ std::string svg_bars(const std::string& title, const std::string& x_label, const
 std::string svg_lines(const std::string& title, const std::string& x_label, const std::string& y_label,
                       const std::vector<Series>& series, Scale scale = Scale::automatic);
 
+/// Lines that jump from point to point, such as a loss step by step: drawn faintly, and over each its running
+/// mean, over about a thirtieth of its points. Lines of less than 60 points are drawn as by svg_lines.
+std::string svg_noisy_lines(const std::string& title, const std::string& x_label, const std::string& y_label,
+                            const std::vector<Series>& series);
+
 }  // namespace fathom

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "base/fingerprint.h"
 #include "base/interrupt.h"
 #include "base/progress.h"

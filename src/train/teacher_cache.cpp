@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "base/fingerprint.h"
 #include "base/progress.h"
 
@@ -61,6 +62,8 @@ int opened(const fs::path& folder, const fs::path& file, const Json& identity) {
   fs::create_directories(folder, error);
   if (error) fail("{}: cannot create the teacher's cache: {}", folder.string(), error.message());
   const fs::path description = folder / "cache.json";
+  // Two runs that begin at once would both find no description, and write one each.
+  const auto lock = wait_for_lock(folder / "lock");
   if (fs::exists(description)) {
     const std::string other = differences(read_json(description), identity);
     if (!other.empty()) {

@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "base/json.h"
 #include "training.h"
 
@@ -70,6 +71,17 @@ TEST(CompressVerb, AnInterruptLeavesNothingButSamples) {
                                 folder.text() + " --out " + (folder / "out").string();
   EXPECT_EQ(interrupted_code(arguments, [&] { return fs::exists(metrics); }), 130);
   EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt"));
+}
+
+TEST(CompressVerb, WorksInAFolderThatNoOtherWorksIn) {
+  const Folder folder;
+  const auto work = folder / "out.work";
+  const FileLock other(work / "lock");
+  const test::Run run = run_program("compress " + model + " --threads 1 --minutes 0.02 --text " +
+                                    folder.text() + " --out " + (folder / "out").string());
+  EXPECT_EQ(run.code, 1);
+  EXPECT_THAT(run.err, HasSubstr(work.string() + ": process " + std::to_string(::getpid()) + " on "));
+  EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt", "out.work"));
 }
 
 TEST(CompressVerb, WhatCannotBeIsToldFirst) {

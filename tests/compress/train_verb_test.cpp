@@ -6,7 +6,9 @@
 #include <sstream>
 
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "base/json.h"
+#include "model/checkpoint.h"
 #include "training.h"
 
 namespace fathom {
@@ -112,16 +114,54 @@ TEST(TrainVerb, KilledAgainAndAgainItEndsAsIfNothingHadHappened) {  // tests/kil
 
 TEST(TrainVerb, AFolderIsOneProcesssAtATime) {
   const Folder folder;
-  fs::create_directories(folder / "out.run");
-  {
-    const FileLock other(folder / "out.run" / "lock");
-    ASSERT_TRUE(other.held());
-    const test::Run run = run_program(train_arguments(folder, "out", 2) + " --overwrite");
-    EXPECT_EQ(run.code, 1);
-    EXPECT_THAT(run.err, HasSubstr("another process is training in it"));
-    EXPECT_FALSE(fs::exists(folder / "out.run" / "run.toml"));
-  }
-  EXPECT_EQ(run_program(train_arguments(folder, "out", 2)).code, 0);
+  const auto run = folder / "out.run";
+  const auto steps = [&] {
+    std::vector<std::int64_t> result;
+    std::ifstream metrics(run / "metrics.jsonl");
+    for (std::string line; std::getline(metrics, line);) {
+      const Json json = Json::parse(line, nullptr, false);
+      if (!json.is_discarded()) result.push_back(json["step"].get<std::int64_t>());
+    }
+    return result;
+  };
+  const std::string arguments = train_arguments(folder, "out", 1'000'000) + " --checkpoint-every 5";
+  // While it runs, it can neither be resumed nor replaced, and does not notice that somebody tried.
+  const auto tried = [&] {
+    if (steps().size() < 6) return false;
+    for (const std::string& other : {"train --resume " + run.string(), arguments + " --overwrite"}) {
+      const test::Run second = run_program(other);
+      EXPECT_EQ(second.code, 1);
+      const std::string process = read_json(run / "lock")["process"];
+      EXPECT_THAT(second.err, HasSubstr(run.string() + ": process " + process + " on "));
+      EXPECT_THAT(second.err, HasSubstr("is training in it"));
+    }
+    return true;
+  };
+  ASSERT_EQ(interrupted_code(arguments, tried), 130);
+  EXPECT_FALSE(fs::exists(run / "lock"));
+  const std::vector<std::int64_t> done = steps();
+  for (std::size_t i = 0; i < done.size(); ++i) ASSERT_EQ(done[i], static_cast<std::int64_t>(i) + 1);
+}
+
+TEST(TrainVerb, OneTeacherCacheServesTwoRunsAtOnceButNotTwoTexts) {
+  const Folder folder;
+  std::ofstream(folder / "b.txt") << std::string(9000, 'b');
+  const auto arguments = [&](const std::string& out, const std::string& cache) {
+    return "'" FATHOM_PROGRAM "' " + train_arguments(folder, out, 12) +
+           " --teacher self --distil 1 --teacher-cache " + (folder / cache).string();
+  };
+  const auto together = [&](const std::string& one, const std::string& other) {
+    const test::Run run = test::run_shell("sh -c \"{ " + one + "; echo first \\$?; } & { " + other +
+                                          "; echo second \\$?; } & wait\"");
+    return run.out + run.err;
+  };
+  EXPECT_THAT(together(arguments("one", "cache"), arguments("two", "cache")),
+              testing::AllOf(HasSubstr("first 0"), HasSubstr("second 0")));
+  EXPECT_EQ(read_file(folder / "one" / "model.safetensors"), read_file(folder / "two" / "model.safetensors"));
+  const std::string said = together(arguments("three", "new"),
+                                    arguments("four", "new") + " --text " + (folder / "b.txt").string());
+  EXPECT_THAT(said, HasSubstr("answers of another teacher, or to another text"));
+  EXPECT_NE(fs::exists(folder / "three"), fs::exists(folder / "four")) << said;
 }
 
 TEST(TrainVerb, AFullDiskLeavesTheLastGoodCheckpoint) {
@@ -230,6 +270,75 @@ TEST(TrainVerb, HeldOutTextAndSamplesAreNoted) {
       0);
 }
 
+TEST(TrainVerb, RecordsAreLearnedByContentAndSaidToBe) {
+  const Folder folder;
+  const std::string lines = "{\"text\": \"Hello there, this is a text.\"}\n";
+  const auto first_loss = [&](const std::string& name, const std::string& content, const std::string& note,
+                              const std::string& more = "") {
+    write_file(folder / name, content);
+    const test::Run run = run_program(
+        "train " + model + " --threads 1 --context 32 --batch-tokens 64 --tokens 64 --text " +
+        (folder / name).string() + " --out " + (folder / "out").string() + " --overwrite --json - " + more);
+    EXPECT_THAT(run.err, HasSubstr(name + ": " + note));
+    return json_of(run)["first_loss"].get<double>();
+  };
+  const std::string begins = "begins \"Hello there, this is a text.\"";
+  const double loss = first_loss("a.jsonl", lines + lines + lines, "JSON lines, " + begins);
+  EXPECT_EQ(first_loss("a.json", lines + lines + lines, "JSON lines, " + begins), loss);
+  EXPECT_EQ(first_loss("B.JSONL", lines + lines + lines, "JSON lines, " + begins), loss);
+  EXPECT_EQ(first_loss("c.json", "[" + lines + "," + lines + "," + lines + "]", "JSON, " + begins), loss);
+  EXPECT_NE(
+      first_loss("c.json", lines + lines + lines, "plain text, begins \"{\\\"text", "--text-format text"),
+      loss);
+}
+
+TEST(TrainVerb, ATeacherOfOtherTokensIsRefused) {
+  const Folder folder;
+  const fs::path teacher = folder / "teacher";
+  fs::copy(model, teacher);
+  const auto run = [&](const std::string& more = "") {
+    return run_program(train_arguments(folder, "out", 1) + " --overwrite --teacher " + teacher.string() +
+                       more);
+  };
+  EXPECT_EQ(run().code, 0);
+  Json json = read_json(teacher / "tokenizer.json");
+  std::swap(json["model"]["vocab"]["a"], json["model"]["vocab"]["b"]);
+  write_file(teacher / "tokenizer.json", json.dump());
+  const test::Run refused = run();
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("the teacher's tokenizer is not that of the student"));
+  EXPECT_THAT(refused.err, HasSubstr("is \"b\" there, \"a\" here"));
+  EXPECT_EQ(run(" --teacher-anyway").code, 0);
+  fs::remove(teacher / "tokenizer.json");
+  const test::Run unknown = run();
+  EXPECT_EQ(unknown.code, 0);
+  EXPECT_THAT(unknown.err, HasSubstr("no tokenizer beside the teacher"));
+}
+
+/// `values` of a matrix with so many rows of zeros more.
+Tensor padded(const Tensor& matrix, std::int64_t rows) {
+  std::vector<float> values = decode(matrix);
+  const std::int64_t width = matrix.shape[1];
+  values.resize(values.size() + static_cast<std::size_t>(rows * width));
+  return make_tensor(matrix.dtype, {matrix.shape[0] + rows, width}, values);
+}
+
+TEST(TrainVerb, ATeacherWhoseVocabularyIsPaddedTeachesTheSame) {
+  const Folder folder;
+  Checkpoint teacher = load_checkpoint(model);
+  teacher.config.vocab_size += 8;
+  teacher.hf_config["vocab_size"] = teacher.config.vocab_size;
+  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"})
+    if (teacher.find(name) != nullptr) teacher.tensors.at(name) = padded(teacher.tensor(name), 8);
+  save_checkpoint(teacher, folder / "teacher");
+  const auto trained = [&](const std::string& out, const std::string& by) {
+    const test::Run run = run_program(train_arguments(folder, out, 4) + " --teacher " + by);
+    EXPECT_EQ(run.code, 0) << run.err;
+    return read_file(folder / out / "model.safetensors");
+  };
+  EXPECT_EQ(trained("a", (folder / "teacher").string()), trained("b", model));
+}
+
 TEST(TrainVerb, SaysInOneLineWhatIsWrongWithTheData) {
   const Folder folder;
   const auto message = [&](const std::string& name, std::string_view content, const std::string& more = "") {
@@ -248,6 +357,9 @@ TEST(TrainVerb, SaysInOneLineWhatIsWrongWithTheData) {
   EXPECT_THAT(message("c.txt", "x", "--teacher " FATHOM_TEST_DATA "/models/gemma"),
               HasSubstr("vocabulary of"));
   EXPECT_THAT(message("d.txt", "x", (folder / "none*.txt").string()), HasSubstr("no file matches"));
+  EXPECT_THAT(message("e.csv", "text,label\nx,1\n"), HasSubstr("e.csv: CSV is not read"));
+  EXPECT_THAT(message("f.json", "{\"body\": \"x\"}"),
+              HasSubstr("f.json: line 1: field 'text' (or 'messages')"));
 
   fs::copy(model, folder / "bare");
   fs::remove(folder / "bare" / "generation_config.json");

@@ -31,7 +31,7 @@ class Tokens : public testing::Test {
     return scratch / name;
   }
   TextInput input(const std::vector<fs::path>& files) const {
-    return {.files = files, .field = "", .most_tokens = 1 << 30};
+    return {.files = files, .reading = {}, .most_tokens = 1 << 30};
   }
   TokenStore cached(const TextInput& text, bool resume = false) const {
     return cached_tokens(text, tokenizer, vocab, scratch / "cache", resume);
@@ -136,6 +136,16 @@ TEST_F(Tokens, AThreadMoreChangesNothing) {
   set_threads(1);
 }
 
+TEST_F(Tokens, ReadOtherwiseItIsAnotherText) {
+  TextInput text = input({file("a.json", "[{\"text\": \"one\"}, {\"text\": \"two\"}]")});
+  const TokenStore records = cached(text);
+  EXPECT_EQ(records.documents.size(), 2U);
+  text.reading.format = TextFormat::text;
+  const TokenStore plain = cached(text);
+  EXPECT_EQ(plain.documents.size(), 1U);
+  EXPECT_EQ(tokenizer.decode(plain.tokens, false), "[{\"text\": \"one\"}, {\"text\": \"two\"}]<|im_end|>");
+}
+
 TEST_F(Tokens, ATornCacheIsMadeAnew) {
   const TextInput text = input({file("a.txt", "some words to tokenise, and some more")});
   const std::string digest = cached(text).digest;
@@ -198,8 +208,9 @@ TEST_F(Tokens, SaysWhatIsWrongWithTheData) {
 TEST_F(Tokens, InputsAreFilesDirectoriesAndPatterns) {
   const fs::path a = file("dir/a.txt", "a"), b = file("dir/sub/b.jsonl.zst", "b"), c = file("dir/c.md", "c");
   file("dir/.hidden/d.txt", "d");
+  const fs::path f = file("dir/F.JSONL", "f"), g = file("dir/sub/g.json.ZST", "g");
   file("dir/e.bin", "e");
-  EXPECT_THAT(find_inputs((scratch / "dir").string()), ElementsAre(a, c, b));
+  EXPECT_THAT(find_inputs((scratch / "dir").string()), ElementsAre(f, a, c, b, g));
   EXPECT_THAT(find_inputs((scratch / "dir").string() + "/*.[mt]*"), ElementsAre(a, c));
   EXPECT_THAT(find_inputs(a.string()), ElementsAre(a));
   const fs::path odd = file("dir/odd[1].txt", "o");

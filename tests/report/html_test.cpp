@@ -126,6 +126,27 @@ TEST(Lines, BreaksWhereAValueIsMissing) {
   EXPECT_EQ(count(path, "L"), 2U);
 }
 
+TEST(NoisyLines, AreFaintUnderTheirRunningMean) {
+  Series loss{"prune", {}, {}};
+  for (int i = 0; i < 120; ++i) {
+    loss.x.push_back(i);
+    loss.y.push_back(i % 2 == 0 ? 1 : 3);  // five of them: 9/5 and 11/5 in turn
+  }
+  loss.y[60] = nan;
+  const auto svg = svg_noisy_lines("t", "tokens", "loss", {loss});
+  EXPECT_EQ(fault_in(svg), "");
+  EXPECT_THAT(svg, HasSubstr(">prune: mean of 5 steps</text>"));
+  EXPECT_THAT(svg, HasSubstr(">single steps</text>"));
+  EXPECT_EQ(count(svg, "<path"), 2U);
+  const auto mean = svg.substr(svg.find("<path", svg.find("line faint s0")));
+  EXPECT_EQ(count(mean.substr(0, mean.find('"', 10)), "M"), 2U);  // broken where the value is missing
+  // From 1 to 3 is from 270 to 52 pixels: the means lie at 182.8 and 139.2.
+  EXPECT_THAT(mean, HasSubstr(" 182.80L"));
+  EXPECT_THAT(mean, HasSubstr(" 139.20L"));
+  loss.x.resize(50);
+  EXPECT_THAT(svg_noisy_lines("t", "tokens", "loss", {loss}), Not(HasSubstr("faint")));
+}
+
 TEST(Bars, NegativeValuesHangFromZeroAndSeveralSeriesHaveALegend) {
   const auto svg = svg_bars("t", "layer", "y", {{"a", {0, 1}, {1, -1}}, {"b", {0, 1}, {nan, 2}}});
   EXPECT_EQ(fault_in(svg), "");
