@@ -19,7 +19,8 @@ constexpr double read_per_minute = 5e6;
 
 /// The files behind some names. Where there are more than the run can read, the seed draws which come first.
 TextInput text_input(const std::vector<std::string>& names, const TrainVerb& verb, std::int64_t most_tokens) {
-  TextInput input{.files = {}, .field = verb.field, .most_tokens = most_tokens};
+  TextInput input{
+      .files = {}, .field = verb.field, .most_tokens = most_tokens, .context = verb.training.context};
   for (const std::string& name : names) {
     const std::vector<fs::path> files = find_inputs(name);
     for (std::int64_t i = 0; i < std::ssize(files); ++i) {
@@ -94,6 +95,8 @@ std::vector<MixedSource> some_text(const TrainVerb& verb, const Checkpoint& stud
     return read_tokens(input, tokenizer, student.config.vocab_size);
   });
 }
+
+std::vector<fs::path> training_files(const TrainVerb& verb) { return text_input(verb.text, verb, 0).files; }
 
 TokenStore held_out_text(const TrainVerb& verb, const Checkpoint& student, const Tokenizer& tokenizer) {
   if (verb.held_out.empty()) return {};

@@ -69,11 +69,8 @@ Json origin(const TextInput& input, const Tokenizer& tokenizer, std::int64_t voc
     if (error) fail("{}: cannot read: {}", file.string(), error.message());
     files.push_back({{"name", file.string()}, {"bytes", size}, {"time", time.time_since_epoch().count()}});
   }
-  return {{"files", files},
-          {"field", input.field},
-          {"most_tokens", input.most_tokens},
-          {"tokenizer", digest(tokenizer)},
-          {"vocab", vocab}};
+  return {{"files", files},           {"field", input.field},           {"most_tokens", input.most_tokens},
+          {"context", input.context}, {"tokenizer", digest(tokenizer)}, {"vocab", vocab}};
 }
 
 template <typename Value>
