@@ -67,7 +67,15 @@ std::optional<TextRange> RenderedConversation::written_in(const std::string& tex
   for (const char* field : words) {
     if (messages[message].contains(field)) replace_texts(messages[message][field], absent_mark(text));
   }
-  const std::string other = render(messages, false).text;
+  std::string other;
+  try {
+    other = template_.render(chat_context(tokenizer_, std::move(messages), false));
+  } catch (const Error& error) {
+    fail(
+        "{}: the chat template fails when message {} has other words, by which what it writes is found: {}; "
+        "mark in the template what the assistant says, with {{% generation %}}",
+        where_, message + 1, error.what());
+  }
   if (other == text) return {};
   const std::size_t begin = common_prefix(text, other);
   return TextRange{begin, std::max(begin, text.size() - common_suffix(text, other))};

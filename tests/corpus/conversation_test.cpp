@@ -68,6 +68,10 @@ TEST(Conversation, WhatCannotBeLearnedIsToldWithItsPlace) {
   EXPECT_THAT(message("{{ raise_exception('no') }}", chat), AllOf(HasSubstr("line 3"), HasSubstr("no")));
   EXPECT_THAT(message("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", chat),
               AllOf(HasSubstr("line 3"), HasSubstr("the assistant says nothing")));
+  EXPECT_THAT(message("{% for m in messages %}{% if m.content not in ['Hi', 'Hello', 'Bye'] %}"
+                      "{{ raise_exception('odd') }}{% endif %}{{ m.content }}{% endfor %}",
+                      chat),
+              AllOf(HasSubstr("line 3"), HasSubstr("message 1"), HasSubstr("odd"), HasSubstr("generation")));
 }
 
 }  // namespace
