@@ -99,7 +99,7 @@ std::size_t RenderedConversation::begin_of_turn(std::size_t message) const {
   const auto [first_word, last_word] = *written_[message];
   const auto asked = prompt(message, true), before = prompt(message, false);
   if (!asked || !before) return first_word;
-  if (*asked == *before) return first_word - blank_before_words(message, *asked);
+  if (*asked == *before) return first_word - said_before_words(message, *asked);
   if (text().starts_with(*asked)) return asked->size();
   const std::size_t asking = common_prefix(*asked, *before), common = common_prefix(*asked, text());
   if (common >= asking) return std::min(common, first_word);
@@ -120,15 +120,16 @@ std::size_t RenderedConversation::begin_of_turn(std::size_t message) const {
   return first_word;
 }
 
-/// Where a template gives no prompt, the model says the white space before its words, too.
-std::size_t RenderedConversation::blank_before_words(std::size_t message, const std::string& asked) const {
+/// Where a template gives no prompt, the model says the white space before its words, too, and what opens a
+/// call of tools.
+std::size_t RenderedConversation::said_before_words(std::size_t message, const std::string& asked) const {
   const std::string alone = render(until(message + 1), false).text;
   const auto words = written_in(alone, until(message + 1), message);
   if (!words || words->begin < asked.size() || !alone.starts_with(asked)) return 0;
   const std::string_view lead = std::string_view(alone).substr(asked.size(), words->begin - asked.size());
   const bool is_blank = lead.find_first_not_of(" \t\r\n") == std::string_view::npos;
   const bool is_here = std::string_view(text()).substr(0, written_[message]->begin).ends_with(lead);
-  return is_blank && is_here ? lead.size() : 0;
+  return is_here && (is_blank || messages_[message].contains("tool_calls")) ? lead.size() : 0;
 }
 
 std::size_t RenderedConversation::next_words(std::size_t message) const {

@@ -40,7 +40,7 @@ class RenderedConversation {
   std::string ending(std::size_t message) const;
 
  private:
-  std::size_t blank_before_words(std::size_t message, const std::string& asked) const;
+  std::size_t said_before_words(std::size_t message, const std::string& asked) const;
   Json until(std::size_t message) const;
   MarkedText render(const Json& messages, bool prompt) const;
   std::optional<std::string> prompt(std::size_t message, bool given) const;

@@ -53,7 +53,8 @@ TEMPLATES = {
                      "{{ m.content.split('</think>')[0].split('<think>')[-1].strip('\\n') }}{% endif %}{{ '\\n</think>\\n\\n' }}{% endif %}"
                      "{{ answer }}{% for call in m.tool_calls or [] %}{{ '\\n<tool_call>\\n' + call.function | tojson + '\\n</tool_call>' }}"
                      "{% endfor %}{{ '<|im_end|>' }}" + SAID + "{{ '\\n' }}", before=LAST_QUESTION),
-    "mistral": chat(SAYS + "{{ ' ' + m.content | trim + eos_token }}" + SAID,
+    "mistral": chat(SAYS + "{{ '[TOOL_CALLS] ' + m.tool_calls | map(attribute='function') | list | tojson if m.tool_calls else "
+                    "' ' + m.content | trim }}{{ eos_token }}" + SAID,
                     "{% if m.role == 'user' %}{{ '[INST] ' }}{% if loop.index0 == ns.last and messages[0].role == 'system' %}"
                     "{{ messages[0].content + '\\n\\n' }}{% endif %}{{ m.content + '[/INST]' }}{% endif %}",
                     before="{{ bos_token }}" + LAST_QUESTION),
@@ -102,7 +103,7 @@ CONVERSATIONS = {
     "nemotron": [turns("Hi", "Hello"), THREE, THOUGHT],
     "gemma-4": [turns("Hi", "Hello"), THREE],
     "qwen-3": [turns("Hi", "Hello"), THREE, THOUGHT, SYSTEM + THOUGHT + turns("c", "d"), CALL],
-    "mistral": [turns("Hi", " Hello "), THREE, SYSTEM + THREE[:4]],
+    "mistral": [turns("Hi", " Hello "), THREE, SYSTEM + THREE[:4], CALL],
     "late system": [THREE, TWICE],
     "late system, nemotron": [THREE],
     "llama-3": [THREE, SYSTEM + turns("a", "\n b")],
