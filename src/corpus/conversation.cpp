@@ -38,7 +38,7 @@ class LearnedText {
       if (size > covered) whole = i + 1;
       covered = size;
     }
-    return {whole, covered < rest ? whole + 1 : whole};
+    return {whole, std::min(covered < rest ? whole + 1 : whole, ids_.size())};
   }
 
   std::span<const Token> ids() const { return ids_; }
@@ -69,7 +69,9 @@ std::size_t end_of_turn(const Tokenizer& tokenizer, const RenderedConversation& 
     if (std::ranges::find(ends, ids[i]) != ends.end()) return i + 1;
   }
   // What follows is the turn's own as far as it would also follow if the turn were the last.
-  const std::vector<Token> ending = tokenizer.encode(conversation.ending(message), false);
+  const auto [ended, ended_words] = conversation.ended_with(message);
+  const LearnedText alone(tokenizer, ended);
+  const auto ending = alone.ids().subspan(alone.before(ended_words).begun);
   const auto follows = ids.subspan(words_end);
   auto end =
       words_end + static_cast<std::size_t>(std::ranges::mismatch(follows, ending).in1 - follows.begin());

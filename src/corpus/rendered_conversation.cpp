@@ -141,11 +141,11 @@ std::size_t RenderedConversation::next_words(std::size_t message) const {
   return result;
 }
 
-std::string RenderedConversation::ending(std::size_t message) const {
+RenderedConversation::Ended RenderedConversation::ended_with(std::size_t message) const {
   const Json messages = until(message + 1);
   const std::string alone = render(messages, false).text;
-  const auto written = written_in(alone, messages, message);
-  return written ? alone.substr(written->end) : "";
+  const auto words = written_in(alone, messages, message);
+  return {alone, words ? words->end : alone.size()};
 }
 
 }  // namespace fathom

@@ -36,8 +36,12 @@ class RenderedConversation {
   std::size_t begin_of_turn(std::size_t message) const;
   /// Where the words of the next message begin, or the text ends.
   std::size_t next_words(std::size_t message) const;
-  /// What would follow the message's words if it were the last.
-  std::string ending(std::size_t message) const;
+  /// The conversation as if it ended with this message, and where that one's words end in it.
+  struct Ended {
+    std::string text;
+    std::size_t words_end;
+  };
+  Ended ended_with(std::size_t message) const;
 
  private:
   std::size_t said_before_words(std::size_t message, const std::string& asked) const;

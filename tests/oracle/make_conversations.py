@@ -116,7 +116,7 @@ CONVERSATIONS = {
 def main():
     rows = []
     for kind, conversations in CONVERSATIONS.items():
-        for where in (LLAMA, LLAMA2) if kind in ("mistral", "metharme") else (LLAMA,):
+        for where in (LLAMA, LLAMA2) if kind in ("mistral", "metharme", "phi-3") else (LLAMA,):
             tokenizer = AutoTokenizer.from_pretrained(DATA / where)
             plain = re.sub("{% (end)?generation %}", "", TEMPLATES[kind])
             chats = []
