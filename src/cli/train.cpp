@@ -11,6 +11,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "cli/config_file.h"
+#include "cli/train_mask.h"
 #include "cli/train_options.h"
 #include "cli/train_presets.h"
 #include "cli/train_text.h"
@@ -181,10 +182,14 @@ void run(CLI::App& app, TrainVerb& verb) {
     return;
   }
   if (verb.model.empty()) fail_usage("MODEL is missing: the model to train");
-  // A dry run writes nothing, and need not be told where.
-  if (verb.out.empty() && !verb.dry_run) fail_usage("--out is missing: the directory of the trained model");
   apply_common(verb.common);
   if (!speaks) set_quiet(true);
+  if (verb.show_mask > 0) {
+    if (speaks) show_mask(verb);
+    return;
+  }
+  // A dry run writes nothing, and need not be told where.
+  if (verb.out.empty() && !verb.dry_run) fail_usage("--out is missing: the directory of the trained model");
   const fs::path out = verb.out;
   const fs::path work = verb.resume.empty() && !verb.dry_run ? beside(out, ".run") : fs::path(verb.resume);
   if (!unfinished) {

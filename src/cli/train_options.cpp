@@ -134,7 +134,9 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
   app.add_option("--tokens", verb.tokens, "Length of the run [100000; with --minutes: no limit]");
   app.add_option("--minutes", training.max_minutes, "End by then: the schedule is fitted to the speed");
   app.add_option("--batch-tokens", training.tokens_per_step, "Tokens a step")->capture_default_str();
-  app.add_option("--context", training.context, "Tokens a sequence")->capture_default_str();
+  app.add_option("--context", training.context, "Tokens a sequence")
+      ->check(at_least(2))
+      ->capture_default_str();
   app.add_option("--micro-batch", training.micro_batch, "Sequences at a time")->capture_default_str();
   app.add_flag("--gradient-checkpointing", training.gradient_checkpointing,
                "Less memory: layers are computed again in the way back, the results are the same");
@@ -218,6 +220,11 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
   app.add_flag("--print-config", verb.print_config, "Print such a file with all options, and end")
       ->configurable(false);
   app.add_flag("--dry-run", verb.dry_run, "Check everything and estimate memory and time")
+      ->configurable(false);
+  app.add_option("--show-mask", verb.show_mask,
+                 "Show the first N conversations or texts, what is learned of them in colour, and end")
+      ->check(at_least(1))
+      ->type_name("N")
       ->configurable(false);
   app.add_option("--resume", verb.resume, "Go on with the run in this folder (OUT.run)")
       ->type_name("DIR")

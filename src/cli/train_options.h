@@ -38,6 +38,8 @@ struct TrainVerb {
   std::vector<std::string> held_out, prompts;
   std::int64_t held_out_tokens = 16'384, prompt_tokens = 48;
 
+  std::int64_t show_mask = 0;
+
   std::string config, resume;
   double rank_timeout = 300;
   bool print_config = false, dry_run = false, overwrite = false;

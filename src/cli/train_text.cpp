@@ -21,7 +21,8 @@ constexpr double read_per_minute = 5e6;
 TextInput text_input(const std::vector<std::string>& names, const TrainVerb& verb, std::int64_t most_tokens) {
   TextInput input{.files = {},
                   .reading = {.field = verb.field, .format = text_format(verb.text_format)},
-                  .most_tokens = most_tokens};
+                  .most_tokens = most_tokens,
+                  .context = verb.training.context};
   for (const std::string& name : names) {
     const std::vector<fs::path> files = find_inputs(name);
     for (std::int64_t i = 0; i < std::ssize(files); ++i) {
@@ -96,6 +97,8 @@ std::vector<MixedSource> some_text(const TrainVerb& verb, const Checkpoint& stud
     return read_tokens(input, tokenizer, student.config.vocab_size);
   });
 }
+
+std::vector<fs::path> training_files(const TrainVerb& verb) { return text_input(verb.text, verb, 0).files; }
 
 TokenStore held_out_text(const TrainVerb& verb, const Checkpoint& student, const Tokenizer& tokenizer) {
   if (verb.held_out.empty()) return {};

@@ -20,6 +20,9 @@ std::vector<MixedSource> training_text(const TrainVerb& verb, const TrainInputs&
 std::vector<MixedSource> some_text(const TrainVerb& verb, const Checkpoint& student,
                                    const Tokenizer& tokenizer, const TrainOptions& options);
 
+/// The files of --text, in the order in which a run reads them.
+std::vector<std::filesystem::path> training_files(const TrainVerb& verb);
+
 /// --eval-text; empty if it was not given.
 TokenStore held_out_text(const TrainVerb& verb, const Checkpoint& student, const Tokenizer& tokenizer);
 

@@ -11,10 +11,12 @@
 namespace fathom {
 
 /// Ids of a conversation as the template renders it. A token that is read but not learned, which is all but
-/// the assistant's turns, each to its end token, stands as ~id. A turn starts where the template's generation
-/// prompt ends, as when the model is used. Throws Error naming `where` when the template fails, or renders
-/// the start of the conversation otherwise than the whole, so that a turn cannot be found in it, or when the
-/// assistant says nothing.
+/// what the assistant says, stands as ~id. What it says is what the template's {% generation %} blocks hold,
+/// as in transformers. Without such blocks a turn begins where the template's generation prompt ends, as when
+/// the model is used, and ends with the first end token behind its words and before the next message's; where
+/// none stands there, with what the template writes behind any turn, white space left out. A token that
+/// reaches over a border is learned. Throws Error naming `where` when the template fails, or when nothing is
+/// learned.
 std::vector<Token> encode_conversation(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
                                        const Json& messages, const std::string& where);
 

@@ -36,6 +36,12 @@ Packing::Packing(std::vector<MixedSource> sources, const PackingOptions& options
   for (const MixedSource& source : sources_) {
     if (source.store.size() < 2) fail("the training text has no tokens: bring a text that is not empty");
     if (!(source.weight > 0)) fail("a mixing weight is {}, expected more than 0", source.weight);
+    kept_.push_back(learned_sequences(source.store));
+    if (!kept_.back().empty()) continue;
+    fail(
+        "{}: none of its {} tokens is learned, expected some: of a conversation only what the assistant says "
+        "is; see with --show-mask what that is",
+        source.store.files.front(), source.store.size());
   }
 }
 
@@ -45,14 +51,37 @@ std::int64_t Packing::tokens() const {
   return count;
 }
 
-std::int64_t Packing::sequences_of(const TokenStore& store) const {
+std::int64_t Packing::all_sequences(const TokenStore& store) const {
   return (store.size() + options_.context - 1) / options_.context;
+}
+
+/// Whether a row whose next token is number `target` of the source's stream, which goes round, learns it.
+bool Packing::is_learned(const TokenStore& store, std::int64_t target) const {
+  const std::int64_t end = store.size() + (options_.bos >= 0 ? 0 : 1);  // what comes later came already
+  return target < end && store.tokens[static_cast<std::size_t>(target % store.size())] >= 0;
+}
+
+std::vector<std::int64_t> Packing::learned_sequences(const TokenStore& store) const {
+  std::vector<std::int64_t> result;
+  for (std::int64_t sequence = 0; sequence < all_sequences(store); ++sequence) {
+    std::int64_t target = sequence * options_.context + (options_.bos >= 0 ? 0 : 1);
+    const std::int64_t end = target + options_.context;
+    while (target < end && !is_learned(store, target)) ++target;
+    if (target < end) result.push_back(sequence);
+  }
+  return result;
 }
 
 std::int64_t Packing::sequences() const {
   std::int64_t count = 0;
-  for (const MixedSource& source : sources_) count += sequences_of(source.store);
+  for (const auto& kept : kept_) count += std::ssize(kept);
   return count;
+}
+
+std::int64_t Packing::left_out() const {
+  std::int64_t all = 0;
+  for (const MixedSource& source : sources_) all += all_sequences(source.store);
+  return all - sequences();
 }
 
 std::int64_t Packing::learned() const {
@@ -99,11 +128,12 @@ Packing::Place Packing::locate(std::int64_t position) {
   }
   const std::size_t which = next();
   const TokenStore& store = sources_[which].store;
-  const std::int64_t count = sequences_of(store), epoch = taken_[which] / count;
+  const std::vector<std::int64_t>& kept = kept_[which];
+  const std::int64_t count = std::ssize(kept), epoch = taken_[which] / count;
   const std::uint64_t key = Random(options_.seed ^ static_cast<std::uint64_t>(epoch) << 8U ^ which).next();
-  const std::int64_t chosen = permuted(taken_[which] % count, count, key);
+  const std::int64_t chosen = kept[static_cast<std::size_t>(permuted(taken_[which] % count, count, key))];
   std::int64_t before = 0;
-  for (std::size_t i = 0; i < which; ++i) before += sequences_of(sources_[i].store);
+  for (std::size_t i = 0; i < which; ++i) before += all_sequences(sources_[i].store);
   return {&store, chosen * options_.context, before + chosen};
 }
 
@@ -124,9 +154,7 @@ Sequence Packing::at(std::int64_t position) {
     const bool opens = options_.within_documents && begins && row > 0;
     if (opens) result.starts.push_back(row);
     result.inputs.push_back(has_bos && (row == 0 || opens) ? options_.bos : id(target - 1));
-    const bool learned =
-        store->tokens[static_cast<std::size_t>(target % count)] >= 0 && target < count + (has_bos ? 0 : 1);
-    result.labels.push_back(learned ? id(target) : -1);
+    result.labels.push_back(is_learned(*store, target) ? id(target) : -1);
     if (std::max(result.inputs.back(), result.labels.back()) >= options_.vocab) {
       fail("{}: has token {}, outside of the vocabulary of {}: was it tokenised for another model?",
            store->describe(store->document_of(target % count)),

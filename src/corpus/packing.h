@@ -5,7 +5,8 @@
 // learned. A sequence reads `context` tokens and predicts the one after each: inputs t_i ... t_{i+context-1},
 // labels shifted by one inside the stream. Where the model wants a BOS before its text (Gemma), every
 // sequence is BOS, t_i ... t_{i+context-2} with labels t_i ... t_{i+context-1}. Either way each token of the
-// stream is predicted once an epoch, but for those that are only read (corpus/token_store.h).
+// stream is predicted once an epoch, but for those that are only read (corpus/token_store.h). A sequence that
+// would predict only such, the midst of a long prompt, teaches nothing and is left out.
 //
 // Kept within documents, a row does not see what lies before its document: rows from one of `starts` to the
 // next see each other only. A document's first token is then predicted from the separator before it, or from
@@ -49,11 +50,13 @@ struct PackingOptions {
 
 class Packing {
  public:
-  /// Throws Error when a source has fewer than two tokens or a weight is not above 0.
+  /// Throws Error when a source has fewer than two tokens, or none that is learned, or a weight is not above
+  /// 0.
   Packing(std::vector<MixedSource> sources, const PackingOptions& options);
 
   std::int64_t tokens() const;     ///< of all sources
-  std::int64_t sequences() const;  ///< that hold all of them once
+  std::int64_t sequences() const;  ///< that predict all of them once
+  std::int64_t left_out() const;   ///< sequences in which nothing is learned
   std::int64_t learned() const;    ///< tokens of all sources that are learned
   std::string digest() const;      ///< of the sources and their weights
 
@@ -71,15 +74,18 @@ class Packing {
   struct Place {
     const TokenStore* store;
     std::int64_t token;   ///< the first of the sequence
-    std::int64_t number;  ///< of the sequence among those of all sources
+    std::int64_t number;  ///< of the sequence among those of all sources, the left out ones too
   };
   Place locate(std::int64_t position);
-  std::int64_t sequences_of(const TokenStore& store) const;
+  std::int64_t all_sequences(const TokenStore& store) const;
+  std::vector<std::int64_t> learned_sequences(const TokenStore& store) const;
+  bool is_learned(const TokenStore& store, std::int64_t target) const;
 
   std::vector<MixedSource> sources_;
   PackingOptions options_;
-  std::int64_t position_ = 0;        ///< up to which `taken_` counts
-  std::vector<std::int64_t> taken_;  ///< sequences of each source before `position_`
+  std::vector<std::vector<std::int64_t>> kept_;  ///< of each source, the sequences that are not left out
+  std::int64_t position_ = 0;                    ///< up to which `taken_` counts
+  std::vector<std::int64_t> taken_;              ///< sequences of each source before `position_`
 };
 
 /// Number `index` of a permutation of 0 ... count - 1 that the key chooses; no memory, so that a corpus of

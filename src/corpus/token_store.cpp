@@ -73,6 +73,7 @@ Json origin(const TextInput& input, const Tokenizer& tokenizer, std::int64_t voc
           {"field", input.reading.field},
           {"format", text_format_names[static_cast<std::size_t>(input.reading.format)]},
           {"most_tokens", input.most_tokens},
+          {"context", input.context},
           {"tokenizer", digest(tokenizer)},
           {"vocab", vocab}};
 }

@@ -48,19 +48,22 @@ TokenStore store_documents(const std::vector<std::vector<Token>>& documents, Tok
 struct TextInput {
   std::vector<std::filesystem::path> files;
   TextReading reading;
-  std::int64_t most_tokens = 0;  ///< reading ends with the document that reaches so many
+  /// Reading ends with the document that reaches so many, those left out that lie in a sequence of `context`
+  /// tokens of which none is learned.
+  std::int64_t most_tokens = 0;
+  std::int64_t context = 512;
 };
 
 /// Tokenises into memory. Throws Error naming file and line: what formats/documents.h and
-/// corpus/conversation.h throw, a token that the model's vocabulary of `vocab` does not have, a tokenizer
-/// without an end-of-text token (the separator), no text at all. Shows a progress bar; a signal throws
-/// Interrupted.
+/// corpus/document_encoder.h throw for a model's vocabulary of `vocab`, no text at all. Shows a progress bar;
+/// a signal throws Interrupted.
 TokenStore read_tokens(const TextInput& input, const Tokenizer& tokenizer, std::int64_t vocab);
 
 /// The same in files of `folder` (tokens.bin, documents.bin; cache.json says of what, and is written last), a
 /// few megabytes in memory at a time. Files of an earlier call are used again if they are whole and were made
-/// from the same: names, sizes and times of the input's files, the reading, the tokenizer and most_tokens;
-/// the last may be another where a run goes on (`resume`), which needs the text that it began with.
+/// from the same: names, sizes and times of the input's files, the reading, the tokenizer, context and
+/// most_tokens; the last may be another where a run goes on (`resume`), which needs the text that it began
+/// with.
 TokenStore cached_tokens(const TextInput& input, const Tokenizer& tokenizer, std::int64_t vocab,
                          const std::filesystem::path& folder, bool resume);
 

@@ -24,8 +24,11 @@ ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
-std::string ChatTemplate::render(const Json& context) const {
-  return jinja::Interpreter().render(*root_, context);
+MarkedText ChatTemplate::render_marked(const Json& context) const {
+  jinja::Interpreter interpreter;
+  MarkedText result{.text = interpreter.render(*root_, context), .generated = {}};
+  for (const auto& [begin, end] : interpreter.generated()) result.generated.push_back({begin, end});
+  return result;
 }
 
 Json chat_context(const Tokenizer& tokenizer, Json messages, bool add_generation_prompt) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "model/tokenizer.h"
@@ -15,6 +16,18 @@ namespace fathom {
 namespace jinja {
 struct Node;
 }
+
+/// Part of a text, in bytes.
+struct TextRange {
+  std::size_t begin = 0, end = 0;
+};
+
+/// A text, and what of it stands in the template's {% generation %} blocks: what the assistant says, where a
+/// template marks that.
+struct MarkedText {
+  std::string text;
+  std::vector<TextRange> generated;
+};
 
 class ChatTemplate {
  public:
@@ -29,7 +42,8 @@ class ChatTemplate {
   /// true, "bos_token": ...}). Throws Error naming the line when the template raises an exception, uses what
   /// is undefined, calls a filter, test or method that is not supported, or does too much: rendering ends
   /// within about a second and a quarter of a gigabyte, whatever the template is.
-  std::string render(const Json& context) const;
+  std::string render(const Json& context) const { return render_marked(context).text; }
+  MarkedText render_marked(const Json& context) const;
 
  private:
   std::unique_ptr<const jinja::Node> root_;

@@ -71,9 +71,11 @@ void Interpreter::write(std::string_view text) {
   output_ += text;
 }
 
-std::string Interpreter::captured(const Node& body) {
+std::string Interpreter::captured(const std::function<void()>& body) {
   std::string outer = std::exchange(output_, "");
-  run_in_scope(body);
+  outer_size_ += outer.size();
+  body();
+  outer_size_ -= outer.size();
   return std::exchange(output_, std::move(outer));
 }
 
@@ -125,13 +127,18 @@ Interpreter::Flow Interpreter::run(const Node& node) {
       break;
     }
     case NodeKind::filter_block:
-      write(to_text(evaluate_filter(*node.children[0], captured(*node.children[1])), work_));
+      write(to_text(evaluate_filter(*node.children[0], captured([&] { run_in_scope(*node.children[1]); })),
+                    work_));
       break;
     case NodeKind::with:
       run_with(node);
       break;
-    case NodeKind::scope:
-      return run_in_scope(*node.children[0]);
+    case NodeKind::generation: {
+      const std::size_t begin = outer_size_ + output_.size();
+      const Flow flow = run_in_scope(*node.children[0]);
+      generated_.push_back({begin, outer_size_ + output_.size()});
+      return flow;
+    }
     case NodeKind::leave_loop:
       return Flow::leave_loop;
     case NodeKind::next_iteration:
@@ -143,7 +150,7 @@ Interpreter::Flow Interpreter::run(const Node& node) {
 }
 
 void Interpreter::run_set_block(const Node& node) {
-  Value value = captured(*node.children[2]);
+  Value value = captured([&] { run_in_scope(*node.children[2]); });
   if (node.children[1] != nullptr) value = evaluate_filter(*node.children[1], value);
   assign(*node.children[0], std::move(value));
 }
@@ -211,8 +218,7 @@ Value Interpreter::call_macro(const Function& macro, Arguments arguments) {
   if (arguments.positional.size() > parameters.size())
     fail("macro '{}' takes at most {} arguments, got {}", macro.name, parameters.size(),
          arguments.positional.size());
-  std::string outer = std::exchange(output_, "");
-  {
+  return captured([&] {
     const ScopeEntry entry(*this, macro.scope);
     for (auto& [name, value] : arguments.named) {
       const auto found = std::find_if(parameters.begin(), parameters.end(),
@@ -237,8 +243,7 @@ Value Interpreter::call_macro(const Function& macro, Arguments arguments) {
       }
     }
     run(*macro.macro->children[0]);
-  }
-  return std::exchange(output_, std::move(outer));
+  });
 }
 
 }  // namespace fathom::jinja

@@ -1,8 +1,10 @@
 // Runs a template's tree.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -23,6 +25,9 @@ class Interpreter {
   /// The text of the tree with the variables of `context`, an object. Throws Error naming the template's
   /// line.
   std::string render(const Node& root, const Json& context);
+  /// Where in that text the generation blocks stand: begin and end of each. Of a block in a macro, where it
+  /// stands if the macro's text is printed, as it is, where it is called.
+  const std::vector<std::pair<std::size_t, std::size_t>>& generated() const { return generated_; }
 
   // For builtins that call others or make values.
   Work& work() { return work_; }
@@ -61,8 +66,8 @@ class Interpreter {
   void run_with(const Node& node);
   void run_set_block(const Node& node);
   std::vector<Value> loop_items(const Node& node);
-  /// What `body` prints, in a scope of its own.
-  std::string captured(const Node& body);
+  /// What `body` prints.
+  std::string captured(const std::function<void()>& body);
   void write(std::string_view text);
   void assign(const Node& target, Value value);
   Value call_macro(const Function& macro, Arguments arguments);
@@ -84,6 +89,8 @@ class Interpreter {
   ScopePtr scope_;
   std::vector<std::shared_ptr<Namespace>> namespaces_;
   std::string output_;
+  std::size_t outer_size_ = 0;  ///< of what was printed around the text being captured
+  std::vector<std::pair<std::size_t, std::size_t>> generated_;
   int depth_ = 0;  ///< of the recursion
   int line_ = 0;
 };

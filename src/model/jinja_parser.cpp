@@ -69,7 +69,7 @@ class Parser : ExpressionParser {
     if (tag == "macro") return parse_macro();
     if (tag == "call") return parse_call_block();
     if (tag == "with") return parse_with();
-    if (tag == "generation") return make(NodeKind::scope, "", parse_block("endgeneration"));
+    if (tag == "generation") return make(NodeKind::generation, "", parse_block("endgeneration"));
     if (tag == "filter") {
       NodePtr filter = parse_filters(nullptr, true);
       return make(NodeKind::filter_block, "", std::move(filter), parse_block("endfilter"));

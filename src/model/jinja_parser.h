@@ -40,7 +40,7 @@ enum class NodeKind {
   call_block,      ///< [call, macro of the block]
   filter_block,    ///< [filter, body]
   with,            ///< [target, value, target, value, ..., body]
-  scope,           ///< generation: [body]
+  generation,      ///< what the assistant says: [body]
   leave_loop,      ///< break
   next_iteration,  ///< continue
   // Targets of assignments: name, tuple, or

@@ -144,6 +144,7 @@ Session::Session(const TrainInputs& inputs, const TrainOptions& train_options, c
     fail_usage("a step is {} sequences of {} tokens, too few for {} ranks: raise --batch-tokens",
                runner.sequences(), options.context, ranks.count());
   }
+  if (ranks.rank() == 0) note_left_out(packing, options.context);
   model.before_visit([this](std::int64_t visit) { optimiser.finish(visit); });
   if (ranks.count() > 1) {
     model.on_complete([this](std::int64_t visit) { buckets.complete(visit); });
@@ -194,6 +195,15 @@ std::string digest(const Checkpoint& checkpoint) {
     release_pages(tensor.data);
   }
   return result.hex();
+}
+
+void note_left_out(const Packing& packing, std::int64_t context) {
+  if (packing.left_out() == 0) return;
+  print_note(
+      fmt::format("{} of {} sequences of {} tokens have nothing to learn in them, such as the midst of a "
+                  "long prompt, and "
+                  "are left out. What is learned behind them does not see them: raise --context if it should",
+                  packing.left_out(), packing.left_out() + packing.sequences(), context));
 }
 
 PackingOptions packing_options(const Checkpoint& student, const TrainOptions& options) {

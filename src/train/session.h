@@ -48,6 +48,9 @@ struct Session {
 /// Of plan and tensors.
 std::string digest(const Checkpoint& checkpoint);
 
+/// Says on standard error how many sequences of a text are left out, if some are.
+void note_left_out(const Packing& packing, std::int64_t context);
+
 /// How the text is packed for these options.
 PackingOptions packing_options(const Checkpoint& student, const TrainOptions& options);
 

@@ -64,6 +64,7 @@ class Run {
     if (inputs.held_out.size() > 0) {
       held_out_.emplace(std::vector<MixedSource>{{.store = inputs.held_out}},
                         packing_options(inputs.student, options));
+      if (ranks.is_first()) note_left_out(*held_out_, options.context);
     }
     state_.total_steps = session_.steps();
     const bool resumed = resume && folder_.resume(state_, [&](const TensorMap& tensors, const RunState& found,

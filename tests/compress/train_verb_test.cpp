@@ -239,6 +239,40 @@ TEST(TrainVerb, AFileThatIsWrongIsToldByItsLine) {
   EXPECT_THAT(message("lr = 1e-3\n"), HasSubstr("MODEL is missing"));
 }
 
+TEST(TrainVerb, ShowsWhatIsLearned) {
+  const Folder folder;
+  write_file(folder / "chats.jsonl",
+             "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", "
+             "\"content\": \"Hello\"}]}\n{\"text\": \"a\\u001bb\"}\n{\"text\": \"not shown\"}\n");
+  const std::string name = (folder / "chats.jsonl").string();
+  const test::Run run = run_program("train " + model + " --context 16 --show-mask 2 --text " + name);
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.out, name +
+                         " line 1\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assist\n---- sequence 2 ----\n"
+                         "ant\n[[Hello<|im_end|>]]\n<|im_end|>\n28 tokens, 6 of them learned\n\n" +
+                         name + " line 2\n[[a\\x1bb<|im_end|>]]\n4 tokens, 4 of them learned\n");
+  EXPECT_THAT(folder.names(), testing::ElementsAre("a.txt", "chats.jsonl"));
+  EXPECT_EQ(run_program("train " + model + " --show-mask 1").code, 2);
+}
+
+TEST(TrainVerb, SaysHowManySequencesTeachNothing) {
+  const Folder folder;
+  std::string chats;
+  for (int i = 0; i < 4; ++i) {
+    chats += "{\"messages\": [{\"role\": \"user\", \"content\": \"" + std::string(200, '?') +
+             "\"}, {\"role\": \"assistant\", \"content\": \"Yes\"}]}\n";
+  }
+  write_file(folder / "chats.jsonl", chats);
+  const test::Run run =
+      run_program("train " + model + " --context 16 --batch-tokens 16 --tokens 320 --text " +
+                  (folder / "chats.jsonl").string() + " --out " + (folder / "out").string());
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_THAT(run.err, HasSubstr("sequences of 16 tokens have nothing to learn in them"));
+  std::istringstream lines(read_file(folder / "out.run" / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);)
+    EXPECT_GT(parse_json(line, "metrics.jsonl")["loss"].get<double>(), 0.01) << line;
+}
+
 TEST(TrainVerb, ADryRunLeavesNothing) {
   const Folder folder;
   const Json json = json_of(run_program(train_arguments(folder, "out", 6) + " --dry-run --json -"));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -96,6 +97,62 @@ TEST(Packing, WhatIsOnlyReadIsNoLabel) {
   Packing text = packing(store({{~1, ~2, 3, 4, ~5}}, 9), 6);
   EXPECT_THAT(text.at(0).inputs, ElementsAre(1, 2, 3, 4, 5, 9));
   EXPECT_THAT(text.at(0).labels, ElementsAre(-1, 3, 4, -1, 9, -1));
+}
+
+TEST(Packing, SequencesWithNothingToLearnAreLeftOut) {
+  // Long prompts (~1) with an answer that counts up behind each.
+  std::vector<std::vector<Token>> documents;
+  for (Token answer = 10; answer < 40; answer += 3) {
+    documents.emplace_back(30 + answer % 7, ~1);
+    for (Token i = 0; i < 3; ++i) documents.back().push_back(answer + i);
+  }
+  const TokenStore prompts = store(documents, ~2);
+  for (const Token bos : {-1, 500}) {
+    Packing text = packing(prompts, 8, bos, 3);
+    EXPECT_GE(text.sequences(), 10);
+    EXPECT_LE(text.sequences(), 20);  // an answer lies in one or two
+    EXPECT_EQ(text.sequences() + text.left_out(), (prompts.size() + 7) / 8);
+    for (const std::int64_t epoch : {0, 3}) {
+      std::map<Token, int> predicted;
+      std::set<std::int64_t> places;
+      for (std::int64_t i = 0; i < text.sequences(); ++i) {
+        const Sequence sequence = text.at(epoch * text.sequences() + i);
+        int learned = 0;
+        for (const Token label : sequence.labels) {
+          if (label >= 0) ++predicted[label], ++learned;
+        }
+        EXPECT_GT(learned, 0);
+        places.insert(sequence.place);
+      }
+      EXPECT_EQ(std::ssize(places), text.sequences());
+      EXPECT_GE(*places.rbegin(), text.sequences());  // where they lie among all, also those left out
+      EXPECT_EQ(predicted.size(), 30U);
+      for (const auto& [token, times] : predicted) EXPECT_EQ(times, 1) << token;
+    }
+  }
+}
+
+TEST(Packing, ASourceOfWhichPartIsLeftOutKeepsItsShare) {
+  std::vector<Token> prompt(400, ~1);
+  prompt.insert(prompt.end(), {100, 101, 102});
+  Packing text({{.store = store({prompt}, ~2), .weight = 1}, {.store = counting(10, 3), .weight = 3}},
+               {.context = 4, .vocab = 1000, .seed = 3});
+  int first = 0;
+  for (std::int64_t i = 0; i < 80; ++i) {
+    const auto labels = text.at(i).labels;
+    first += std::ranges::any_of(labels, [](Token label) { return label >= 100; }) ? 1 : 0;
+    EXPECT_TRUE(std::ranges::any_of(labels, [](Token label) { return label >= 0; })) << i;
+  }
+  EXPECT_EQ(first, 20);
+}
+
+TEST(Packing, ATextOfWhichNothingIsLearnedIsAnErrorThatNamesIt) {
+  try {
+    packing(store({{~1, ~2, ~3}, {~4}}, ~9), 4);
+    FAIL() << "took a text to be read only";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("text: none of its 6 tokens is learned"));
+  }
 }
 
 TEST(Packing, OrderFollowsFromSeedAndPositionAlone) {

@@ -165,6 +165,18 @@ TEST_F(Tokens, ReadingEndsWhenThereIsEnough) {
   EXPECT_EQ(read_tokens(text, tokenizer, vocab).documents.size(), 2U);
 }
 
+TEST_F(Tokens, ReadingPassesOverPromptsThatFillSequences) {
+  const std::string chat = "{\"messages\": [{\"role\": \"user\", \"content\": \"" + std::string(200, '?') +
+                           "\"}, {\"role\": \"assistant\", \"content\": \"Yes\"}]}\n";
+  TextInput text = input({file("chats.jsonl", chat + chat + chat + chat + "no JSON, never read\n")});
+  text.context = 16;
+  text.most_tokens = 40;  // an answer of four tokens lies in one sequence or two
+  const TokenStore store = read_tokens(text, tokenizer, vocab);
+  EXPECT_GE(store.documents.size(), 2U);
+  text.context = 4096;  // one sequence, in which the first answer is learned
+  EXPECT_EQ(read_tokens(text, tokenizer, vocab).documents.size(), 1U);
+}
+
 TEST_F(Tokens, OfAConversationTheAssistantIsLearned) {
   const auto lines =
       file("chat.jsonl",

@@ -100,6 +100,38 @@ TEST(Run, OnlyWhatIsLearnedCounts) {
   EXPECT_LT(result.steps[0].kl, 1e-6);
 }
 
+/// Prompts of 100 tokens with answers of three.
+TokenStore long_prompts() {
+  std::vector<std::vector<Token>> documents;
+  for (Token i = 0; i < 6; ++i) {
+    documents.emplace_back(100, ~(5 + i));
+    documents.back().insert(documents.back().end(), {20 + i, 30 + i, 40 + i});
+  }
+  return store_documents(documents, ~1, "chats");
+}
+
+TEST(Run, EveryStepLearnsWhereMostOfTheTextIsPrompts) {
+  const test::Scratch scratch;
+  const Checkpoint model = tiny();
+  TrainOptions options = small_in_floats(20);
+  options.tokens_per_step = options.context = 16;
+  options.tokens = 20 * 16;
+  TrainInputs inputs{.student = model, .text = {{.store = long_prompts()}}, .held_out = long_prompts()};
+  const TrainResult result = train(inputs, options, scratch / "whole", false);
+  ASSERT_EQ(result.steps.size(), 20U);
+  for (const TrainStep& step : result.steps) EXPECT_GT(step.loss, 0.01) << step.step;
+  EXPECT_GT(lines(scratch / "whole" / "evaluations.jsonl").back()["loss"].get<double>(), 0.01);
+  EXPECT_GT(estimate_training(inputs, options).step_seconds, 0);
+
+  inputs.held_out = store_documents({{~5, ~6, ~7}}, ~1, "only prompts");
+  try {
+    train(inputs, options, scratch / "none", false);
+    FAIL() << "measured a text of prompts";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("only prompts: none of its 4 tokens is learned"));
+  }
+}
+
 TEST(Run, HeldOutTextIsMeasuredAndTheBestModelKept) {
   const test::Scratch scratch;
   const Checkpoint model = tiny();
