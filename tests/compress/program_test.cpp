@@ -77,7 +77,7 @@ TEST(CompressVerb, WorksInAFolderThatNoOtherWorksIn) {
   const Folder folder;
   const auto work = folder / "out.work";
   const FileLock other(work / "lock");
-  const test::Run run = run_program("compress " + model + " --threads 1 --minutes 0.02 --text " +
+  const test::Run run = run_program("compress " + model + " --threads 1 --minutes 0.02 --target 0.8 --text " +
                                     folder.text() + " --out " + (folder / "out").string());
   EXPECT_EQ(run.code, 1);
   EXPECT_THAT(run.err, HasSubstr(work.string() + ": process " + std::to_string(::getpid()) + " on "));
