@@ -54,7 +54,7 @@ TEST(GenerateVerb, DoesNotBeginBehindAnEndTokenThatTheTokenizerAppends) {
   const test::Run run = run_program(command + appends.path().string());
   ASSERT_EQ(run.code, 0) << run.err;
   EXPECT_EQ(run.out, run_program(command + model).out);
-  EXPECT_EQ(run_program("tokenize " + appends.path().string() + " --text the").out, "[258, 2]\n");
+  EXPECT_EQ(run_program("tokenize " + appends.path().string() + " --text the").out, "[260, 2]\n");
 }
 
 TEST(GenerateVerb, SaysWhichInstructionSetsItUsesAndTakesALowerLevel) {
