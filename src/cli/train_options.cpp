@@ -36,13 +36,9 @@ void add_data(CLI::App& app, TrainVerb& verb) {
 
 void add_model(CLI::App& app, TrainVerb& verb) {
   app.add_option("--teacher", verb.teacher, "Model to distil from, or 'self'")->type_name("MODEL");
-  app.add_flag("--teacher-anyway", verb.teacher_anyway,
-               "Also a teacher whose tokenizer is another: its answers are read as the student's tokens");
   app.add_option("--distil", verb.distil, "Weight of the divergence from the teacher [1 with a teacher]");
-  app.add_option(
-         "--divergence", verb.divergence,
-         "forward-kl, KL(teacher || model): learn all that the teacher finds likely; reverse-kl: keep "
-         "to what it does; jensen-shannon: between them; total-variation: the least moved by outliers")
+  app.add_option("--divergence", verb.divergence,
+                 "forward-kl: learn all that the teacher finds likely; reverse-kl: what it does")
       ->check(CLI::IsMember(divergences))
       ->capture_default_str();
   app.add_option("--ce", verb.ce, "Weight of cross-entropy [1 without a teacher, else 0]");
@@ -54,7 +50,9 @@ void add_model(CLI::App& app, TrainVerb& verb) {
 }
 
 void add_teacher_cache(CLI::App& app, TrainVerb& verb) {
-  app.option_defaults()->group("The teacher's answers, kept");
+  app.option_defaults()->group("More of the teacher");
+  app.add_flag("--teacher-anyway", verb.teacher_anyway,
+               "Even a teacher whose tokenizer is another: its answers are read as the student's tokens");
   app.add_option("--teacher-cache", verb.training.teacher_cache.folder,
                  "Keep the teacher's likeliest tokens here, for later epochs and runs on the same text")
       ->type_name("DIR");
@@ -140,10 +138,8 @@ void add_steps(CLI::App& app, TrainVerb& verb) {
   app.add_option("--micro-batch", training.micro_batch, "Sequences at a time")->capture_default_str();
   app.add_flag("--gradient-checkpointing", training.gradient_checkpointing,
                "Less memory: layers are computed again in the way back, the results are the same");
-  app.add_option(
-         "--device", verb.device,
-         "cpu: by Fathom's kernels; cuda: by torch on a GPU; torch: by the same operations on the CPU; "
-         "auto: cuda where there is a GPU, else cpu")
+  app.add_option("--device", verb.device,
+                 "cpu: own kernels; cuda, torch: torch's, on GPU, CPU; auto: a GPU if there")
       ->check(CLI::IsMember(devices))
       ->capture_default_str();
   app.add_option("--lr", training.optimiser.learning_rate, "Learning rate (AdamW, cosine)")
@@ -222,7 +218,7 @@ void add_train_options(CLI::App& app, TrainVerb& verb) {
   app.add_flag("--dry-run", verb.dry_run, "Check everything and estimate memory and time")
       ->configurable(false);
   app.add_option("--show-mask", verb.show_mask,
-                 "Show the first N conversations or texts, what is learned of them in colour, and end")
+                 "Show what is learned of the first N texts or conversations, and end")
       ->check(at_least(1))
       ->type_name("N")
       ->configurable(false);

@@ -135,11 +135,11 @@ TEST(StepSize, IsProbedByRealStepsOfATorchDevice) {
   training.context = 16;
   training.loss = {.cross_entropy = 0, .divergence = 1};
   training.device = Device::torch;
-  const StepSize step = probe_step(deep_model("llama", 2), training);
+  const StepSize step = probe_step(deep_model("llama", 4), training);
   EXPECT_GT(step.tokens_per_second, 0);
   EXPECT_GE(step.sequences, 4);
   training.device = Device::cpu;
-  EXPECT_EQ(probe_step(deep_model("llama", 2), training).sequences, 4);
+  EXPECT_EQ(probe_step(deep_model("llama", 4), training).sequences, 4);
 }
 
 }  // namespace

@@ -192,8 +192,8 @@ TEST(RanksVerb, InterruptedAndResumedOnAsManyItIsTheSameToTheLastBit) {
   }
   Processes resumed("train --resume " + run.string(), 2);
   Processes whole(arguments(folder, test::model, "whole", steps), 2);
-  EXPECT_THAT(resumed.codes(), testing::Each(0));
-  EXPECT_THAT(whole.codes(), testing::Each(0));
+  EXPECT_THAT(resumed.codes(), testing::Each(0)) << resumed.err(0);
+  EXPECT_THAT(whole.codes(), testing::Each(0)) << whole.err(0);
   EXPECT_EQ(read_file(folder / "stopped" / "model.safetensors"),
             read_file(folder / "whole" / "model.safetensors"));
 }
