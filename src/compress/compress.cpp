@@ -187,14 +187,16 @@ Json compress(const CompressOptions& options) {
   const JobPlan plan = plan_job(needs, pace);
   say(describe(plan, needs, describe(step, training)));
 
-  const Data data = gather_data(*engine, tokenizer, options,
-                                {.context = context,
-                                 .read_tokens = static_cast<std::int64_t>(pace.train * options.minutes * 60),
-                                 .sample_tokens = plan.sample_tokens,
-                                 .sample_batch = pace.write_batch,
-                                 .calibration_tokens = plan.profile_tokens + context,
-                                 .eval_tokens = plan.windows * context},
-                                work.path());
+  const Data data =
+      gather_data(*engine, tokenizer, options,
+                  {.context = context,
+                   // Twice what is likely to be learned.
+                   .read_tokens = static_cast<std::int64_t>(2 * pace.train * options.minutes * 60),
+                   .sample_tokens = plan.sample_tokens,
+                   .sample_batch = pace.write_batch,
+                   .calibration_tokens = plan.profile_tokens + context,
+                   .eval_tokens = plan.windows * context},
+                  work.path());
   const TokenStore text = store_documents(data.train, data.separator, data.account["train"]);
   const Judge judge(tokenizer, data.eval,
                     {.context = context,

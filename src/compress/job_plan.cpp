@@ -27,6 +27,7 @@ constexpr std::int64_t least_windows = 4, least_profile_windows = 2, least_round
 constexpr double sample_share = 0.3, profile_share = 0.15, fit_share = 0.15, window_share = 0.4;
 constexpr double speed_share = 0.015;  // of the whole job, for one model
 // Text gone over four times teaches almost as much as new text (Muennighoff et al. 2023, arXiv 2305.16264).
+// The profile wants so many of its tokens, too.
 constexpr double epochs = 4;
 // A round's products are not all of its time: bases are made orthonormal, and the first round takes more
 // steps.
@@ -75,7 +76,7 @@ Pace measure_pace(Engine& engine, double pack_seconds) {
   pace.write = rate_of(engine, {Phase::generate, std::min(written, context), 0, batch});
   pace.write_one = rate_of(engine, {Phase::generate, std::min(one_text, context)});
   pace.multiply = multiply_pace();
-  pace.train = pace.read / 10;
+  pace.train = pace.read / 6;
   return pace;
 }
 
@@ -108,16 +109,17 @@ JobPlan plan_job(const JobNeeds& needs, const Pace& pace) {
     plan.fit_seconds = static_cast<double>(plan.rounds) * of_round;
   }
 
-  if (needs.samples) {
-    const double learned = pace.train * seconds / 2 / n;  // by one candidate, at least
-    plan.sample_tokens = within(sample_share * rest, pace.write, least_documents * (needs.context + 1),
-                                static_cast<std::int64_t>(learned / epochs));
-    plan.sample_seconds = static_cast<double>(plan.sample_tokens) / pace.write;
-  }
-
-  plan.preparation_seconds = plan.sample_seconds + plan.profile_seconds + plan.fit_seconds +
-                             (1 + n) * plan.judge_seconds + plan.speed_seconds;
+  plan.preparation_seconds =
+      plan.profile_seconds + plan.fit_seconds + (1 + n) * plan.judge_seconds + plan.speed_seconds;
   const double judging = n * (plan.judge_seconds + plan.speed_seconds);
+  if (needs.samples) {
+    const double learned = pace.train * (seconds - plan.preparation_seconds - judging) / n;  // by a candidate
+    const auto wanted = std::max(static_cast<std::int64_t>(learned / epochs), plan.profile_tokens);
+    plan.sample_tokens =
+        within(sample_share * rest, pace.write, least_documents * (needs.context + 1), wanted);
+    plan.sample_seconds = static_cast<double>(plan.sample_tokens) / pace.write;
+    plan.preparation_seconds += plan.sample_seconds;
+  }
   plan.training_seconds = std::max(seconds - plan.preparation_seconds - judging, seconds / 2);
   return plan;
 }
