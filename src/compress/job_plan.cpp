@@ -68,12 +68,17 @@ std::int64_t within(double seconds, double pace, std::int64_t least, std::int64_
 }  // namespace
 
 Pace measure_pace(Engine& engine, double pack_seconds) {
-  constexpr std::int64_t prompt = 128, written = 4, one_text = 8, batch = 32;
+  constexpr std::int64_t prompt = 128, written = 4, one_text = 8;
   Pace pace{.pack_seconds = pack_seconds};
   const std::int64_t context = engine.max_context();
   pace.read = pace.judge = rate_of(engine, {Phase::prompt, std::min(prompt, context)});
-  pace.write_batch = batch;
-  pace.write = rate_of(engine, {Phase::generate, std::min(written, context), 0, batch});
+  for (const std::int64_t batch : {32, 128}) {
+    if (batch > 32 && thread_count() < 8) continue;  // few cores are busy with few texts
+    const double rate = rate_of(engine, {Phase::generate, std::min(written, context), 0, batch});
+    if (rate < pace.write) continue;
+    pace.write = rate;
+    pace.write_batch = batch;
+  }
   pace.write_one = rate_of(engine, {Phase::generate, std::min(one_text, context)});
   pace.multiply = multiply_pace();
   pace.train = pace.read / 6;
