@@ -7,7 +7,6 @@
 // factor; two such products fill the 16 bits.
 #include <immintrin.h>
 
-#include <algorithm>
 #include <type_traits>
 #include <utility>
 
@@ -198,7 +197,7 @@ void whole_totals(const PackedMatrix& weight, const Activations& x, std::int64_t
     constexpr std::int64_t together = 64;  // inputs of a row that lie side by side
     for (std::int64_t k = 0; k < weight.padded_in; k += together) {
       const Inputs<R> inputs(x, row, k);
-      const std::int64_t count = std::min(together, weight.padded_in - k);
+      const std::int64_t left = weight.padded_in - k, count = left < together ? left : together;
       for (int p = 0; p < P; ++p) {
         Sums<R> sums = whole[p];
         add_eight_bits<R>(inputs, count, panels + p * weight.panel_bytes() + k * panel_outputs, sums);
