@@ -50,8 +50,7 @@ void add_kv(CLI::App& verb, std::string& kv) {
 }
 
 void add_text_format(CLI::App& verb, std::string& format) {
-  verb.add_option("--text-format", format,
-                  "text: as it stands; json: its records; auto: by name and content")
+  verb.add_option("--text-format", format, "text: as it stands; json: its records; auto: by name and content")
       ->check(CLI::IsMember(std::vector<std::string>(text_format_names.begin(), text_format_names.end())))
       ->capture_default_str();
 }

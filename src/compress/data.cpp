@@ -66,8 +66,7 @@ Data gather_data(Engine& engine, const Tokenizer& tokenizer, const CompressOptio
     data.train = kept_self_corpus(engine, tokenizer, corpus, work / "samples.jsonl", size.sample_tokens / 2);
     data.account["train"] = "the original's own samples";
   } else {
-    data.train =
-        read_documents(tokenizer, options.text, text_format(options.text_format), size.read_tokens);
+    data.train = read_documents(tokenizer, options.text, text_format(options.text_format), size.read_tokens);
     data.account["train"] =
         options.text.front().string() +
         (options.text.size() > 1 ? fmt::format(" and {} more", options.text.size() - 1) : "");

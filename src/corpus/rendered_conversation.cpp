@@ -11,7 +11,7 @@ namespace fathom {
 namespace {
 
 /// The fields that a message's words stand in.
-constexpr std::array words = {"content", "reasoning_content", "reasoning", "thinking", "tool_calls"};
+constexpr std::array word_fields = {"content", "reasoning_content", "reasoning", "thinking", "tool_calls"};
 
 /// Puts `mark` in the place of every text, but for what says of which kind something is.
 void replace_texts(Json& value, const std::string& mark) {
@@ -64,7 +64,7 @@ MarkedText RenderedConversation::render(const Json& messages, bool prompt) const
 
 std::optional<TextRange> RenderedConversation::written_in(const std::string& text, Json messages,
                                                           std::size_t message) const {
-  for (const char* field : words) {
+  for (const char* field : word_fields) {
     if (messages[message].contains(field)) replace_texts(messages[message][field], absent_mark(text));
   }
   std::string other;

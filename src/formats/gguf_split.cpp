@@ -54,7 +54,7 @@ GgufPart join_gguf_parts(fs::path& path, GgufPart part) {
     if (!fs::exists(file))
       fail("{} is missing: it is part {} of {} of the model that {} belongs to", file.string(), number + 1,
            count, path.filename().string());
-    GgufPart next = number == given ? std::move(part) : read_gguf_part(file);
+    GgufPart next = number == given ? part : read_gguf_part(file);
     number_in(next, file, count_key, count, count);
     number_in(next, file, number_key, number, number);
     if (number == 0) whole.metadata = std::move(next.metadata);

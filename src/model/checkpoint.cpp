@@ -4,7 +4,7 @@
 #include <charconv>
 #include <functional>
 #include <map>
-#include <ranges>
+#include <span>
 #include <string_view>
 
 #include "base/error.h"
@@ -66,7 +66,7 @@ std::size_t likeness(std::string_view a, std::string_view b) {
   std::ranges::stable_sort(others, std::greater(), [&](auto other) { return likeness(name, other); });
   constexpr std::size_t most_shown = 3;
   std::string instead;
-  for (const std::string_view other : others | std::views::take(most_shown))
+  for (const std::string_view other : std::span(others).first(std::min(others.size(), most_shown)))
     instead +=
         fmt::format("{} '{}'", instead.empty() ? "; what such a model does not have is there:" : ",", other);
   if (others.size() > most_shown) instead += fmt::format(" and {} more", others.size() - most_shown);

@@ -85,17 +85,16 @@ void add_end_tokens(ModelConfig& config, const std::vector<std::int64_t>& tokens
 }
 
 /// Takes the tensors under canonical names.
-void take_tensors(Checkpoint& checkpoint, SafetensorsContent content) {
+void take_tensors(Checkpoint& checkpoint, const SafetensorsContent& content) {
   const TensorNames names(content);
-  for (auto& [name, tensor] : content.tensors) {
+  for (const auto& [name, tensor] : content.tensors) {
     const auto canonical = names.canonical(name);
     if (!canonical) continue;
-    if (!checkpoint.tensors.emplace(*canonical, std::move(tensor)).second)
+    if (!checkpoint.tensors.emplace(*canonical, tensor).second)
       fail("{}: tensor '{}' is there twice, under two names", checkpoint.source.string(), *canonical);
   }
-  for (auto& [name, reason] : content.left_out)
-    if (const auto canonical = names.canonical(name))
-      checkpoint.left_out.emplace(*canonical, std::move(reason));
+  for (const auto& [name, reason] : content.left_out)
+    if (const auto canonical = names.canonical(name)) checkpoint.left_out.emplace(*canonical, reason);
 }
 
 bool same_values(const Tensor& a, const Tensor& b) {
