@@ -249,8 +249,9 @@ Json compress(const CompressOptions& options) {
     // What is left is shared by the runs still to come, after setting aside the judging that each needs.
     const auto runs = static_cast<double>(candidates.size() - i);
     const double judging = plan.judge_seconds * (2 * runs - 1) + plan.speed_seconds * runs;
-    training.max_minutes = std::max((options.minutes - clock.minutes() - judging / 60) / runs,
-                                    options.minutes / 2 / static_cast<double>(candidates.size()));
+    training.max_minutes =
+        std::max((options.minutes - clock.minutes() - judging / 60) / runs,
+                 options.minutes * least_training_share / static_cast<double>(candidates.size()));
     const TrainResult result = train(
         {.student = candidate.cut, .teacher = &original, .text = {{.store = text}}}, training, work.run(),
         /*resume=*/false);

@@ -125,7 +125,8 @@ JobPlan plan_job(const JobNeeds& needs, const Pace& pace) {
     plan.sample_seconds = static_cast<double>(plan.sample_tokens) / pace.write;
     plan.preparation_seconds += plan.sample_seconds;
   }
-  plan.training_seconds = std::max(seconds - plan.preparation_seconds - judging, seconds / 2);
+  plan.training_seconds =
+      std::max(seconds - plan.preparation_seconds - judging, seconds * least_training_share);
   return plan;
 }
 
@@ -134,7 +135,7 @@ std::string describe(const JobPlan& plan, const JobNeeds& needs, const std::stri
   const double whole = plan.preparation_seconds + plan.training_seconds + judging;
   std::string text = fmt::format("about {}:\n", format_duration(whole));
   if (whole > needs.minutes * 66)
-    text = fmt::format("about {}, not --minutes {}, so that training gets half of those:\n",
+    text = fmt::format("about {}, not --minutes {}, so that training gets more than half of those:\n",
                        format_duration(whole), needs.minutes);
   const auto add = [&](double seconds, const std::string& what) {
     text += fmt::format("  {:>7}  {}\n", format_duration(seconds), what);

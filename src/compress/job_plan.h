@@ -49,10 +49,13 @@ struct JobPlan {
   double training_seconds = 0;                  ///< of all candidates together
 };
 
+/// Of a job's minutes training gets half at least, and so much more that a last step, which may be long, is
+/// not missing from that.
+inline constexpr double least_training_share = 0.55;
+
 /// Preparation gets a third of the minutes, and needs more only where the least that makes sense of
-/// everything does (four windows, two to profile, four rounds, six documents). Training gets half of them at
-/// least: such a job takes longer than it was given. What fast machines do not need for the one goes to the
-/// other.
+/// everything does (four windows, two to profile, four rounds, six documents): such a job takes longer than
+/// it was given. What fast machines do not need for the one goes to training.
 JobPlan plan_job(const JobNeeds& needs, const Pace& pace);
 
 /// What is going to happen, a line each, for people; `step` says how a step of training looks.
