@@ -51,7 +51,7 @@ struct JobPlan {
 
 /// Of a job's minutes training gets half at least, and so much more that a last step, which may be long, is
 /// not missing from that.
-inline constexpr double least_training_share = 0.55;
+inline constexpr double least_training_share = 0.6;
 
 /// Preparation gets a third of the minutes, and needs more only where the least that makes sense of
 /// everything does (four windows, two to profile, four rounds, six documents): such a job takes longer than
