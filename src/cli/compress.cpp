@@ -11,7 +11,9 @@
 namespace fathom {
 
 void add_compress(CLI::App& program) {
-  struct Options : CommonOptions, CompressOptions {};
+  struct Options : CommonOptions, CompressOptions {
+    std::string device_name = "auto";
+  };
   auto options = std::make_shared<Options>();
   CLI::App* verb = program.add_subcommand(
       "compress", "The main job: make a model cheaper in depth, train it back, account for it");
@@ -32,10 +34,10 @@ void add_compress(CLI::App& program) {
           "prune (drop layers), recur (tie them, relaxed by LoRA) or auto (try both, keep the better)")
       ->capture_default_str();
   verb->add_option("--minutes", options->minutes, "Time for the whole job")->capture_default_str();
-  verb->add_option("--device", options->device,
-                   "auto (a GPU where there is one), cpu, cuda or torch: what trains; a GPU also judges")
-      ->transform(CLI::CheckedTransformer(devices).description(""))
-      ->default_str("auto");
+  verb->add_option("--device", options->device_name,
+                   "What trains and measures perplexity (fathom train --help); auto: a GPU if there")
+      ->check(CLI::IsMember(devices))
+      ->capture_default_str();
   verb->add_flag("--overwrite", options->overwrite, "Replace a model that is already in --out");
   add_common(*verb, *options, true);
   verb->footer(
@@ -44,6 +46,7 @@ void add_compress(CLI::App& program) {
   verb->callback([options] {
     apply_common(*options);
     options->CompressOptions::seed = options->CommonOptions::seed;
+    options->device = devices.at(options->device_name);
     const Json account = compress(*options);
     std::FILE* where = options->json == "-" ? stderr : stdout;
     fmt::print(where, "\n{}\n{}\n", account_table(account), (options->out / "report.html").string());

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "kernels/product.h"
+#include "kernels/row_blocks.h"
 
 namespace fathom::products {
 namespace {
@@ -235,18 +236,9 @@ void block_of(const PackedMatrix& weight, const Activations& x, std::int64_t row
 template <int P>
 void rows_of(const PackedMatrix& weight, const Activations& x, Range rows, std::int64_t panel,
              const Destination& to) {
-  std::int64_t row = rows.first;
-  for (; row + 4 <= rows.last; row += 4) block_of<4, P>(weight, x, row, panel, to);
-  switch (rows.last - row) {
-    case 3:
-      return block_of<3, P>(weight, x, row, panel, to);
-    case 2:
-      return block_of<2, P>(weight, x, row, panel, to);
-    case 1:
-      return block_of<1, P>(weight, x, row, panel, to);
-    default:
-      return;
-  }
+  in_row_blocks<4>(rows, [&](auto count, std::int64_t row) {
+    block_of<decltype(count)::value, P>(weight, x, row, panel, to);
+  });
 }
 
 }  // namespace
