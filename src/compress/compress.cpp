@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -120,6 +122,22 @@ Pace pace_of(Engine& engine, double pack_seconds, const StepSize& step) {
   return pace;
 }
 
+JobNeeds needs_of(const CompressOptions& options, const Checkpoint& original,
+                  const std::optional<RecurOptions>& recursion, std::int64_t context) {
+  JobNeeds needs{.minutes = options.minutes,
+                 .candidates = options.method == "auto" ? 2 : 1,
+                 .samples = options.text.empty(),
+                 .context = context};
+  if (recursion) {
+    // A moment is a multiplication and an addition for each value of its lower triangle, half of them all.
+    const std::int64_t values = moment_bytes(original.config) / static_cast<std::int64_t>(sizeof(float));
+    needs.calibration_operations =
+        static_cast<double>(std::ssize(tied_visits(original, *recursion)) * values);
+    needs.round_operations = round_operations(original, *recursion);
+  }
+  return needs;
+}
+
 /// What the original shows of a text in one pass: its profile, and what the calibrated fit has to know, where
 /// that fits into memory.
 struct Statistics {
@@ -135,6 +153,36 @@ Statistics measure_statistics(Engine& engine, std::span<const Token> ids, const 
   if (!tied.empty() && fit) result.moments.emplace(tied);
   result.profile = profile_depth(engine, ids, options, result.moments ? &*result.moments : nullptr);
   return result;
+}
+
+/// The restructured models. Gives the moments' memory away.
+std::vector<Candidate> make_candidates(const Checkpoint& original, const CompressOptions& options,
+                                       const std::optional<RecurOptions>& recursion, Statistics& statistics,
+                                       std::span<const Token> calibration) {
+  std::vector<Candidate> candidates;
+  if (options.method != "recur") candidates.push_back(prune_to(original, statistics.profile, options.target));
+  if (recursion) {
+    candidates.push_back(
+        recur_to(original, *recursion, statistics.moments ? &*statistics.moments : nullptr, calibration));
+    statistics.moments.reset();
+  }
+  return candidates;
+}
+
+/// Puts the model, the others beside it, account and report into --out.
+void save(const Checkpoint& chosen, const std::map<std::string, Checkpoint>& others, const Json& account,
+          const CompressOptions& options) {
+  save_checkpoint(chosen, options.out, options.overwrite);
+  for (const Json& candidate : account["candidates"]) {
+    const auto method = candidate["method"].get<std::string>();
+    const fs::path runner_up = options.out / ("runner-up-" + method);
+    fs::remove_all(runner_up);  // an earlier job's
+    if (const auto other = others.find(method); other != others.end())
+      save_checkpoint(other->second, runner_up);
+  }
+  write_file(options.out / "account.json",
+             account.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+  write_file(options.out / "report.html", account_report(account));
 }
 
 Json to_json(const JobPlan& plan) {
@@ -156,11 +204,8 @@ Json compress(const CompressOptions& options) {
   const std::int64_t context = std::min<std::int64_t>(512, original.config.max_positions);
   const Token bos = tokenizer.bos().value_or(-1);
   std::optional<RecurOptions> recursion;
-  std::vector<std::int64_t> tied;
-  if (options.method != "prune") {
+  if (options.method != "prune")
     recursion = recursion_within(original, options.target);  // an impossible target shows before any work
-    tied = tied_visits(original, *recursion);
-  }
   const WorkFolder work(options.out);
   check_save_target(options.out,
                     options.overwrite);  // again: a job that ended meanwhile may have saved there
@@ -176,14 +221,7 @@ Json compress(const CompressOptions& options) {
   const double packing = clock.seconds();
   std::optional<Engine> engine(std::in_place, original, EngineOptions{.compute = compute});
   const Pace pace = pace_of(*engine, clock.seconds() - packing, step);
-  JobNeeds needs{.minutes = options.minutes,
-                 .candidates = options.method == "auto" ? 2 : 1,
-                 .samples = options.text.empty(),
-                 .context = context};
-  if (recursion) {
-    needs.round_operations = round_operations(original, *recursion);
-    needs.calibration_operations = static_cast<double>(std::ssize(tied) * moment_bytes(original.config)) / 4;
-  }
+  const JobNeeds needs = needs_of(options, original, recursion, context);
   const JobPlan plan = plan_job(needs, pace);
   say(describe(plan, needs, describe(step, training)));
 
@@ -206,22 +244,20 @@ Json compress(const CompressOptions& options) {
                      .compute = compute,
                      .device = training.device});
   const Json before = judge.measure(original, *engine, /*timed=*/true);
-  Statistics statistics = measure_statistics(
-      *engine, data.calibration, {.context = context, .max_tokens = plan.profile_tokens, .bos = bos}, tied);
-  engine.reset();  // training needs the memory
-
-  std::vector<Candidate> candidates;
-  if (options.method != "recur") candidates.push_back(prune_to(original, statistics.profile, options.target));
   if (recursion) {
     recursion->seed = options.seed;
     recursion->bos = bos;
     recursion->context = context;
     recursion->rounds = plan.rounds;
     recursion->calibration_tokens = std::min(plan.profile_tokens, std::ssize(data.calibration));
-    candidates.push_back(recur_to(original, *recursion, statistics.moments ? &*statistics.moments : nullptr,
-                                  data.calibration));
-    statistics.moments.reset();
   }
+  const ProfileOptions profiling{.context = context, .max_tokens = plan.profile_tokens, .bos = bos};
+  Statistics statistics =
+      measure_statistics(*engine, data.calibration, profiling,
+                         recursion ? tied_visits(original, *recursion) : std::vector<std::int64_t>());
+  engine.reset();  // training needs the memory
+  const std::vector<Candidate> candidates =
+      make_candidates(original, options, recursion, statistics, data.calibration);
 
   Json account = {{"version", FATHOM_VERSION},
                   {"options",
@@ -239,8 +275,9 @@ Json compress(const CompressOptions& options) {
                   {"profile", to_json(statistics.profile)},
                   {"before", before},
                   {"candidates", Json::array()}};
-  std::size_t best = 0;
-  std::vector<Checkpoint> trained_models;
+  std::string best;  // the method with the lowest loss so far
+  double lowest = std::numeric_limits<double>::infinity();
+  std::map<std::string, Checkpoint> trained;  // by method
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const Candidate& candidate = candidates[i];
     say(fmt::format("{}: {}", candidate.method, candidate.what));
@@ -265,26 +302,21 @@ Json compress(const CompressOptions& options) {
                                      {"cut", cut},
                                      {"trained", after},
                                      {"recovered", recovered(before, cut, after)}});
-    trained_models.push_back(result.model);
-    if (after["nll"].get<double>() < account["candidates"][best]["trained"]["nll"].get<double>()) best = i;
+    trained.emplace(candidate.method, result.model);
+    if (after["nll"].get<double>() < lowest) {
+      lowest = after["nll"].get<double>();
+      best = candidate.method;
+    }
   }
-  account["chosen"] = account["candidates"][best]["method"];
+  account["chosen"] = best;
   account["minutes"] = clock.minutes();
 
-  Checkpoint& chosen = trained_models[best];
+  Checkpoint chosen = std::move(trained.extract(best).mapped());
   chosen.provenance.push_back({{"command", "compress"},
                                {"from", options.model.string()},
                                {"target", options.target},
-                               {"method", account["chosen"]}});
-  save_checkpoint(chosen, options.out, options.overwrite);
-  for (std::size_t i = 0; i < trained_models.size(); ++i) {
-    const fs::path runner_up = options.out / ("runner-up-" + candidates[i].method);
-    fs::remove_all(runner_up);  // an earlier job's
-    if (i != best) save_checkpoint(trained_models[i], runner_up);
-  }
-  write_file(options.out / "account.json",
-             account.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
-  write_file(options.out / "report.html", account_report(account));
+                               {"method", best}});
+  save(chosen, trained, account, options);
   return account;
 }
 

@@ -64,6 +64,26 @@ TEST(CompressVerb, WithoutATextTheModelWritesItsOwn) {
   EXPECT_EQ(json_of(run_program(arguments + " --overwrite"))["chosen"], "prune");
 }
 
+TEST(CompressVerb, ProbesItsStepsAndJudgesOnADeviceOfTorch) {
+  const Folder folder;
+  // Fewer windows than the least that is judged by: all of them are, however slow the machine is.
+  std::string judged;
+  while (judged.size() < 900) judged += "The fox jumps over the lazy dog. ";
+  write_file(folder / "judged.txt", judged);
+  const auto account_on = [&](const std::string& device) {
+    return json_of(run_program("compress " + model +
+                               " --threads 1 --minutes 0.02 --target 0.8 --method prune --text " +
+                               folder.text() + " --eval-text " + (folder / "judged.txt").string() +
+                               " --json - --device " + device + " --out " + (folder / device).string()));
+  };
+  const Json torch = account_on("torch"), kernels = account_on("cpu");
+  EXPECT_EQ(torch["machine"]["trained_on"], "torch on " + torch["machine"]["backend"].get<std::string>());
+  EXPECT_EQ(kernels["machine"]["trained_on"], kernels["machine"]["backend"]);
+  EXPECT_EQ(torch["before"]["tokens"], kernels["before"]["tokens"]);
+  const double nll = kernels["before"]["nll"].get<double>();
+  EXPECT_NEAR(torch["before"]["nll"].get<double>(), nll, 0.01 * nll);  // in bf16 and in float32
+}
+
 TEST(CompressVerb, AnInterruptLeavesNothingButSamples) {
   const Folder folder;
   const auto metrics = folder / "out.work" / "run" / "metrics.jsonl";
