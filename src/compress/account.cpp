@@ -21,10 +21,8 @@ std::vector<Column> columns_of(const Json& account) {
   return columns;
 }
 
-std::string perplexity_text(const Json& figures) {
-  const double perplexity = figures["perplexity"].get<double>();
-  if (perplexity >= 1e4) return fmt::format("{:.3g}", perplexity);
-  return fmt::format("{:.2f} ± {:.2f}", perplexity, figures["perplexity_stderr"].get<double>());
+std::string perplexity_text(double perplexity) {
+  return perplexity < 1e4 ? fmt::format("{:.2f}", perplexity) : fmt::format("{:.3g}", perplexity);
 }
 
 /// Only the original and trained models are timed: a cut one is as fast as what becomes of it.
@@ -37,9 +35,15 @@ std::string speed_text(const Json& figures, const char* phase, int decimals) {
 
 std::vector<std::vector<std::string>> account_rows(const Json& account) {
   const double full = account["before"]["non_embedding"].get<double>();
-  std::vector<std::vector<std::string>> rows = {
-      {""},           {"parameters"},      {"without embeddings"}, {"  of the original"}, {"weights as bf16"},
-      {"perplexity"}, {"prompt tokens/s"}, {"generated tokens/s"}};
+  std::vector<std::vector<std::string>> rows = {{""},
+                                                {"parameters"},
+                                                {"without embeddings"},
+                                                {"  of the original"},
+                                                {"weights as bf16"},
+                                                {"perplexity"},
+                                                {"  standard error"},
+                                                {"prompt tokens/s"},
+                                                {"generated tokens/s"}};
   for (const auto& [title, figures] : columns_of(account)) {
     const Json& f = *figures;
     const std::vector<std::string> cells = {
@@ -48,7 +52,8 @@ std::vector<std::vector<std::string>> account_rows(const Json& account) {
         format_count(f["non_embedding"].get<std::int64_t>()),
         fmt::format("{:.1f}%", 100 * f["non_embedding"].get<double>() / full),
         format_bytes(f["bf16_bytes"].get<std::int64_t>()),
-        perplexity_text(f),
+        perplexity_text(f["perplexity"].get<double>()),
+        perplexity_text(f["perplexity_stderr"].get<double>()),
         speed_text(f, "prompt", 0),
         speed_text(f, "generate", 1)};
     for (std::size_t i = 0; i < rows.size(); ++i) rows[i].push_back(cells[i]);
@@ -60,9 +65,7 @@ std::string account_table(const Json& account) {
   const auto rows = account_rows(account);
   std::vector<std::size_t> width(rows[0].size());
   for (const auto& row : rows) {
-    for (std::size_t c = 0; c < row.size(); ++c)  // the sign ± has two bytes and one column
-      width[c] =
-          std::max(width[c], fmt::formatted_size("{}", row[c]) - (row[c].find("±") != std::string::npos));
+    for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], row[c].size());
   }
   std::string text;
   for (const auto& row : rows) {

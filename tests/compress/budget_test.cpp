@@ -115,7 +115,8 @@ TEST(AccountTable, HasAColumnForEveryStage) {
     return std::vector<std::string>(6);
   };
   EXPECT_EQ(row("  of the original")[2], "75.0%");
-  EXPECT_EQ(row("perplexity")[1], "20.09 ± 0.50");
+  EXPECT_EQ(row("perplexity")[1], "20.09");
+  EXPECT_EQ(row("  standard error")[1], "0.50");
   EXPECT_EQ(row("perplexity")[4], "1.63e+05");
   EXPECT_EQ(row("generated tokens/s")[5], "56.8");
   EXPECT_EQ(row("generated tokens/s")[4], "");  // a cut model is as fast as what becomes of it
