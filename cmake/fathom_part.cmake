@@ -10,14 +10,17 @@ set(FATHOM_INCLUDE ${CMAKE_SOURCE_DIR}/build/include)
 # only for the processors that have it. They include no library code whose inline functions could end up elsewhere.
 # -mbmi2, -maes and -mpclmul: without them Highway takes a file for one of older processors.
 set(FATHOM_ISA_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -maes -mpclmul)
+set(FATHOM_ISA_avxvnni ${FATHOM_ISA_avx2} -mavxvnni)
 # -Wno-(maybe-)uninitialized: g++ 12 warns about its own AVX-512 headers (GCC bug 105593).
-set(FATHOM_ISA_avx512 ${FATHOM_ISA_avx2} -Wno-uninitialized -Wno-maybe-uninitialized -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512)
-set(FATHOM_ISA_amx ${FATHOM_ISA_avx512} -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
+set(FATHOM_ISA_avx512 ${FATHOM_ISA_avx2} -Wno-uninitialized -Wno-maybe-uninitialized -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
+set(FATHOM_ISA_avx512vnni ${FATHOM_ISA_avx512} -mavx512vnni)
+set(FATHOM_ISA_avx512bf16 ${FATHOM_ISA_avx512vnni} -mavx512bf16)
+set(FATHOM_ISA_amx ${FATHOM_ISA_avx512bf16} -mamx-tile -mamx-int8 -mamx-bf16)
 
 function(fathom_part name)
   cmake_parse_arguments(PART "" "" "USES;PRIVATE" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cpp)
-  foreach(isa avx2 avx512 amx)
+  foreach(isa avx2 avxvnni avx512 avx512vnni avx512bf16 amx)
     set(own ${sources})
     list(FILTER own INCLUDE REGEX "_${isa}\\.cpp$")
     if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")

@@ -11,9 +11,12 @@ inline constexpr int sums = 12;
 /// Runs of memory that a thread reads side by side.
 inline constexpr int streams = 8;
 
-// ceilings_avx2.cpp, ceilings_avx512.cpp: a round is `sums` products of whole vectors of int8.
+// ceilings_LEVEL.cpp: a round is `sums` products of whole vectors.
 int avx2_int8(std::int64_t rounds);
+int avxvnni_int8(std::int64_t rounds);
 int avx512_int8(std::int64_t rounds);
+int avx512vnni_int8(std::int64_t rounds);
+int avx512bf16_bf16(std::int64_t rounds);
 
 /// Products of tiles in a round of the two below: [16 x 64 bytes] times [64 bytes x 16].
 inline constexpr int tile_products = 8;

@@ -111,9 +111,12 @@ std::vector<Unit> units() {
   std::vector<Unit> all;
 #if defined(__x86_64__)
   all = {{Operand::int8, Isa::amx, "AMX int8", amx_int8, tile_products * 2.0 * 16 * 16 * 64},
-         {Operand::int8, Isa::avx512, "VNNI int8", avx512_int8, sums * 2.0 * 64},
+         {Operand::int8, Isa::avx512vnni, "VNNI int8", avx512vnni_int8, sums * 2.0 * 64},
+         {Operand::int8, Isa::avx512, "AVX-512 int8", avx512_int8, sums * 2.0 * 64},
+         {Operand::int8, Isa::avxvnni, "AVX-VNNI int8", avxvnni_int8, sums * 2.0 * 32},
          {Operand::int8, Isa::avx2, "AVX2 int8", avx2_int8, sums * 2.0 * 32},
-         {Operand::bf16, Isa::amx, "AMX bf16", amx_bf16, tile_products * 2.0 * 16 * 16 * 32}};
+         {Operand::bf16, Isa::amx, "AMX bf16", amx_bf16, tile_products * 2.0 * 16 * 16 * 32},
+         {Operand::bf16, Isa::avx512bf16, "AVX-512 bf16", avx512bf16_bf16, sums * 2.0 * 32}};
 #endif
   const auto lanes = static_cast<double>(f32_lanes());
   all.push_back({Operand::f32, Isa::portable, "f32 FMA", f32, sums * 2.0 * lanes});
@@ -148,7 +151,7 @@ double read_ceiling() {
 ProductCeiling product_ceiling(Operand operand) {
   const auto all = units();
   const Unit& unit = *std::ranges::find_if(all, [&](const Unit& candidate) {
-    return candidate.least <= isa() && (candidate.operand == operand || candidate.operand == Operand::f32);
+    return allows(candidate.least) && (candidate.operand == operand || candidate.operand == Operand::f32);
   });
   const std::int64_t threads = thread_count();
   const auto seconds = [&](std::int64_t rounds) {

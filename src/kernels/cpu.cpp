@@ -84,7 +84,7 @@ class CpuBackend : public Backend {
   std::string describe() const override {
     return fmt::format("{}, {} threads, {}", processor_name(), thread_count(), isa_name(isa()));
   }
-  bool fast_bf16() const override { return isa() == Isa::amx; }
+  bool fast_bf16() const override { return isa() >= Isa::avx512bf16; }
 
   std::unique_ptr<PackedLinear> pack(std::span<const LinearPart> parts, Compute compute) const override {
     return wrap(pack_matrix(parts, false, compute));

@@ -7,17 +7,17 @@
 #include <unistd.h>
 #endif
 
-#include <array>
-#include <cstdint>
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
+#include <ranges>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 
 namespace fathom {
 namespace {
-
-constexpr std::array<const char*, 4> names = {"portable", "avx2", "avx512", "amx"};
 
 #if defined(__x86_64__)
 // Linux gives a process the 8 KB of tile state only when it asks (ARCH_REQ_XCOMP_PERM of XTILEDATA).
@@ -26,14 +26,12 @@ bool permitted_tiles() {
   return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
 
-// CPUID leaf 7: EDX bits 22, 24 and 25, and of its subleaf 1 EAX bit 5, AVX-512's conversion to bf16, which
-// all processors with AMX have. g++ 12's __builtin_cpu_supports does not know AMX.
-bool has_amx() {
+// Bits of CPUID leaf 7: subleaf 0's EDX, subleaf 1's EAX. g++ 12's __builtin_cpu_supports knows neither AMX
+// nor AVX-VNNI; whether the system saves the registers it knows from AVX2 and AVX-512.
+bool has_bits_of_leaf_7(unsigned subleaf, unsigned bits) {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  constexpr unsigned bf16 = 1U << 22, tile = 1U << 24, int8 = 1U << 25;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
-         (edx & (bf16 | tile | int8)) == (bf16 | tile | int8) && __builtin_cpu_supports("avx512bf16") &&
-         permitted_tiles();
+  if (__get_cpuid_count(7, subleaf, &eax, &ebx, &ecx, &edx) == 0) return false;
+  return ((subleaf == 0 ? edx : eax) & bits) == bits;
 }
 
 // Not by __builtin_cpu_supports, which knows F16C in g++ but not in the clang 14 of clang-tidy.
@@ -42,31 +40,57 @@ bool has_f16c() {
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
 
-Isa detect() {
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512vnni");
-  if (!avx2) return Isa::portable;
-  if (!avx512) return Isa::avx2;
-  return has_amx() ? Isa::amx : Isa::avx512;
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+bool has_avxvnni() { return has_avx2() && has_bits_of_leaf_7(1, 1U << 4); }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
-#else
-Isa detect() { return Isa::portable; }
+bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
+bool has_amx() {
+  constexpr unsigned bf16 = 1U << 22, tile = 1U << 24, int8 = 1U << 25;
+  return has_avx512bf16() && has_bits_of_leaf_7(0, bf16 | tile | int8) && permitted_tiles();
+}
 #endif
 
+struct Level {
+  Isa isa;
+  const char* name;
+  bool (*on_this_machine)();
+};
+// Those of this architecture, in the order of Isa.
+constexpr Level levels[] = {
+    {Isa::portable, "portable", [] { return true; }},
+#if defined(__x86_64__)
+    {Isa::avx2, "avx2", has_avx2},
+    {Isa::avxvnni, "avxvnni", has_avxvnni},
+    {Isa::avx512, "avx512", has_avx512},
+    {Isa::avx512vnni, "avx512vnni", has_avx512vnni},
+    {Isa::avx512bf16, "avx512bf16", has_avx512bf16},
+    {Isa::amx, "amx", has_amx},
+#endif
+};
+
+bool on_this_machine(Isa level) {
+  return std::ranges::find(machine_levels(), level) != machine_levels().end();
+}
+
+std::string names(auto&& isas) {
+  std::string list;
+  for (const Isa level : isas) list += (list.empty() ? "" : ", ") + isa_name(level);
+  return list;
+}
+
 Isa choose() {
-  const Isa best = best_isa();
   const char* wanted = std::getenv("FATHOM_ISA");
-  if (wanted == nullptr || *wanted == '\0') return best;
-  for (std::size_t level = 0; level < names.size(); ++level) {
-    if (std::string_view(wanted) != names[level]) continue;
-    if (static_cast<Isa>(level) > best)
-      fail("FATHOM_ISA is '{}', but this machine has no more than {}", wanted, isa_name(best));
-    return static_cast<Isa>(level);
-  }
-  fail("FATHOM_ISA is '{}', expected amx, avx512, avx2 or portable", wanted);
+  if (wanted == nullptr || *wanted == '\0') return machine_levels().back();
+  const auto* const level = std::ranges::find(levels, std::string_view(wanted), &Level::name);
+  if (level == std::end(levels))
+    fail("FATHOM_ISA is '{}', expected one of {}", wanted, names(std::views::transform(levels, &Level::isa)));
+  if (!on_this_machine(level->isa))
+    fail("FATHOM_ISA is '{}', but this machine has only {}", wanted, names(machine_levels()));
+  return level->isa;
 }
 
 void tell_highway(Isa level) {
@@ -83,10 +107,20 @@ void tell_highway(Isa level) {
 
 }  // namespace
 
-Isa best_isa() {
-  static const Isa best = detect();
-  return best;
+std::span<const Isa> machine_levels() {
+  static const std::vector<Isa> own = [] {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#endif
+    std::vector<Isa> found;
+    for (const Level& level : levels)
+      if (level.on_this_machine()) found.push_back(level.isa);
+    return found;
+  }();
+  return own;
 }
+
+bool allows(Isa level) { return level <= isa() && on_this_machine(level); }
 
 Isa isa() {
   static const Isa chosen = [] {
@@ -111,6 +145,6 @@ namespace {
 }();
 }  // namespace
 
-std::string isa_name(Isa level) { return names[static_cast<std::size_t>(level)]; }
+std::string isa_name(Isa level) { return std::ranges::find(levels, level, &Level::isa)->name; }
 
 }  // namespace fathom

@@ -1,21 +1,34 @@
 // Which instruction sets the kernels use, chosen once from what the processor says of itself.
 #pragma once
 
+#include <span>
 #include <string>
 
 namespace fathom {
 
-/// Levels of instruction sets; each includes those before it. avx2: AVX2, FMA and F16C. avx512: F, BW, DQ, VL
-/// and VNNI. amx: its tiles, in int8 and bf16.
-enum class Isa { portable, avx2, avx512, amx };
+/// Levels of instruction sets, the better ones later. Each includes those before it, but that avxvnni may be
+/// missing below avx512 and the levels after it.
+enum class Isa {
+  portable,    ///< what every processor of the architecture has
+  avx2,        ///< AVX2, FMA and F16C
+  avxvnni,     ///< products of bytes (VNNI) in vectors of 256 bits
+  avx512,      ///< AVX-512 F, BW, DQ and VL
+  avx512vnni,  ///< products of bytes in 512 bits
+  avx512bf16,  ///< products of bf16 in 512 bits
+  amx          ///< tiles, in int8 and bf16
+};
 
 /// The best level that this machine has, or the one that FATHOM_ISA names. Throws Error, naming the variable,
-/// when that is none of "portable", "avx2", "avx512" and "amx", or one that the machine lacks. The first call
-/// also asks the system for leave to use AMX and tells Highway, whose kernels follow the same choice.
+/// when that is no level, or one that the machine lacks. The first call also asks the system for leave to use
+/// AMX and tells Highway, whose kernels follow the same choice.
 Isa isa();
 
-/// The best level, whatever FATHOM_ISA says: for tests, which run all up to it.
-Isa best_isa();
+/// Whether what `level` adds may be used: the machine has it, and isa() is that level or a later one.
+bool allows(Isa level);
+
+/// The levels that this machine has, from portable on, whatever FATHOM_ISA says: for tests, which run them
+/// all.
+std::span<const Isa> machine_levels();
 
 std::string isa_name(Isa level);
 

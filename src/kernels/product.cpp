@@ -6,9 +6,12 @@ ProductKernel product_kernel(Compute type, Isa level) {
   const bool integers = type != Compute::f32 && type != Compute::bf16;
 #if defined(__x86_64__)
   if (type == Compute::bf16 && level == Isa::amx) return {RowForm::bf16, 32, products::tiles_amx};
+  if (type == Compute::bf16 && level == Isa::avx512bf16) return {RowForm::bf16, 1, products::bf16_avx512bf16};
   if (integers) {
     if (level == Isa::amx) return {RowForm::int8, 32, products::tiles_amx};
+    if (level >= Isa::avx512vnni) return {RowForm::int8, 1, products::integers_avx512vnni};
     if (level == Isa::avx512) return {RowForm::int8, 1, products::integers_avx512};
+    if (level == Isa::avxvnni) return {RowForm::int8, 1, products::integers_avxvnni};
     if (level == Isa::avx2) return {RowForm::int8, 1, products::integers_avx2};
   }
 #endif

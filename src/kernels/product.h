@@ -85,7 +85,11 @@ namespace products {
 void floats(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void integers_portable(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void integers_avx2(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+void integers_avxvnni(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void integers_avx512(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+void integers_avx512vnni(const PackedMatrix&, const Activations&, Range, Range, const Destination&,
+                         std::byte*);
+void bf16_avx512bf16(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void tiles_amx(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 }  // namespace products
 

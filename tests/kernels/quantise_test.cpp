@@ -143,8 +143,7 @@ TEST(Products, IntegersAgreeAtEveryLevel) {
         const Activations activations = {values.as<std::byte>(), stride, scales.data(), sums.data(), nullptr};
         AlignedBuffer scratch(static_cast<std::size_t>(product_scratch_bytes(packed)));
         std::vector<float> expected;
-        for (const Isa level : {Isa::portable, Isa::avx2, Isa::avx512, Isa::amx}) {
-          if (level > best_isa()) break;
+        for (const Isa level : machine_levels()) {
           if (level == Isa::portable && packed.grouped()) continue;
           for (const Range range :
                {Range{0, rows}, Range{0, 1}, Range{0, 2}, Range{0, 4}, Range{16, 19}, Range{16, 35}}) {
