@@ -25,7 +25,7 @@ class IntegerProduct {
     std::int64_t panel = panels.first;
     // Few rows are bound by reading the weights, and several streams of memory are faster than one.
     if (rows.last - rows.first <= few)
-      for (; panel + 8 <= panels.last; panel += 8) rows_of<8>(rows, panel);
+      for (; panel + 8 <= panels.last; panel += 8) rows_of<8, few>(rows, panel);
     for (; panel + together <= panels.last; panel += together) rows_of<together>(rows, panel);
     for (; panel + 2 <= panels.last; panel += 2) rows_of<2>(rows, panel);
     if (panel < panels.last) rows_of<1>(rows, panel);
@@ -40,10 +40,10 @@ class IntegerProduct {
   template <int R, int P>
   static constexpr int side_by_side = wide ? (R <= 2 || P < 4 ? P : 4) : 1;
 
-  template <int P>
+  template <int P, int Most = 4>
   void rows_of(Range rows, std::int64_t panel) const {
-    in_row_blocks<4>(rows,
-                     [&](auto count, std::int64_t row) { block_of<decltype(count)::value, P>(row, panel); });
+    in_row_blocks<Most>(
+        rows, [&](auto count, std::int64_t row) { block_of<decltype(count)::value, P>(row, panel); });
   }
 
   // Results, in one order of operations for any R and P, so that a row's are the same beside any others.
@@ -89,9 +89,7 @@ class IntegerProduct {
       const Inputs<R> inputs(x_, row, k);
       const std::int64_t left = weight_.padded_in - k, count = left < beside ? left : beside;
       unrolled<P / Q>([&](auto turn) __attribute__((always_inline)) {
-        Sums<V, R, Q> own = sums[turn];
-        Unit::add_whole(inputs, count, panels_from(panels, turn * Q, k * panel_outputs), own);
-        sums[turn] = own;
+        Unit::add_whole(inputs, count, panels_from(panels, turn * Q, k * panel_outputs), sums[turn]);
       });
     }
     scale<R, P>(row, panels, sums, totals);
@@ -178,23 +176,23 @@ class IntegerProduct {
         : inputs(product.x_, row, g * product.weight_.group) {
       for (int r = 0; r < R; ++r) {
         at[r] = group_offset(product.weight_.groups(), row + r, g);
-        start[r] = -zero * product.x_.sums[at[r]];
+        starts.of[r] = -zero * product.x_.sums[at[r]];
       }
     }
     Inputs<R> inputs;
     std::int64_t at[R];  // in Activations::sums
-    std::int32_t start[R];
+    Starts<R> starts;
   };
 
   template <bool four_bits, int R, int Q>
   [[gnu::always_inline]] void group_sums(const Group<R>& group, std::int64_t g, const std::byte* panels,
                                          int panel, Sums<V, R, Q>& sums) const {
-    for (int r = 0; r < R; ++r) sums.set(r, V::all(group.start[r]));
     const std::int64_t offset = g * weight_.group * (panel_outputs / (four_bits ? 2 : 1));
     if constexpr (four_bits)
-      Unit::add_four_bits(group.inputs, weight_.group, panels_from(panels, panel, offset), sums);
+      Unit::sum_four_bits(group.inputs, group.starts, weight_.group, panels_from(panels, panel, offset),
+                          sums);
     else
-      Unit::add_group(group.inputs, weight_.group, panels_from(panels, panel, offset), sums);
+      Unit::sum_group(group.inputs, group.starts, weight_.group, panels_from(panels, panel, offset), sums);
   }
 
   Panels panels_from(const std::byte* panels, int panel, std::int64_t offset) const {
