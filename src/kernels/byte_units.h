@@ -58,9 +58,6 @@ struct Panels {
 /// Where R rows have inputs that lie within 64 bytes.
 template <int R>
 struct Inputs {
-  Inputs(const Activations& x, std::int64_t row, std::int64_t first) {
-    for (int r = 0; r < R; ++r) of[r] = x.data + tiled_offset(x.stride, row + r, first);
-  }
   const std::byte* of[R];
 };
 

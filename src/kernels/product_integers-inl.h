@@ -19,7 +19,7 @@ class IntegerProduct {
   static constexpr int vectors = panel_vectors<V>;
 
   IntegerProduct(const PackedMatrix& weight, const Activations& x, const Destination& to)
-      : weight_(weight), x_(x), to_(to) {}
+      : weight_(weight), x_(x), to_(to), shape_(weight) {}
 
   void run(Range rows, Range panels) const {
     std::int64_t panel = panels.first;
@@ -65,31 +65,82 @@ class IntegerProduct {
     write_block(weight_, to_, {row, R, panel, P, totals, nullptr});
   }
 
-  // Calls body(p, sums) for the first of each Q panels whose sums are computed together.
-  template <int R, int P, typename Body>
+  // What the loops need of a matrix. They keep a copy of their own: a store of a vector could be to whatever
+  // lies elsewhere, which would then be read, and divided, anew.
+  struct Shape {
+    explicit Shape(const PackedMatrix& weight)
+        : padded_in(weight.padded_in),
+          group(weight.group),
+          groups(weight.groups()),
+          panel_bytes(weight.panel_bytes()),
+          scales(weight.weight_bytes()),
+          group_bytes(weight.group_bytes()),
+          minima(scales + groups * group_bytes),
+          has_minima(weight.minima),
+          half_scales(weight.half_scales) {}
+
+    // A vector of a group's scales or minima.
+    [[gnu::always_inline]] Floats group_values(const std::byte* of_group, int vector) const {
+      if (!half_scales) return V::load(reinterpret_cast<const float*>(of_group) + vector * V::lanes);
+      return V::load_f16(reinterpret_cast<const std::uint16_t*>(of_group) + vector * V::lanes);
+    }
+
+    std::int64_t padded_in, group, groups, panel_bytes;
+    std::int64_t scales, group_bytes, minima;  // within a panel
+    bool has_minima, half_scales;
+  };
+
+  // Where R rows' values and sums are.
+  template <int R>
+  struct RowsAt {
+    RowsAt(const Activations& x, std::int64_t row, std::int64_t groups) {
+      for (int r = 0; r < R; ++r) {
+        values[r] = x.data + tiled_offset(x.stride, row + r, 0);
+        first[r] = group_offset(groups, row + r, 0);
+      }
+    }
+    [[gnu::always_inline]] Inputs<R> from(std::int64_t input) const {
+      Inputs<R> inputs;
+      for (int r = 0; r < R; ++r) inputs.of[r] = values[r] + tiled_offset(0, 0, input);
+      return inputs;
+    }
+    [[gnu::always_inline]] std::int64_t in_sums(int r, std::int64_t g) const { return first[r] + g * 16; }
+    // Stored weights are `zero` more than they stand for.
+    [[gnu::always_inline]] Starts<R> starts(const std::int32_t* sums, std::int32_t zero,
+                                            std::int64_t g) const {
+      Starts<R> starts;
+      for (int r = 0; r < R; ++r) starts.of[r] = -zero * sums[in_sums(r, g)];
+      return starts;
+    }
+    const std::byte* values[R];
+    std::int64_t first[R];  // in Activations::sums
+  };
+
+  // Calls body(p) for the first of each Q panels whose sums are computed together.
+  template <int Q, int P, typename Body>
   [[gnu::always_inline]] static void in_turns(Body&& body) {
-    constexpr int Q = side_by_side<R, P>;
-    unrolled<P / Q>([&](auto turn) __attribute__((always_inline)) {
-      Sums<V, R, Q> sums;
-      body(turn * Q, sums);
-    });
+    unrolled<P / Q>([&](auto turn)
+                        __attribute__((always_inline)) { body(std::integral_constant<int, turn * Q>()); });
   }
 
   template <int R, int P>
   void int8_totals(std::int64_t row, const std::byte* panels, Totals<R, P>& totals) const {
     constexpr int Q = side_by_side<R, P>;
+    const Shape shape = shape_;
+    const RowsAt<R> rows(x_, row, 0);
     Sums<V, R, Q> sums[P / Q];
     for (int p = 0; p < P; ++p)
       for (int i = 0; i < vectors; ++i)
         for (int r = 0; r < R; ++r)
           sums[p / Q].of[r][p % Q][i] =
-              Unit::whole_start(weight_.offsets(panel_at(panels, p)) + i * V::lanes);
+              Unit::whole_start(weight_.offsets(panels + p * shape.panel_bytes) + i * V::lanes);
     constexpr std::int64_t beside = 64;  // inputs of a row that lie side by side
-    for (std::int64_t k = 0; k < weight_.padded_in; k += beside) {
-      const Inputs<R> inputs(x_, row, k);
-      const std::int64_t left = weight_.padded_in - k, count = left < beside ? left : beside;
-      unrolled<P / Q>([&](auto turn) __attribute__((always_inline)) {
-        Unit::add_whole(inputs, count, panels_from(panels, turn * Q, k * panel_outputs), sums[turn]);
+    for (std::int64_t k = 0; k < shape.padded_in; k += beside) {
+      const Inputs<R> inputs = rows.from(k);
+      const std::int64_t left = shape.padded_in - k, count = left < beside ? left : beside;
+      in_turns<Q, P>([&](auto p) __attribute__((always_inline)) {
+        const Panels here = {panels + p * shape.panel_bytes + k * panel_outputs, shape.panel_bytes};
+        Unit::add_whole(inputs, count, here, sums[p / Q]);
       });
     }
     scale<R, P>(row, panels, sums, totals);
@@ -99,21 +150,28 @@ class IntegerProduct {
   template <int R, int P>
   void int4_totals(std::int64_t row, const std::byte* panels, Totals<R, P>& totals) const {
     constexpr int Q = side_by_side<R, P>;
+    const Shape shape = shape_;
+    const RowsAt<R> rows(x_, row, shape.groups);
+    const std::int32_t zero = weight_.zero();
+    const std::int32_t* row_sums = x_.sums;
     Sums<V, R, Q> whole[P / Q];
     for (auto& some : whole)
       for (int r = 0; r < R; ++r) some.set(r, V::all(0));
-    for (std::int64_t g = 0; g < weight_.groups(); ++g) {
-      const Group<R> group(*this, row, g, weight_.zero());
-      in_turns<R, P>([&](int p, Sums<V, R, Q>& sums) __attribute__((always_inline)) {
-        group_sums<true>(group, g, panels, p, sums);
-        unrolled<Q>([&](auto q) __attribute__((always_inline)) {
-          for (int i = 0; i < vectors; ++i) {
-            const Ints multipliers = V::bytes_widened(weight_.multipliers(panel_at(panels, p + q)) +
-                                                      g * panel_outputs + i * V::lanes);
-            for (int r = 0; r < R; ++r) {
-              Ints& sum = whole[p / Q].of[r][q][i];
-              sum = V::add(sum, V::multiply(sums.of[r][q][i], multipliers));
-            }
+    for (std::int64_t g = 0; g < shape.groups; ++g) {
+      const Inputs<R> inputs = rows.from(g * shape.group);
+      const Starts<R> starts = rows.starts(row_sums, zero, g);
+      in_turns<Q, P>([&](auto p) __attribute__((always_inline)) {
+        const std::byte* first = panels + p * shape.panel_bytes;
+        Sums<V, R, Q> sums;
+        Unit::sum_four_bits(inputs, starts, shape.group,
+                            {first + g * shape.group * (panel_outputs / 2), shape.panel_bytes}, sums);
+        each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
+          const std::byte* multipliers =
+              first + q * shape.panel_bytes + shape.scales + g * panel_outputs + i * V::lanes;
+          const Ints factors = V::bytes_widened(reinterpret_cast<const std::int8_t*>(multipliers));
+          for (int r = 0; r < R; ++r) {
+            Ints& sum = whole[p / Q].of[r][q][i];
+            sum = V::add(sum, V::multiply(sums.of[r][q][i], factors));
           }
         });
       });
@@ -126,28 +184,38 @@ class IntegerProduct {
   template <int R, int P, bool four_bits>
   void group_totals(std::int64_t row, const std::byte* panels, Totals<R, P>& totals) const {
     constexpr int Q = side_by_side<R, P>;
+    const Shape shape = shape_;
+    const Activations x = x_;
+    const RowsAt<R> rows(x, row, shape.groups);
+    const std::int32_t zero = four_bits ? weight_.zero() : Unit::group_zero;
     for (auto& of_row : totals)
       for (auto& of_panel : of_row)
         for (Floats& total : of_panel) total = V::all(0.0F);
-    for (std::int64_t g = 0; g < weight_.groups(); ++g) {
-      const Group<R> group(*this, row, g, four_bits ? weight_.zero() : Unit::group_zero);
-      in_turns<R, P>([&](int first, Sums<V, R, Q>& sums) __attribute__((always_inline)) {
-        group_sums<four_bits>(group, g, panels, first, sums);
-        unrolled<Q>([&](auto q) __attribute__((always_inline)) {
-          const std::byte* panel = panel_at(panels, first + q);
-          for (int i = 0; i < vectors; ++i) {
-            const Floats scales = group_values(weight_.group_scales(panel, g), i);
-            for (int r = 0; r < R; ++r) {
-              Floats& total = totals[r][first + q][i];
-              total = V::multiply_add(V::floats(sums.of[r][q][i]),
-                                      V::multiply(scales, V::all(x_.scales[group.at[r]])), total);
-            }
-            if (!weight_.minima) continue;
-            const Floats minima = group_values(weight_.group_minima(panel, g), i);
-            for (int r = 0; r < R; ++r) {
-              Floats& total = totals[r][first + q][i];
-              total = V::multiply_add(minima, V::all(x_.scaled_sums[group.at[r]]), total);
-            }
+    for (std::int64_t g = 0; g < shape.groups; ++g) {
+      const Inputs<R> inputs = rows.from(g * shape.group);
+      const Starts<R> starts = rows.starts(x.sums, zero, g);
+      in_turns<Q, P>([&](auto p) __attribute__((always_inline)) {
+        const std::byte* first = panels + p * shape.panel_bytes;
+        const Panels here = {first + g * shape.group * (panel_outputs / (four_bits ? 2 : 1)),
+                             shape.panel_bytes};
+        Sums<V, R, Q> sums;
+        if constexpr (four_bits)
+          Unit::sum_four_bits(inputs, starts, shape.group, here, sums);
+        else
+          Unit::sum_group(inputs, starts, shape.group, here, sums);
+        each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
+          const std::byte* of_group = first + q * shape.panel_bytes + g * shape.group_bytes;
+          const Floats scales = shape.group_values(of_group + shape.scales, i);
+          for (int r = 0; r < R; ++r) {
+            Floats& total = totals[r][p + q][i];
+            total = V::multiply_add(V::floats(sums.of[r][q][i]),
+                                    V::multiply(scales, V::all(x.scales[rows.in_sums(r, g)])), total);
+          }
+          if (!shape.has_minima) return;
+          const Floats minima = shape.group_values(of_group + shape.minima, i);
+          for (int r = 0; r < R; ++r) {
+            Floats& total = totals[r][p + q][i];
+            total = V::multiply_add(minima, V::all(x.scaled_sums[rows.in_sums(r, g)]), total);
           }
         });
       });
@@ -159,7 +227,7 @@ class IntegerProduct {
              Totals<R, P>& totals) const {
     for (int p = 0; p < P; ++p) {
       for (int i = 0; i < vectors; ++i) {
-        const Floats scales = V::load(weight_.scales(panel_at(panels, p)) + i * V::lanes);
+        const Floats scales = V::load(weight_.scales(panels + p * shape_.panel_bytes) + i * V::lanes);
         for (int r = 0; r < R; ++r)
           totals[r][p][i] = V::multiply(
               V::multiply(V::floats(sums[p / Q].of[r][p % Q][i]), V::all(x_.scales[row + r])), scales);
@@ -167,50 +235,10 @@ class IntegerProduct {
     }
   }
 
-  // Where R rows have a group, and with what its sums begin: stored weights are `zero` more than they stand
-  // for.
-  template <int R>
-  struct Group {
-    [[gnu::always_inline]] Group(const IntegerProduct& product, std::int64_t row, std::int64_t g,
-                                 std::int32_t zero)
-        : inputs(product.x_, row, g * product.weight_.group) {
-      for (int r = 0; r < R; ++r) {
-        at[r] = group_offset(product.weight_.groups(), row + r, g);
-        starts.of[r] = -zero * product.x_.sums[at[r]];
-      }
-    }
-    Inputs<R> inputs;
-    std::int64_t at[R];  // in Activations::sums
-    Starts<R> starts;
-  };
-
-  template <bool four_bits, int R, int Q>
-  [[gnu::always_inline]] void group_sums(const Group<R>& group, std::int64_t g, const std::byte* panels,
-                                         int panel, Sums<V, R, Q>& sums) const {
-    const std::int64_t offset = g * weight_.group * (panel_outputs / (four_bits ? 2 : 1));
-    if constexpr (four_bits)
-      Unit::sum_four_bits(group.inputs, group.starts, weight_.group, panels_from(panels, panel, offset),
-                          sums);
-    else
-      Unit::sum_group(group.inputs, group.starts, weight_.group, panels_from(panels, panel, offset), sums);
-  }
-
-  Panels panels_from(const std::byte* panels, int panel, std::int64_t offset) const {
-    return {panel_at(panels, panel) + offset, weight_.panel_bytes()};
-  }
-  const std::byte* panel_at(const std::byte* panels, std::int64_t p) const {
-    return panels + p * weight_.panel_bytes();
-  }
-
-  // A vector of a group's scales or minima.
-  Floats group_values(const std::byte* of_group, int vector) const {
-    if (!weight_.half_scales) return V::load(reinterpret_cast<const float*>(of_group) + vector * V::lanes);
-    return V::load_f16(reinterpret_cast<const std::uint16_t*>(of_group) + vector * V::lanes);
-  }
-
   const PackedMatrix& weight_;
   const Activations& x_;
   const Destination& to_;
+  Shape shape_;
 };
 
 }  // namespace
