@@ -4,6 +4,8 @@
 // A panel is read once for a few rows, whose sums stay in registers; several panels side by side.
 #pragma once
 
+#include <cstring>
+
 #include "kernels/byte_units.h"
 #include "kernels/row_blocks.h"
 
@@ -22,10 +24,8 @@ class IntegerProduct {
       : weight_(weight), x_(x), to_(to), shape_(weight) {}
 
   void run(Range rows, Range panels) const {
+    if (rows.last - rows.first <= few) return few_rows(rows, panels);
     std::int64_t panel = panels.first;
-    // Few rows are bound by reading the weights, and several streams of memory are faster than one.
-    if (rows.last - rows.first <= few)
-      for (; panel + 8 <= panels.last; panel += 8) rows_of<8, few>(rows, panel);
     for (; panel + together <= panels.last; panel += together) rows_of<together>(rows, panel);
     for (; panel + 2 <= panels.last; panel += 2) rows_of<2>(rows, panel);
     if (panel < panels.last) rows_of<1>(rows, panel);
@@ -40,29 +40,82 @@ class IntegerProduct {
   template <int R, int P>
   static constexpr int side_by_side = wide ? (R <= 2 || P < 4 ? P : 4) : 1;
 
-  template <int P, int Most = 4>
-  void rows_of(Range rows, std::int64_t panel) const {
-    in_row_blocks<Most>(
-        rows, [&](auto count, std::int64_t row) { block_of<decltype(count)::value, P>(row, panel); });
-  }
-
   // Results, in one order of operations for any R and P, so that a row's are the same beside any others.
   template <int R, int P>
   using Totals = Floats[R][P][vectors];
 
+  template <int P>
+  void rows_of(Range rows, std::int64_t panel) const {
+    in_row_blocks<4>(rows, [&](auto count, std::int64_t row) {
+      constexpr int R = decltype(count)::value;
+      Totals<R, P> totals;
+      find_totals<R, P>(row, weight_.panel(panel), shape_.panel_bytes, totals);
+      write_block(weight_, to_, {row, R, panel, P, totals, nullptr});
+    });
+  }
+
+  // Few rows are bound by reading the weights, and several streams of memory are faster than one. Each goes
+  // through panels that follow one another: panels of kilobytes that began far from where the last ones ended
+  // were read at 10 GB/s a core, not 20. A gate and its up projection are written together.
+  void few_rows(Range rows, Range panels) const {
+    const std::int64_t unit = weight_.gated ? 2 : 1;
+    for (std::int64_t first = panels.first; first < panels.last;) {
+      const std::int64_t units = (panels.last - first) / unit;
+      first += in_streams<8, 7, 6, 5, 4, 3, 2, 1>(best_streams(units), rows, first, units) * unit;
+    }
+  }
+
+  // As many as leave fewest units for a second turn.
+  static std::int64_t best_streams(std::int64_t units) {
+    if (units <= 8) return units;
+    std::int64_t best = 8;
+    for (std::int64_t streams = 7; streams >= 5; --streams)
+      if (units % streams < units % best) best = streams;
+    return best;
+  }
+
+  template <int... P>
+  std::int64_t in_streams(std::int64_t streams, Range rows, std::int64_t first, std::int64_t units) const {
+    ((streams == P ? in_row_blocks<few>(rows,
+                                        [&](auto count, std::int64_t row) {
+                                          streams_of<decltype(count)::value, P>(row, first, units / P);
+                                        })
+                   : void()),
+     ...);
+    return units / streams * streams;
+  }
+
+  // A block of rows, with `length` units of each of P streams.
   template <int R, int P>
-  void block_of(std::int64_t row, std::int64_t panel) const {
-    const std::byte* panels = weight_.panel(panel);
-    Totals<R, P> totals;
+  void streams_of(std::int64_t row, std::int64_t first, std::int64_t length) const {
+    const int unit = weight_.gated ? 2 : 1;
+    for (std::int64_t i = 0; i < length; ++i) {
+      alignas(64) float block[P][R * 2 * panel_outputs];
+      for (int half = 0; half < unit; ++half) {
+        alignas(64) Totals<R, P> totals;
+        find_totals<R, P>(row, weight_.panel(first + i * unit + half), length * unit * shape_.panel_bytes,
+                          totals);
+        for (int r = 0; r < R; ++r)
+          for (int p = 0; p < P; ++p)
+            std::memcpy(block[p] + (r * unit + half) * panel_outputs, totals[r][p], sizeof totals[r][p]);
+      }
+      for (int p = 0; p < P; ++p)
+        write_block(weight_, to_, {row, R, first + (p * length + i) * unit, unit, block[p], nullptr});
+    }
+  }
+
+  // Of the panel at `panels` and P - 1 others, each `apart` bytes from the one before.
+  template <int R, int P>
+  void find_totals(std::int64_t row, const std::byte* panels, std::int64_t apart,
+                   Totals<R, P>& totals) const {
     if (weight_.type == Compute::int8)
-      int8_totals<R, P>(row, panels, totals);
+      int8_totals<R, P>(row, panels, apart, totals);
     else if (weight_.type == Compute::int4)
-      int4_totals<R, P>(row, panels, totals);
+      int4_totals<R, P>(row, panels, apart, totals);
     else if (weight_.four_bits())
-      group_totals<R, P, true>(row, panels, totals);
+      group_totals<R, P, true>(row, panels, apart, totals);
     else
-      group_totals<R, P, false>(row, panels, totals);
-    write_block(weight_, to_, {row, R, panel, P, totals, nullptr});
+      group_totals<R, P, false>(row, panels, apart, totals);
   }
 
   // What the loops need of a matrix. They keep a copy of their own: a store of a vector could be to whatever
@@ -124,7 +177,8 @@ class IntegerProduct {
   }
 
   template <int R, int P>
-  void int8_totals(std::int64_t row, const std::byte* panels, Totals<R, P>& totals) const {
+  void int8_totals(std::int64_t row, const std::byte* panels, std::int64_t apart,
+                   Totals<R, P>& totals) const {
     constexpr int Q = side_by_side<R, P>;
     const Shape shape = shape_;
     const RowsAt<R> rows(x_, row, 0);
@@ -132,23 +186,23 @@ class IntegerProduct {
     for (int p = 0; p < P; ++p)
       for (int i = 0; i < vectors; ++i)
         for (int r = 0; r < R; ++r)
-          sums[p / Q].of[r][p % Q][i] =
-              Unit::whole_start(weight_.offsets(panels + p * shape.panel_bytes) + i * V::lanes);
+          sums[p / Q].of[r][p % Q][i] = Unit::whole_start(weight_.offsets(panels + p * apart) + i * V::lanes);
     constexpr std::int64_t beside = 64;  // inputs of a row that lie side by side
     for (std::int64_t k = 0; k < shape.padded_in; k += beside) {
       const Inputs<R> inputs = rows.from(k);
       const std::int64_t left = shape.padded_in - k, count = left < beside ? left : beside;
       in_turns<Q, P>([&](auto p) __attribute__((always_inline)) {
-        const Panels here = {panels + p * shape.panel_bytes + k * panel_outputs, shape.panel_bytes};
+        const Panels here = {panels + p * apart + k * panel_outputs, apart};
         Unit::add_whole(inputs, count, here, sums[p / Q]);
       });
     }
-    scale<R, P>(row, panels, sums, totals);
+    scale<R, P>(row, panels, apart, sums, totals);
   }
 
   // Whole sums of groups, times their multipliers.
   template <int R, int P>
-  void int4_totals(std::int64_t row, const std::byte* panels, Totals<R, P>& totals) const {
+  void int4_totals(std::int64_t row, const std::byte* panels, std::int64_t apart,
+                   Totals<R, P>& totals) const {
     constexpr int Q = side_by_side<R, P>;
     const Shape shape = shape_;
     const RowsAt<R> rows(x_, row, shape.groups);
@@ -161,13 +215,12 @@ class IntegerProduct {
       const Inputs<R> inputs = rows.from(g * shape.group);
       const Starts<R> starts = rows.starts(row_sums, zero, g);
       in_turns<Q, P>([&](auto p) __attribute__((always_inline)) {
-        const std::byte* first = panels + p * shape.panel_bytes;
+        const std::byte* first = panels + p * apart;
         Sums<V, R, Q> sums;
         Unit::sum_four_bits(inputs, starts, shape.group,
-                            {first + g * shape.group * (panel_outputs / 2), shape.panel_bytes}, sums);
+                            {first + g * shape.group * (panel_outputs / 2), apart}, sums);
         each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
-          const std::byte* multipliers =
-              first + q * shape.panel_bytes + shape.scales + g * panel_outputs + i * V::lanes;
+          const std::byte* multipliers = first + q * apart + shape.scales + g * panel_outputs + i * V::lanes;
           const Ints factors = V::bytes_widened(reinterpret_cast<const std::int8_t*>(multipliers));
           for (int r = 0; r < R; ++r) {
             Ints& sum = whole[p / Q].of[r][q][i];
@@ -176,13 +229,14 @@ class IntegerProduct {
         });
       });
     }
-    scale<R, P>(row, panels, whole, totals);
+    scale<R, P>(row, panels, apart, whole, totals);
   }
 
   // total = sum * (scale * the activations' scale) + total, then total = minimum * scaled sum of the
   // activations + total, group by group, as the other kernels do.
   template <int R, int P, bool four_bits>
-  void group_totals(std::int64_t row, const std::byte* panels, Totals<R, P>& totals) const {
+  void group_totals(std::int64_t row, const std::byte* panels, std::int64_t apart,
+                    Totals<R, P>& totals) const {
     constexpr int Q = side_by_side<R, P>;
     const Shape shape = shape_;
     const Activations x = x_;
@@ -195,16 +249,15 @@ class IntegerProduct {
       const Inputs<R> inputs = rows.from(g * shape.group);
       const Starts<R> starts = rows.starts(x.sums, zero, g);
       in_turns<Q, P>([&](auto p) __attribute__((always_inline)) {
-        const std::byte* first = panels + p * shape.panel_bytes;
-        const Panels here = {first + g * shape.group * (panel_outputs / (four_bits ? 2 : 1)),
-                             shape.panel_bytes};
+        const std::byte* first = panels + p * apart;
+        const Panels here = {first + g * shape.group * (panel_outputs / (four_bits ? 2 : 1)), apart};
         Sums<V, R, Q> sums;
         if constexpr (four_bits)
           Unit::sum_four_bits(inputs, starts, shape.group, here, sums);
         else
           Unit::sum_group(inputs, starts, shape.group, here, sums);
         each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
-          const std::byte* of_group = first + q * shape.panel_bytes + g * shape.group_bytes;
+          const std::byte* of_group = first + q * apart + g * shape.group_bytes;
           const Floats scales = shape.group_values(of_group + shape.scales, i);
           for (int r = 0; r < R; ++r) {
             Floats& total = totals[r][p + q][i];
@@ -223,11 +276,11 @@ class IntegerProduct {
   }
 
   template <int R, int P, int Q>
-  void scale(std::int64_t row, const std::byte* panels, const Sums<V, R, Q> (&sums)[P / Q],
-             Totals<R, P>& totals) const {
+  void scale(std::int64_t row, const std::byte* panels, std::int64_t apart,
+             const Sums<V, R, Q> (&sums)[P / Q], Totals<R, P>& totals) const {
     for (int p = 0; p < P; ++p) {
       for (int i = 0; i < vectors; ++i) {
-        const Floats scales = V::load(weight_.scales(panels + p * shape_.panel_bytes) + i * V::lanes);
+        const Floats scales = V::load(weight_.scales(panels + p * apart) + i * V::lanes);
         for (int r = 0; r < R; ++r)
           totals[r][p][i] = V::multiply(
               V::multiply(V::floats(sums[p / Q].of[r][p % Q][i]), V::all(x_.scales[row + r])), scales);
