@@ -4,7 +4,8 @@ and their ratio.
 
 Rounds are interleaved: in each, Fathom and every form of the peer run one after another, never two at once, so that good and
 bad minutes fall on all of them. A run's rate is the median of its steps without the first ones, in which memory is new and
-torch.compile compiles. The ratio is to the best form of PyTorch; its spread is that of the rounds.
+torch.compile compiles. The ratio is to the best form of PyTorch, of eager and compiled in bf16 (autocast) and float32; its spread is
+that of the rounds. After the first round only the best form of PyTorch runs again.
 
 The cached work is distillation with the teacher's answers from the disk (--teacher-cache), as from a text's second epoch on, beside
 the peer with its teacher.
@@ -32,9 +33,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SKIPPED = 2  # steps at a run's beginning
 # What the program is asked for beside the model, and what it is compared with.
-WORKS = {"plain": ([], ["eager", "compile"]), "distil": (["--teacher", "self"], ["eager", "compile"]),
-         "cached": (["--teacher", "self"], ["eager", "compile"]),
-         "sparing": (["--gradient-checkpointing"], ["eager", "compile"]), "recursive": ([], ["untied"])}
+FORMS = ["eager bf16", "compile bf16", "eager float32", "compile float32"]
+WORKS = {"plain": ([], FORMS), "distil": (["--teacher", "self"], FORMS), "cached": (["--teacher", "self"], FORMS),
+         "sparing": (["--gradient-checkpointing"], FORMS), "recursive": ([], ["untied"])}
+# What holds PyTorch's libraries to an instruction set, as FATHOM_ISA does the program.
+HELD = {"avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}}
 
 
 def measured(command: list[str]) -> tuple[str, int]:
@@ -75,7 +78,8 @@ def peer(options: argparse.Namespace, work: str, form: str) -> tuple[list[float]
         return fathom(options, "plain")
     command = [options.torch, str(HERE / "torch_steps.py"), "--batch", str(options.batch), "--context", str(options.context),
                "--steps", str(options.steps)]
-    command += ["--compile"] if form == "compile" else []
+    command += ["--compile"] if "compile" in form else []
+    command += ["--float32"] if "float32" in form else []
     command += ["--distil"] if work in ("distil", "cached") else []
     text, memory = measured(command)
     return json.loads(text.splitlines()[-1])["seconds"], memory
@@ -90,12 +94,13 @@ def compare(options: argparse.Namespace, work: str) -> dict:
     rates: dict[str, list[float]] = {name: [] for name in ["fathom", *forms]}
     memory: dict[str, int] = {}
     for turn in range(options.rounds):
-        for name in rates:
+        tried = forms if turn == 0 else [max(forms, key=lambda form: rates[form][0])]
+        for name in ["fathom", *tried]:
             seconds, most = fathom(options, work) if name == "fathom" else peer(options, work, name)
             rates[name].append(rate(options, seconds))
             memory[name] = max(memory.get(name, 0), most)
             print(f"{work} round {turn + 1}: {name} {rates[name][-1]:.0f} tok/s, {most} MB", file=sys.stderr, flush=True)
-    best = max(forms, key=lambda form: statistics.median(rates[form]))
+    best = max(forms, key=lambda form: rates[form][0])
     ratios = [own / other for own, other in zip(rates["fathom"], rates[best])]
     return {"work": work, "rates": rates, "memory_mb": memory, "best_peer": best, "ratios": ratios,
             "ratio": statistics.median(ratios), "memory_ratio": memory["fathom"] / memory[best]}
@@ -114,7 +119,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help=f"of a run, of which {SKIPPED} do not count")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", help="write everything here")
+    parser.add_argument("--isa", choices=HELD, help="hold Fathom and PyTorch to an instruction set")
     options = parser.parse_args()
+    if options.isa:
+        os.environ |= HELD[options.isa] | {"FATHOM_ISA": options.isa}
     unknown = [work for work in options.works.split(",") if work not in WORKS]
     if unknown or options.steps <= SKIPPED:
         parser.error(f"no such work: {unknown[0]}" if unknown else f"--steps must be more than {SKIPPED}")

@@ -1,5 +1,5 @@
-"""SmolLM2-135M in plain PyTorch, trained as one would: float32 weights, bf16 by autocast, scaled_dot_product_attention, fused
-AdamW. Writes one line of JSON: seconds of each step. Called by against_torch.py."""
+"""SmolLM2-135M in plain PyTorch, trained as one would: float32 weights, bf16 by autocast or float32 throughout,
+scaled_dot_product_attention, fused AdamW. Writes one line of JSON: seconds of each step. Called by against_torch.py."""
 import argparse
 import json
 import time
@@ -65,11 +65,14 @@ def main() -> None:
     parser.add_argument("--context", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--float32", action="store_true", help="without autocast: the faster way where no unit multiplies bf16")
     parser.add_argument("--distil", action="store_true", help="KL to a teacher of the same size instead of cross-entropy")
     options = parser.parse_args()
     torch.manual_seed(0)
     model = Model()
-    teacher = Model().bfloat16().requires_grad_(False) if options.distil else None
+    teacher = Model().requires_grad_(False) if options.distil else None
+    if teacher is not None and not options.float32:
+        teacher = teacher.bfloat16()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def loss_of(ids):
@@ -85,7 +88,7 @@ def main() -> None:
     seconds = []
     for _ in range(options.steps):
         begin = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not options.float32):
             value = loss(ids)
         value.backward()
         optimiser.step()
