@@ -14,7 +14,7 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
-DTYPES = ("f32", "bf16", "int8", "int8g32", "int4", "int4g32")
+DTYPES = ("f32", "bf16", "int8", "int8g32", "int6g32", "int4", "int4g32")
 REFERENCE = "bf16"
 PROMPT, GENERATE = 512, 128
 KV_TYPES = ("bf16", "int8")
@@ -34,14 +34,16 @@ What `--dtype` costs and brings: {model_name} ({parameters:.1f}M parameters) on 
   scale a token, when they are known; sums are exact.
 - **int8g32**: weights as 8-bit integers with one scale (f16) for each 32 of an output channel; inputs become 8-bit integers with one scale
   for each 32 of a token. Each group's sum is exact and joins the others in float32.
+- **int6g32**: the same with 6-bit integers, 6.5 bits a weight.
 - **int4**: weights as 4-bit integers in groups of 32. A group's scale is that of its output channel times a whole number from -15 to 15,
   which makes 4.25 bits a weight; inputs as for int8. The head, which decides between tokens that are close to each other, keeps 8 bits.
 - **int4g32**: weights as 4-bit integers with one scale (f16) for each 32; inputs as for int8g32. The head is int8g32.
 
-**native** takes each matrix as a file has it: Q4_0, Q4_1, Q4_K, Q2_K and Q3_K in the layout of int4g32, Q5_0, Q5_1, Q8_0, Q5_K and Q6_K in
-that of int8g32, with the file's own integers, scales and minima, in groups of 16 where the type has those. Nothing is rounded but the inputs.
-Matrices that share a product (q, k and v; gate and up) take the layout that holds them all. Scales that f16 does not hold, those of the
-K-quants' sub-blocks, become float32. Matrices of floats become bf16 where that holds each of their values, as it does where a
+**native** takes each matrix as a file has it: Q4_0, Q4_1, Q4_K, Q2_K and Q3_K in the layout of int4g32, Q5_0, Q5_1, Q5_K and Q6_K in that of
+int6g32, Q8_0 in that of int8g32, with the file's own integers, scales and minima, in groups of 16 where the type has those. Nothing is
+rounded but the inputs. Scales of the K-quants' sub-blocks stay what they are, an f16 for 256 inputs times small whole numbers, so that Q4_0,
+Q4_1, Q4_K and Q6_K take no more memory than in the file. Keys' and values' matrices of another type than the queries' are packed apart;
+gate and up take the layout that holds both, with scales in float32 where f16 does not hold them. Matrices of floats become bf16 where that holds each of their values, as it does where a
 bf16 model was stored as F16, and float32 otherwise. `auto` is native for quantised files, where a model is run as it is.
 
 Adapters of a recursive model stay in bf16 beside integer layers.

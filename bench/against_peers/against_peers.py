@@ -295,7 +295,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fathom", default=HERE.parent.parent / "build/release/fathom", help="the program")
     parser.add_argument("--lines", type=lines_of, default=",".join(f"{work}-bf16" for work in WORKS),
                         help=f"WORK-DTYPE,...: {', '.join(WORKS)}; {', '.join(DTYPES)}")
-    parser.add_argument("--isa", choices=("avx512", "avx2"), help="hold Fathom and llama.cpp to an instruction set "
+    parser.add_argument("--isa", choices=("avx512bf16", "avx2"), help="hold Fathom and llama.cpp to an instruction set "
                         "(setup.sh with LEVELS)")
     parser.add_argument("--kv", default="auto", choices=("auto", "bf16", "int8"), help="Fathom's keys and values")
     parser.add_argument("--rounds", type=int, default=3)

