@@ -25,9 +25,10 @@ inline constexpr std::int64_t stretch = 96;
 inline constexpr std::int64_t chunk = 60;
 
 // 6 rows x 4 panels of one vector are 24 sums, with 4 vectors of weights and a broadcast 29 of AVX-512's 32
-// registers; 6 rows x 1 panel of two vectors fill AVX2's 16 likewise.
+// registers, and so are 6 rows x 1 panel of four vectors of NEON's; 6 rows x 1 panel of two vectors fill
+// AVX2's 16 likewise.
 inline constexpr std::int64_t tile_panels = panel_vectors == 1 ? 4 : 1;
-inline constexpr int block_rows = panel_vectors <= 2 ? 6 : 1;
+inline constexpr int block_rows = panel_vectors <= 2 || HWY_ARCH_ARM_A64 ? 6 : 1;
 // Two panels at least, because a gate and its up projection come together.
 inline constexpr std::int64_t block_panels = panel_vectors == 1 ? 4 : 2;
 

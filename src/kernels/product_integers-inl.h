@@ -32,13 +32,15 @@ class IntegerProduct {
   }
 
  private:
-  // Of 32 registers 4 rows x 4 panels of 512 bits take 16 for sums; 4 rows of a panel of 256 bits take 8 of
-  // 16, beside what is multiplied.
+  // Of 32 registers 4 rows x 4 panels of 512 bits take 16 for sums, and so do 4 rows of a panel of 128 bits;
+  // 4 rows of a panel of 256 bits take 8 of 16, beside what is multiplied.
   static constexpr bool wide = V::lanes == 16;
   static constexpr int together = wide ? 4 : 2, few = wide ? 2 : 4;
   /// Panels whose sums are in registers at a time; others take turns.
   template <int R, int P>
-  static constexpr int side_by_side = wide ? (R <= 2 || P < 4 ? P : 4) : 1;
+  static constexpr int side_by_side = wide                               ? (R <= 2 || P < 4 ? P : 4)
+                                      : V::lanes == 4 && R <= 2 && P > 1 ? 2
+                                                                         : 1;
 
   template <int P>
   void rows_of(Range rows, std::int64_t panel) const {
