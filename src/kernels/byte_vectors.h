@@ -32,6 +32,7 @@ struct Vectors256 {
   static Ints sum_pairs(Ints pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
   /// The signs of some bytes, to give to others, and the bytes without them.
   struct Signed {
+    Signed() = default;
     explicit Signed(Ints bytes) : signs(bytes), magnitude(_mm256_abs_epi8(bytes)) {}
     Ints give_to(Ints value) const { return _mm256_sign_epi8(value, signs); }
     Ints signs, magnitude;
@@ -69,6 +70,7 @@ struct Vectors512 {
   static Ints pairs(Ints of, Ints by) { return _mm512_maddubs_epi16(of, by); }
   static Ints sum_pairs(Ints pairs) { return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)); }
   struct Signed {
+    Signed() = default;
     explicit Signed(Ints bytes) : negative(_mm512_movepi8_mask(bytes)), magnitude(_mm512_abs_epi8(bytes)) {}
     Ints give_to(Ints value) const {
       return _mm512_mask_sub_epi8(value, negative, _mm512_setzero_si512(), value);

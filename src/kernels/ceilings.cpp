@@ -31,12 +31,13 @@ HWY_INLINE float total(const Vector* sum, int count) {
   return hn::GetLane(hn::SumOfLanes(d, all));
 }
 
-// Every step needs the one before, so that none is taken out of the loop.
+// Every step needs the one before, so that none is taken out of the loop; and sums begin with other values,
+// or one of them would stand for all.
 float multiply_add(std::int64_t rounds) {
   const D d;
   const Vector factor = hn::Set(d, 0.5F), summand = hn::Set(d, 1.0F);
   Vector sum[sums];
-  for (Vector& s : sum) s = hn::Zero(d);
+  for (int i = 0; i < sums; ++i) sum[i] = hn::Set(d, static_cast<float>(i));
   for (std::int64_t i = 0; i < rounds; ++i)
     for (Vector& s : sum) s = hn::MulAdd(s, factor, summand);
   return total(sum, sums);

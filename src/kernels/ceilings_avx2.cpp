@@ -10,6 +10,7 @@ int avx2_int8(std::int64_t rounds) {
   __m256i sum[sums] = {};
   for (std::int64_t i = 0; i < rounds; ++i) {
     a = _mm256_xor_si256(a, ones);  // or the products would not change and be taken out of the loop
+#pragma GCC unroll 16
     for (__m256i& s : sum) {
       s = _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
       __asm__("" : "+x"(a));  // nor is one product enough for all sums

@@ -10,6 +10,7 @@ int avx512_int8(std::int64_t rounds) {
   __m512i sum[sums] = {};
   for (std::int64_t i = 0; i < rounds; ++i) {
     a = _mm512_xor_si512(a, ones);  // or the products would not change and be taken out of the loop
+#pragma GCC unroll 16
     for (__m512i& s : sum) {
       s = _mm512_add_epi32(s, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), ones));
       __asm__("" : "+v"(a));  // nor is one product enough for all sums

@@ -404,7 +404,7 @@ void tiles_amx(const PackedMatrix& weight, const Activations& x, Range rows, Ran
   // Rows for which widening 4 bits and 16 rows a tile would cost more than vectors do; the results are the
   // same either way.
   const std::int64_t few = weight.type == Compute::int8 ? 1 : 8;
-  if (rows.last - rows.first <= few) return integers_avx512(weight, x, rows, panels, to, scratch);
+  if (rows.last - rows.first <= few) return integers_avx512vnni(weight, x, rows, panels, to, scratch);
   if (weight.grouped()) return grouped_tiles(weight, x, rows, panels, to, scratch);
   tiles<true>(weight, x, rows, panels, to, scratch);
 }

@@ -8,13 +8,21 @@
 
 namespace fathom::products {
 
-/// Calls block(R, row), R a constant, for blocks of R = Most rows, and for the rows that are left as one
-/// block.
+/// Calls block(R, row), R a constant, for blocks of R rows, at most Most and as near to each other as can be:
+/// of a row by itself each sum waits for the one before.
 template <int Most, typename Block>
 void in_row_blocks(Range rows, const Block& block) {
-  std::int64_t row = rows.first;
-  for (; row + Most <= rows.last; row += Most) block(std::integral_constant<int, Most>(), row);
-  if constexpr (Most > 1) in_row_blocks<Most - 1>({row, rows.last}, block);
+  const auto sized = [&]<int R>(auto&& self, std::int64_t size, std::int64_t row,
+                                std::integral_constant<int, R> constant) -> void {
+    if (R == size) return block(constant, row);
+    if constexpr (R > 1) self(self, size, row, std::integral_constant<int, R - 1>());
+  };
+  for (std::int64_t row = rows.first; row < rows.last;) {
+    const std::int64_t left = rows.last - row, blocks = (left + Most - 1) / Most;
+    const std::int64_t size = (left + blocks - 1) / blocks;
+    sized(sized, size, row, std::integral_constant<int, Most>());
+    row += size;
+  }
 }
 
 }  // namespace fathom::products
