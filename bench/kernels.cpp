@@ -174,7 +174,7 @@ void run() {
              backend->describe(), ceilings.bytes * 1e-9, ceilings.operations(Compute::f32) * 1e-9,
              ceilings.operations(Compute::bf16) * 1e-9, ceilings.operations(Compute::int8) * 1e-9);
   for (const Compute type : {Compute::f32, Compute::bf16, Compute::int8, Compute::int4, Compute::int8_groups,
-                             Compute::int4_groups}) {
+                             Compute::int6_groups, Compute::int4_groups}) {
     bench_linear(*backend, ceilings, 576, 576, type);
     bench_linear(*backend, ceilings, 960, 576, type);
     bench_linear(*backend, ceilings, 3072, 576, type);

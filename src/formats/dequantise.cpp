@@ -63,29 +63,31 @@ void q8_0(const Byte* in, std::int8_t* q, float* scales, float*) {
   std::memcpy(q, in + 2, 32);
 }
 
-// Blocks of 256 ("super-blocks"): f16 scales of the scales of 8 or 16 sub-blocks, which are the groups.
+// Blocks of 256 ("super-blocks"): f16 scales of the scales of 8 or 16 sub-blocks, which are the groups. Their
+// decoders leave both as they are.
 
 /// The upper or lower pairs of bits: elements 32 j to 32 j + 31 of each half have bits 2 j and 2 j + 1 of 32
 /// bytes.
 int bit_pair(const Byte* in, int i) { return in[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3; }
 
-void q2_k(const Byte* in, std::int8_t* q, float* scales, float* minima) {
-  const float d = load_f16(in + 80), dmin = load_f16(in + 82);
+void q2_k(const Byte* in, std::int8_t* q, SuperScales& to) {
+  to.scale = load_f16(in + 80);
+  to.minimum = load_f16(in + 82);
   for (int j = 0; j < 16; ++j) {
-    scales[j] = d * static_cast<float>(in[j] & 0x0f);
-    minima[j] = -(dmin * static_cast<float>(in[j] >> 4));
+    to.scales[j] = static_cast<std::int8_t>(in[j] & 0x0f);
+    to.minima[j] = in[j] >> 4;
   }
   for (int i = 0; i < 256; ++i) q[i] = static_cast<std::int8_t>(bit_pair(in + 16, i));
 }
 
 /// 16 scales of 6 bits in 12 bytes: the low 4 bits of j in byte j % 8, the upper 2 in byte 8 + j % 4. A third
 /// bit of each element i is bit i / 32 of byte i % 32, and stands for 4 where it is set and 0 otherwise.
-void q3_k(const Byte* in, std::int8_t* q, float* scales, float*) {
+void q3_k(const Byte* in, std::int8_t* q, SuperScales& to) {
   const Byte* packed = in + 96;
-  const float d = load_f16(in + 108);
+  to.scale = load_f16(in + 108);
   for (int j = 0; j < 16; ++j) {
     const int low = packed[j % 8] >> (j / 8 * 4) & 0x0f, high = packed[8 + j % 4] >> (j / 4 * 2) & 3;
-    scales[j] = d * static_cast<float>((low | high << 4) - 32);
+    to.scales[j] = static_cast<std::int8_t>((low | high << 4) - 32);
   }
   for (int i = 0; i < 256; ++i)
     q[i] = static_cast<std::int8_t>(bit_pair(in + 32, i) + ((in[i % 32] >> (i / 32) & 1) << 2) - 4);
@@ -94,12 +96,12 @@ void q3_k(const Byte* in, std::int8_t* q, float* scales, float*) {
 /// Scale and minimum of 8 sub-blocks of 32, 6 bits each in 12 bytes: sub-blocks 0 to 3 have theirs in the low
 /// 6 bits of bytes 0 to 3 and 4 to 7; those of 4 to 7 have 4 bits in bytes 8 to 11 and 2 at the top of the
 /// former.
-void sub_block_scales(float d, float dmin, const Byte* in, float* scales, float* minima) {
+void sub_block_scales(const Byte* in, SuperScales& to) {
   for (int j = 0; j < 4; ++j) {
-    scales[j] = d * static_cast<float>(in[j] & 0x3f);
-    minima[j] = -(dmin * static_cast<float>(in[4 + j] & 0x3f));
-    scales[4 + j] = d * static_cast<float>((in[8 + j] & 0x0f) | (in[j] >> 2 & 0x30));
-    minima[4 + j] = -(dmin * static_cast<float>(in[8 + j] >> 4 | (in[4 + j] >> 2 & 0x30)));
+    to.scales[j] = static_cast<std::int8_t>(in[j] & 0x3f);
+    to.minima[j] = in[4 + j] & 0x3f;
+    to.scales[4 + j] = static_cast<std::int8_t>((in[8 + j] & 0x0f) | (in[j] >> 2 & 0x30));
+    to.minima[4 + j] = static_cast<std::uint8_t>(in[8 + j] >> 4 | (in[4 + j] >> 2 & 0x30));
   }
 }
 
@@ -111,13 +113,17 @@ void split_pairs_of_sub_blocks(const Byte* in, std::int8_t* q) {
   }
 }
 
-void q4_k(const Byte* in, std::int8_t* q, float* scales, float* minima) {
-  sub_block_scales(load_f16(in), load_f16(in + 2), in + 4, scales, minima);
+void q4_k(const Byte* in, std::int8_t* q, SuperScales& to) {
+  to.scale = load_f16(in);
+  to.minimum = load_f16(in + 2);
+  sub_block_scales(in + 4, to);
   split_pairs_of_sub_blocks(in + 16, q);
 }
 
-void q5_k(const Byte* in, std::int8_t* q, float* scales, float* minima) {
-  sub_block_scales(load_f16(in), load_f16(in + 2), in + 4, scales, minima);
+void q5_k(const Byte* in, std::int8_t* q, SuperScales& to) {
+  to.scale = load_f16(in);
+  to.minimum = load_f16(in + 2);
+  sub_block_scales(in + 4, to);
   split_pairs_of_sub_blocks(in + 48, q);
   const Byte* high = in + 16;  // bit j of byte i: the fifth bit of element i of sub-block j
   for (int j = 0; j < 8; ++j)
@@ -125,10 +131,10 @@ void q5_k(const Byte* in, std::int8_t* q, float* scales, float* minima) {
       q[j * 32 + i] = static_cast<std::int8_t>(q[j * 32 + i] + ((high[i] >> j & 1) << 4));
 }
 
-void q6_k(const Byte* in, std::int8_t* q, float* scales, float*) {
+void q6_k(const Byte* in, std::int8_t* q, SuperScales& to) {
   const Byte* high = in + 128;  // 64 bytes of upper bit pairs behind 128 of low nibbles
-  const float d = load_f16(in + 208);
-  for (int j = 0; j < 16; ++j) scales[j] = d * static_cast<float>(static_cast<std::int8_t>(in[192 + j]));
+  to.scale = load_f16(in + 208);
+  std::memcpy(to.scales, in + 192, sizeof to.scales);
   for (int half = 0; half < 2; ++half, in += 64, high += 32)
     for (int quarter = 0; quarter < 4; ++quarter, q += 32)
       for (int i = 0; i < 32; ++i) {
@@ -138,6 +144,18 @@ void q6_k(const Byte* in, std::int8_t* q, float* scales, float*) {
 }
 
 using Decoder = void (*)(const Byte* in, std::int8_t* q, float* scales, float* minima);
+
+// A super-block's with the products that its groups' scales and minima are.
+template <void (*decode)(const Byte* in, std::int8_t* q, SuperScales& to), DType type>
+void with_products(const Byte* in, std::int8_t* q, float* scales, float* minima) {
+  SuperScales super;
+  decode(in, q, super);
+  const Grouping grouping = grouping_of(type);
+  for (int j = 0; j < 256 / grouping.size; ++j) {
+    scales[j] = super.scale * static_cast<float>(super.scales[j]);
+    if (grouping.minima) minima[j] = -(super.minimum * static_cast<float>(super.minima[j]));
+  }
+}
 
 Decoder decoder_of(DType type) {
   switch (type) {
@@ -152,6 +170,25 @@ Decoder decoder_of(DType type) {
     case DType::q8_0:
       return q8_0;
     case DType::q2_k:
+      return with_products<q2_k, DType::q2_k>;
+    case DType::q3_k:
+      return with_products<q3_k, DType::q3_k>;
+    case DType::q4_k:
+      return with_products<q4_k, DType::q4_k>;
+    case DType::q5_k:
+      return with_products<q5_k, DType::q5_k>;
+    case DType::q6_k:
+      return with_products<q6_k, DType::q6_k>;
+    default:
+      fail("{} has no integers", dtype_name(type));
+  }
+}
+
+using SuperDecoder = void (*)(const Byte* in, std::int8_t* q, SuperScales& to);
+
+SuperDecoder super_decoder_of(DType type) {
+  switch (type) {
+    case DType::q2_k:
       return q2_k;
     case DType::q3_k:
       return q3_k;
@@ -162,7 +199,7 @@ Decoder decoder_of(DType type) {
     case DType::q6_k:
       return q6_k;
     default:
-      fail("{} has no integers", dtype_name(type));
+      fail("{} has no super-blocks", dtype_name(type));
   }
 }
 
@@ -190,24 +227,25 @@ Grouping grouping_of(DType type) {
     case DType::f8_e5m2:
       return {};
     case DType::q4_0:
-      return {.size = 32, .four_bits = true, .half = true};
+      return {.size = 32, .bits = 4, .half = true};
     case DType::q4_1:
-      return {.size = 32, .four_bits = true, .minima = true, .half = true};
+      return {.size = 32, .bits = 4, .minima = true, .half = true};
     case DType::q5_0:
-    case DType::q8_0:
-      return {.size = 32, .half = true};
+      return {.size = 32, .bits = 5, .half = true};
     case DType::q5_1:
-      return {.size = 32, .minima = true, .half = true};
+      return {.size = 32, .bits = 5, .minima = true, .half = true};
+    case DType::q8_0:
+      return {.size = 32, .bits = 8, .half = true};
     case DType::q2_k:
-      return {.size = 16, .four_bits = true, .minima = true};
+      return {.size = 16, .bits = 2, .minima = true, .super = true};
     case DType::q3_k:
-      return {.size = 16, .four_bits = true};
+      return {.size = 16, .bits = 3, .super = true};
     case DType::q4_k:
-      return {.size = 32, .four_bits = true, .minima = true};
+      return {.size = 32, .bits = 4, .minima = true, .super = true};
     case DType::q5_k:
-      return {.size = 32, .minima = true};
+      return {.size = 32, .bits = 5, .minima = true, .super = true};
     case DType::q6_k:
-      return {.size = 16};
+      return {.size = 16, .bits = 6, .super = true};
   }
   return {};
 }
@@ -219,6 +257,13 @@ void unpack(DType type, const std::byte* in, std::int64_t blocks, std::int8_t* q
   for (std::int64_t i = 0; i < blocks; ++i)
     decode(reinterpret_cast<const Byte*>(in) + i * block_bytes(type), q + i * elements, scales + i * groups,
            minima + i * groups);
+}
+
+void unpack(DType type, const std::byte* in, std::int64_t blocks, std::int8_t* q, SuperScales* scales) {
+  const SuperDecoder decode = super_decoder_of(type);
+  for (std::int64_t i = 0; i < blocks; ++i)
+    decode(reinterpret_cast<const Byte*>(in) + i * block_bytes(type), q + i * block_elements(type),
+           scales[i]);
 }
 
 void dequantise(DType type, const std::byte* in, std::int64_t blocks, float* out) {

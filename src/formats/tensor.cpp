@@ -114,6 +114,12 @@ void unpack_row(const Tensor& tensor, std::int64_t row, std::int8_t* q, float* s
   unpack(tensor.dtype, row_data(tensor, row), blocks, q, scales, minima);
 }
 
+void unpack_row(const Tensor& tensor, std::int64_t row, std::int8_t* q, SuperScales* scales) {
+  check_rows(tensor, row, 1);
+  unpack(tensor.dtype, row_data(tensor, row), tensor.row_elements() / block_elements(tensor.dtype), q,
+         scales);
+}
+
 std::vector<float> decode(const Tensor& tensor) {
   std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
   decode_rows(tensor, 0, tensor.rows(), values);

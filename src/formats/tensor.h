@@ -81,6 +81,8 @@ void decode_rows(const Tensor& tensor, std::int64_t first, std::int64_t count, s
 /// A row of a quantised tensor as stored (unpack in dequantise.h): row_elements() whole numbers and the
 /// scales and minima of its groups. Throws Error as decode_rows does.
 void unpack_row(const Tensor& tensor, std::int64_t row, std::int8_t* q, float* scales, float* minima);
+struct SuperScales;
+void unpack_row(const Tensor& tensor, std::int64_t row, std::int8_t* q, SuperScales* scales);
 
 /// The whole tensor as float, row-major.
 std::vector<float> decode(const Tensor& tensor);

@@ -23,16 +23,22 @@ namespace fathom {
 /// How weights are held and products computed; sums of f32 and bf16 are float32. The others: integer weights
 /// (kernels/quantise.h) times activations that are rounded to 8 bits when they are used.
 /// - int8, int4: a float scale an output channel, and one a row of activations; sums are whole numbers.
-/// - int8_groups, int4_groups: a scale, and where a file's type has one a minimum, for each group of 16 or 32
+/// - int8_groups, int6_groups, int4_groups: a scale, and where a file's type has one a minimum, for each
+/// group of 16 or 32
 ///   inputs, and a scale for each 32 activations. A quantised tensor of no more bits goes over as it is, with
 ///   the file's own integers and scales.
-/// - native: for each matrix the one of f32, bf16, int8_groups and int4_groups that holds what the file has
-///   without loss, in the fewest bits.
-enum class Compute { f32, bf16, int8, int4, int8_groups, int4_groups, native };
+/// - native: for each matrix the one of f32, bf16 and those with groups that holds what the file has without
+///   loss, in the fewest bits.
+enum class Compute { f32, bf16, int8, int4, int8_groups, int6_groups, int4_groups, native };
+
+inline bool is_grouped(Compute compute) {
+  return compute == Compute::int8_groups || compute == Compute::int6_groups ||
+         compute == Compute::int4_groups;
+}
 
 /// As `--dtype` has them, in Compute's order.
-inline constexpr std::array<const char*, 7> compute_names = {"f32",     "bf16",    "int8",  "int4",
-                                                             "int8g32", "int4g32", "native"};
+inline constexpr std::array<const char*, 8> compute_names = {"f32",     "bf16",    "int8",    "int4",
+                                                             "int8g32", "int6g32", "int4g32", "native"};
 inline const char* compute_name(Compute compute) { return compute_names[static_cast<std::size_t>(compute)]; }
 
 enum class GateActivation { silu, gelu, gelu_tanh, relu };

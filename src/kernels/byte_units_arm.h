@@ -17,11 +17,13 @@ inline int8x16_t upper_four_bits(int8x16_t both) {
 }
 
 // A vector of weights: four inputs of four outputs.
-inline int8x16_t eight_bits(const Panels& weights, int q, std::int64_t k, int i) {
+template <int Q>
+inline int8x16_t eight_bits(const Panels<Q>& weights, int q, std::int64_t k, int i) {
   return load_bytes(weights.at(q, k * panel_outputs + i * 16));
 }
 // The vector of four inputs, with four more in the upper halves of its bytes.
-inline int8x16_t four_bits(const Panels& weights, int q, std::int64_t k, int i) {
+template <int Q>
+inline int8x16_t four_bits(const Panels<Q>& weights, int q, std::int64_t k, int i) {
   return load_bytes(weights.at(q, k * (panel_outputs / 2) + i * 16));
 }
 
@@ -35,8 +37,8 @@ struct SignedUnit {
 
   static Vectors128::Ints whole_start(const std::int32_t*) { return Vectors128::all(0); }
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_whole(const Inputs<R>& x, std::int64_t count, const Panels& weights,
-                                               Sums128<R, Q>& to) {
+  [[gnu::always_inline]] static void add_whole(const Inputs<R>& x, std::int64_t count,
+                                               const Panels<Q>& weights, Sums128<R, Q>& to) {
     Sums128<R, Q> sums = to;
     Adder::template add<false>(x, count, weights, sums);
     to = sums;
@@ -44,17 +46,29 @@ struct SignedUnit {
   static constexpr std::int32_t group_zero = 0;
   template <int R, int Q>
   [[gnu::always_inline]] static void sum_group(const Inputs<R>& x, const Starts<R>& starts,
-                                               std::int64_t count, const Panels& weights, Sums128<R, Q>& to) {
-    Sums128<R, Q> sums(starts);
-    Adder::template add<false>(x, count, weights, sums);
-    to = sums;
+                                               std::int64_t count, const Panels<Q>& weights,
+                                               Sums128<R, Q>& to) {
+    sum<false>(x, starts, count, weights, to);
+  }
+  template <int R, int Q>
+  [[gnu::always_inline]] static void sum_six_bits(const Inputs<R>& x, const Starts<R>& starts,
+                                                  std::int64_t count, const Panels<Q>& weights,
+                                                  Sums128<R, Q>& to) {
+    sum<false>(x, starts, count, weights, to);
   }
   template <int R, int Q>
   [[gnu::always_inline]] static void sum_four_bits(const Inputs<R>& x, const Starts<R>& starts,
-                                                   std::int64_t count, const Panels& weights,
+                                                   std::int64_t count, const Panels<Q>& weights,
                                                    Sums128<R, Q>& to) {
+    sum<true>(x, starts, count, weights, to);
+  }
+
+ private:
+  template <bool four, int R, int Q>
+  [[gnu::always_inline]] static void sum(const Inputs<R>& x, const Starts<R>& starts, std::int64_t count,
+                                         const Panels<Q>& weights, Sums128<R, Q>& to) {
     Sums128<R, Q> sums(starts);
-    Adder::template add<true>(x, count, weights, sums);
+    Adder::template add<four>(x, count, weights, sums);
     to = sums;
   }
 };
@@ -64,7 +78,7 @@ struct SignedUnit {
 /// that are added up).
 struct Widening {
   template <bool four, int R, int Q>
-  [[gnu::always_inline]] static void add(const Inputs<R>& x, std::int64_t count, const Panels& weights,
+  [[gnu::always_inline]] static void add(const Inputs<R>& x, std::int64_t count, const Panels<Q>& weights,
                                          Sums<Vectors128, R, Q>& sums) {
     for (int q = 0; q < Q; ++q) {
       if constexpr (four)
@@ -97,8 +111,9 @@ struct Widening {
   }
 
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_eight(const Inputs<R>& x, std::int64_t count, const Panels& weights,
-                                               int q, Sums<Vectors128, R, Q>& sums) {
+  [[gnu::always_inline]] static void add_eight(const Inputs<R>& x, std::int64_t count,
+                                               const Panels<Q>& weights, int q,
+                                               Sums<Vectors128, R, Q>& sums) {
     for (std::int64_t k = 0; k < count; k += 4) {
       int8x16_t values[R];
       for (int r = 0; r < R; ++r) values[r] = four_inputs(x.of[r] + k);
@@ -116,8 +131,8 @@ struct Widening {
 
   // Half of the outputs at a time: for four rows their sums in 16 bits fill 16 registers.
   template <int R, int Q>
-  [[gnu::always_inline]] static void add_four(const Inputs<R>& x, std::int64_t count, const Panels& weights,
-                                              int q, Sums<Vectors128, R, Q>& sums) {
+  [[gnu::always_inline]] static void add_four(const Inputs<R>& x, std::int64_t count,
+                                              const Panels<Q>& weights, int q, Sums<Vectors128, R, Q>& sums) {
     constexpr int together = vectors / 2;
     unrolled<2>([&](auto half) __attribute__((always_inline)) {
       Halves halves[R][together];
@@ -147,7 +162,7 @@ struct Widening {
 /// SDOT: four products and a sum in each lane, with the same four inputs of a row, a lane of sixteen.
 struct Dots {
   template <bool four, int R, int Q>
-  [[gnu::always_inline]] static void add(const Inputs<R>& x, std::int64_t count, const Panels& weights,
+  [[gnu::always_inline]] static void add(const Inputs<R>& x, std::int64_t count, const Panels<Q>& weights,
                                          Sums<Vectors128, R, Q>& sums) {
     for (std::int64_t k = 0; k < count; k += 16) {
       int8x16_t values[R];
@@ -182,7 +197,7 @@ struct Dots {
 /// take SDOT.
 struct TwoByTwo {
   template <bool four, int R, int Q>
-  [[gnu::always_inline]] static void add(const Inputs<R>& x, std::int64_t count, const Panels& weights,
+  [[gnu::always_inline]] static void add(const Inputs<R>& x, std::int64_t count, const Panels<Q>& weights,
                                          Sums<Vectors128, R, Q>& sums) {
     if constexpr (R == 4) {
       for (int q = 0; q < Q; ++q) add_pairs<four>(x, count, weights, q, sums);
@@ -195,8 +210,9 @@ struct TwoByTwo {
   static constexpr int vectors = panel_vectors<Vectors128>;
 
   template <bool four, int Q>
-  [[gnu::always_inline]] static void add_pairs(const Inputs<4>& x, std::int64_t count, const Panels& weights,
-                                               int q, Sums<Vectors128, 4, Q>& sums) {
+  [[gnu::always_inline]] static void add_pairs(const Inputs<4>& x, std::int64_t count,
+                                               const Panels<Q>& weights, int q,
+                                               Sums<Vectors128, 4, Q>& sums) {
     int32x4_t squares[2][2 * vectors];  // of two rows and two outputs: 00, 01, 10, 11
     for (auto& of_rows : squares)
       for (int32x4_t& square : of_rows) square = vdupq_n_s32(0);

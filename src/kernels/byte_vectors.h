@@ -44,9 +44,7 @@ struct Vectors256 {
 
   static Floats all(float value) { return _mm256_set1_ps(value); }
   static Floats load(const float* from) { return _mm256_loadu_ps(from); }
-  static Floats load_f16(const std::uint16_t* from) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-  }
+  static void store(Floats values, float* to) { _mm256_storeu_ps(to, values); }
   static Floats floats(Ints values) { return _mm256_cvtepi32_ps(values); }
   static Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
@@ -85,9 +83,7 @@ struct Vectors512 {
 
   static Floats all(float value) { return _mm512_set1_ps(value); }
   static Floats load(const float* from) { return _mm512_loadu_ps(from); }
-  static Floats load_f16(const std::uint16_t* from) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-  }
+  static void store(Floats values, float* to) { _mm512_storeu_ps(to, values); }
   static Floats floats(Ints values) { return _mm512_cvtepi32_ps(values); }
   static Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }

@@ -25,9 +25,7 @@ struct Vectors128 {
 
   static Floats all(float value) { return vdupq_n_f32(value); }
   static Floats load(const float* from) { return vld1q_f32(from); }
-  static Floats load_f16(const std::uint16_t* from) {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from)));
-  }
+  static void store(Floats values, float* to) { vst1q_f32(to, values); }
   static Floats floats(Ints values) { return vcvtq_f32_s32(values); }
   static Floats multiply(Floats a, Floats b) { return vmulq_f32(a, b); }
   static Floats multiply_add(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }

@@ -47,29 +47,53 @@ class PanelPacker {
         integers_(size(packed.padded_in)),
         scales_(size(packed.groups())),
         minima_(size(packed.groups())),
+        super_scales_(size(packed.stretches())),
         multipliers_(size(packed.groups())) {}
 
   void pack(std::span<const LinearPart> parts, std::int64_t panel) {
-    std::byte* to = packed_.data.as<std::byte>() + panel * packed_.panel_bytes();
-    tail_ = to + packed_.weight_bytes();
-    std::memset(tail_, 0, size(packed_.tail_bytes()));
+    panel_ = packed_.data.as<std::byte>() + panel * packed_.panel_bytes();
+    clear_scales();
     for (column_ = 0; column_ < panel_outputs; ++column_) {
       const Source source = source_of(parts, packed_.gated, panel, column_);
       auto* words = rows_.as<std::uint32_t>() + column_ * stride_;
-      if (source.part == nullptr) {
+      if (source.part == nullptr)
         std::fill_n(words, words_, 0U);
-        continue;
-      }
-      form(*source.part->weight, source.row, reinterpret_cast<std::byte*>(words));
+      else
+        form(*source.part->weight, source.row, reinterpret_cast<std::byte*>(words));
     }
+    if (!packed_.grouped()) return interleave(0, words_, panel_);
+    const std::int64_t words_of_stretch = packed_.weight_bytes(stretch_inputs) / (panel_outputs * 4);
+    for (std::int64_t s = 0; s < packed_.stretches(); ++s) {
+      const std::int64_t first = s * words_of_stretch;
+      interleave(first, std::min(words_of_stretch, words_ - first),
+                 stretch(s) + packed_.scale_bytes(groups_of(s)));
+    }
+  }
+
+ private:
+  // And what fills the panel up; all else is written.
+  void clear_scales() const {
+    std::memset(panel_ + packed_.panel_bytes() - 64, 0, 64);
+    if (packed_.tail_bytes() > 0) std::memset(panel_ + packed_.weight_bytes(), 0, size(packed_.tail_bytes()));
+    if (packed_.grouped())
+      for (std::int64_t s = 0; s < packed_.stretches(); ++s)
+        std::memset(stretch(s), 0, size(packed_.scale_bytes(groups_of(s))));
+  }
+
+  std::int64_t inputs_of(std::int64_t s) const {
+    return std::min(stretch_inputs, packed_.padded_in - s * stretch_inputs);
+  }
+  std::int64_t groups_of(std::int64_t s) const { return inputs_of(s) / packed_.group; }
+  std::byte* stretch(std::int64_t s) const { return panel_ + s * packed_.stretch_bytes(stretch_inputs); }
+
+  void interleave(std::int64_t first, std::int64_t count, std::byte* to) const {
     auto* panel_words = reinterpret_cast<std::uint32_t*>(to);
-    const auto* words = rows_.as<std::uint32_t>();
-    for (std::int64_t w = 0; w < words_; ++w)
+    const auto* words = rows_.as<std::uint32_t>() + first;
+    for (std::int64_t w = 0; w < count; ++w)
       for (std::int64_t c = 0; c < panel_outputs; ++c)
         panel_words[w * panel_outputs + c] = words[c * stride_ + w];
   }
 
- private:
   void form(const Tensor& weight, std::int64_t row, std::byte* words) {
     if (packed_.grouped()) return form_groups(weight, row, words);
     const std::span<const float> values = decoded(weight, row);
@@ -88,69 +112,138 @@ class PanelPacker {
   }
 
   void form_int8(std::span<const float> values, std::int8_t* q) {
-    put(0, quantise_int8(values, {q, values.size()}));
+    std::byte* tail = panel_ + packed_.weight_bytes();
+    put(tail, quantise_int8(values, {q, values.size()}));
     std::fill(q + values.size(), q + packed_.padded_in, std::int8_t{0});
-    put(64, -128 * std::accumulate(q, q + packed_.padded_in, 0));
+    put(tail + 64, -128 * std::accumulate(q, q + packed_.padded_in, 0));
   }
 
   void form_int4(std::span<const float> values, std::byte* words) {
+    std::byte* tail = panel_ + packed_.weight_bytes();
     const std::size_t groups = (values.size() + group_size - 1) / group_size;
     const float scale = quantise_int4(values, std::span(integers_).first(values.size()),
                                       std::span(multipliers_).first(groups));
-    put_nibbles(8, words);
-    for (std::int64_t g = 0; g < packed_.groups(); ++g) put(g * panel_outputs, multipliers_[size(g)]);
-    put(packed_.multiplier_bytes(), scale);
+    put_low_bits(8, {0, packed_.padded_in}, reinterpret_cast<std::uint32_t*>(words));
+    for (std::int64_t g = 0; g < packed_.groups(); ++g) put(tail + g * panel_outputs, multipliers_[size(g)]);
+    put(tail + packed_.multiplier_bytes(), scale);
   }
 
   void form_groups(const Tensor& weight, std::int64_t row, std::byte* words) {
-    std::int8_t* q = packed_.four_bits() ? integers_.data() : reinterpret_cast<std::int8_t*>(words);
     const bool kept = keeps_integers(weight, packed_.type);
     const bool with_minima = kept && grouping_of(weight.dtype).minima;
-    if (kept)
-      unpack_row(weight, row, q, scales_.data(), minima_.data());
+    if (!kept)
+      quantise_groups(decoded(weight, row));
+    else if (packed_.scales_as == ScaleForm::six_bits || packed_.scales_as == ScaleForm::eight_bits)
+      unpack_row(weight, row, integers_.data(), super_scales_.data());
     else
-      quantise_groups(decoded(weight, row), q);
-    // The matrix's groups may be smaller.
-    const std::int64_t times = (kept ? grouping_of(weight.dtype).size : group_size) / packed_.group;
-    std::fill(q + packed_.in, q + packed_.padded_in, std::int8_t{0});
-    if (packed_.four_bits()) put_nibbles(with_minima ? 0 : 8, words);
-    for (std::int64_t g = 0; g < packed_.groups(); ++g) {
-      const float scale = scales_[size(g / times)];
-      put_scale(g, scale);
-      // What begins at -8 begins at 0 beside others with minima.
-      const float minimum = with_minima ? minima_[size(g / times)] : packed_.four_bits() ? -8 * scale : 0;
-      if (packed_.minima) put_scale(packed_.groups() + g, minimum);
+      unpack_row(weight, row, integers_.data(), scales_.data(), minima_.data());
+    std::fill(integers_.begin() + packed_.in, integers_.end(), std::int8_t{0});
+    // What begins below 0 begins at 0 beside others with minima.
+    const std::int32_t zero = packed_.bits() == 8 || with_minima ? 0 : packed_.bits() == 6 ? 32 : 8;
+    for (std::int64_t s = 0; s < packed_.stretches(); ++s) {
+      const Inputs inputs = {s * stretch_inputs, inputs_of(s)};
+      words = put_weights(zero, inputs, words);
+      if (packed_.scales_as == ScaleForm::six_bits || packed_.scales_as == ScaleForm::eight_bits)
+        put_super_scales(s, super_scales_[size(s)]);
+      else
+        put_scales(s, (kept ? grouping_of(weight.dtype).size : group_size) / packed_.group,
+                   with_minima ? minima_.data() : nullptr, zero);
     }
   }
 
-  void quantise_groups(std::span<const float> values, std::int8_t* q) {
+  void quantise_groups(std::span<const float> values) {
     for (std::size_t g = 0, at = 0; at < values.size(); ++g, at += size(group_size)) {
       const auto group = values.subspan(at, std::min(size(group_size), values.size() - at));
-      const std::span own(q + at, group.size());
-      scales_[g] = packed_.four_bits() ? quantise_int4_group(group, own) : quantise_int8_group(group, own);
+      const std::span own(integers_.data() + at, group.size());
+      scales_[g] = packed_.bits() == 4   ? quantise_int4_group(group, own)
+                   : packed_.bits() == 6 ? quantise_int6_group(group, own)
+                                         : quantise_int8_group(group, own);
     }
   }
 
-  // integers_ + zero, from 0 to 15, eight in 32 bits: (-8 ... 7) + 8 is what the other sign bit makes of
-  // them.
-  void put_nibbles(std::uint32_t zero, std::byte* words) const {
+  struct Inputs {
+    std::int64_t first = 0, count = 0;
+  };
+
+  // A stretch's words of a row; returns where the next stretch's begin.
+  std::byte* put_weights(std::int32_t zero, Inputs inputs, std::byte* words) const {
+    if (packed_.bits() == 8) {
+      std::memcpy(words, integers_.data() + inputs.first, size(inputs.count));
+      return words + inputs.count;
+    }
     auto* to = reinterpret_cast<std::uint32_t*>(words);
-    const auto* q = reinterpret_cast<const std::uint32_t*>(integers_.data());
-    const std::uint32_t flip = zero * 0x01010101U, low = 0x0f0f0f0fU;
-    for (std::int64_t w = 0; w < words_; ++w)
-      to[w] = ((q[2 * w] ^ flip) & low) | ((q[2 * w + 1] ^ flip) & low) << 4U;
+    to = put_low_bits(zero, inputs, to);
+    if (packed_.bits() == 6) to = put_high_bits(zero, inputs, to);
+    return reinterpret_cast<std::byte*>(to);
   }
 
-  // Behind the weights, where values of type T begin at byte `at`.
-  template <typename T>
-  void put(std::int64_t at, T value) {
-    reinterpret_cast<T*>(tail_ + at)[column_] = value;
+  // The lower four bits of integers_ + zero, eight in 32 bits: adding a zero of half the range is what the
+  // other sign bit makes of them.
+  std::uint32_t* put_low_bits(std::int32_t zero, Inputs inputs, std::uint32_t* to) const {
+    const auto* q = reinterpret_cast<const std::uint32_t*>(integers_.data() + inputs.first);
+    const std::uint32_t flip = static_cast<std::uint32_t>(zero) * 0x01010101U, low = 0x0f0f0f0fU;
+    for (std::int64_t i = 0; i < inputs.count / 4; i += 2)
+      *to++ = ((q[i] ^ flip) & low) | ((q[i + 1] ^ flip) & low) << 4U;
+    return to;
   }
-  void put_scale(std::int64_t g, float value) {
-    if (packed_.half_scales)
-      put(g * packed_.group_bytes(), to_f16(value));
+
+  // The two above, sixteen in 32 bits.
+  std::uint32_t* put_high_bits(std::int32_t zero, Inputs inputs, std::uint32_t* to) const {
+    const auto* q = reinterpret_cast<const std::uint32_t*>(integers_.data() + inputs.first);
+    const std::uint32_t flip = static_cast<std::uint32_t>(zero) * 0x01010101U, high = 0x03030303U;
+    for (std::int64_t i = 0; i < inputs.count / 4; i += 4) {
+      std::uint32_t word = 0;
+      for (std::int64_t j = 0; j < 4; ++j) word |= ((q[i + j] ^ flip) >> 4U & high) << (2 * j);
+      *to++ = word;
+    }
+    return to;
+  }
+
+  // The row's groups have as many of the matrix's in them as `times` says. Without minima of its own each has
+  // that of what is stored too much.
+  void put_scales(std::int64_t s, std::int64_t times, const float* minima, std::int32_t zero) const {
+    const std::int64_t groups = groups_of(s), before = s * stretch_inputs / packed_.group;
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::size_t own = size((before + g) / times);
+      put_scale(s, g, scales_[own]);
+      if (packed_.minima)
+        put_scale(s, groups + g, minima != nullptr ? minima[own] : -static_cast<float>(zero) * scales_[own]);
+    }
+  }
+  void put_scale(std::int64_t s, std::int64_t g, float value) const {
+    if (packed_.scales_as == ScaleForm::f16)
+      put(stretch(s) + g * panel_outputs * 2, to_f16(value));
     else
-      put(g * packed_.group_bytes(), value);
+      put(stretch(s) + g * panel_outputs * 4, value);
+  }
+
+  void put_super_scales(std::int64_t s, const SuperScales& super) const {
+    const std::int64_t groups = groups_of(s);
+    std::byte* to = stretch(s);
+    if (packed_.scales_as == ScaleForm::eight_bits) {
+      for (std::int64_t g = 0; g < groups; ++g) put(to + g * panel_outputs, super.scales[g]);
+      return put(to + groups * panel_outputs, to_f16(super.scale));
+    }
+    std::byte* upper = to + groups * panel_outputs;
+    for (std::int64_t g = 0; g < groups; g += 2) {
+      unsigned both = 0;
+      for (std::int64_t i = 0; i < 2; ++i) {
+        const auto scale = static_cast<unsigned>(super.scales[g + i]),
+                   minimum = unsigned{super.minima[g + i]};
+        put(to + (g + i) * panel_outputs, static_cast<std::uint8_t>((scale & 15U) | (minimum & 15U) << 4U));
+        both |= (scale >> 4U | minimum >> 4U << 2U) << (4 * i);
+      }
+      put(upper + g / 2 * panel_outputs, static_cast<std::uint8_t>(both));
+    }
+    std::byte* factors = upper + groups / 2 * panel_outputs;
+    put(factors, to_f16(super.scale));
+    put(factors + panel_outputs * 2, to_f16(super.minimum));
+  }
+
+  // The row's among 16 of type T.
+  template <typename T>
+  void put(std::byte* of_outputs, T value) const {
+    reinterpret_cast<T*>(of_outputs)[column_] = value;
   }
 
   PackedMatrix& packed_;
@@ -159,8 +252,9 @@ class PanelPacker {
   std::vector<float> floats_;
   std::vector<std::int8_t> integers_;
   std::vector<float> scales_, minima_;
+  std::vector<SuperScales> super_scales_;
   std::vector<std::int8_t> multipliers_;
-  std::byte* tail_ = nullptr;
+  std::byte* panel_ = nullptr;
   std::int64_t column_ = 0;
 };
 
@@ -177,21 +271,24 @@ bool fits_bf16(const Tensor& weight) {
   return fits;
 }
 
-// Groups are the smallest of the parts', scales as wide as the widest.
+// Groups are the smallest of the parts', scales as wide as the widest; as the file has them where all parts
+// do.
 void choose_groups(PackedMatrix& packed, std::span<const LinearPart> parts) {
-  bool without = false;
+  const Grouping first = grouping_of(parts.front().weight->dtype);
+  bool without = false, alike = true, half = true;
   for (const LinearPart& part : parts) {
-    if (!keeps_integers(*part.weight, packed.type)) {
-      without = true;
-      continue;
-    }
     const Grouping grouping = grouping_of(part.weight->dtype);
+    const bool kept = keeps_integers(*part.weight, packed.type);
+    alike &= kept && grouping.super && grouping.minima == first.minima && grouping.size == first.size;
+    (kept && grouping.minima ? packed.minima : without) = true;
+    if (!kept) continue;
     packed.group = std::min<std::int64_t>(packed.group, grouping.size);
-    packed.half_scales &= grouping.half;
-    (grouping.minima ? packed.minima : without) = true;
+    half &= grouping.half;
   }
-  // -8 times an f16 may be beyond f16's range.
-  if (packed.minima && without) packed.half_scales = false;
+  // -32 times an f16 may be beyond f16's range.
+  packed.scales_as = alike ? (first.minima ? ScaleForm::six_bits : ScaleForm::eight_bits)
+                     : half && !(packed.minima && without) ? ScaleForm::f16
+                                                           : ScaleForm::f32;
 }
 
 std::vector<float> bias_of(const PackedMatrix& packed, std::span<const LinearPart> parts) {
@@ -223,13 +320,16 @@ PackedMatrix form_of(std::span<const LinearPart> parts, bool gated, Compute type
 
 bool keeps_integers(const Tensor& weight, Compute type) {
   const Grouping grouping = grouping_of(weight.dtype);
-  return grouping.size > 0 && weight.decoded_offset == 0 &&
-         (type == Compute::int8_groups || (type == Compute::int4_groups && grouping.four_bits));
+  const int bits = type == Compute::int8_groups   ? 8
+                   : type == Compute::int6_groups ? 6
+                   : type == Compute::int4_groups ? 4
+                                                  : 0;
+  return grouping.size > 0 && weight.decoded_offset == 0 && grouping.bits <= bits;
 }
 
 Compute resolved_type(std::span<const LinearPart> parts, Compute type) {
   if (type != Compute::native) return type;
-  for (const Compute grouped : {Compute::int4_groups, Compute::int8_groups})
+  for (const Compute grouped : {Compute::int4_groups, Compute::int6_groups, Compute::int8_groups})
     if (std::ranges::all_of(parts,
                             [&](const LinearPart& part) { return keeps_integers(*part.weight, grouped); }))
       return grouped;

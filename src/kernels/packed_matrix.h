@@ -18,19 +18,42 @@ namespace fathom {
 /// Outputs of a panel: one 512-bit vector of sums, or one column of tiles.
 inline constexpr std::int64_t panel_outputs = 16;
 
+/// How scales, and minima, of groups are stored; all as float32 once they are read.
+enum class ScaleForm {
+  f16,
+  f32,
+  /// GGUF's Q2_K, Q4_K and Q5_K: two f16 for 256 inputs times a whole number of 6 bits each.
+  six_bits,
+  /// Q3_K and Q6_K: an f16 for 256 inputs times a whole number of 8 bits, without minima.
+  eight_bits
+};
+
+/// Inputs of a panel in groups whose weights lie behind their scales.
+inline constexpr std::int64_t stretch_inputs = 256;
+
 /// A weight [out, in] cut into panels of 16 outputs. A panel holds, input by input, the weights of its
 /// outputs in rows of 64 bytes: one input (float), two (bf16), four (8 bits) or eight (4 bits) neighbouring
 /// inputs of each output in 32 bits, which is what a lane of VNNI and of AMX reads at once; sixteen such rows
-/// are a tile. Of eight inputs the four first lie in the lower halves of the bytes, and 4-bit integers are
-/// stored as q + zero(), not negative. Behind the weights lie, for 16 outputs each:
+/// are a tile. Of eight inputs the four first lie in the lower halves of the bytes, and integers of 4 bits
+/// are stored as q + zero(), not negative. Behind the weights lie, for 16 outputs each:
 /// - int8: the scales (float), and the sums that make up for unsigned activations (-128 times the sum of the
 ///   output's weights, int32);
-/// - int4: the multipliers of the groups (a byte a group), and the scales (float);
-/// - int8_groups, int4_groups: a scale a group, and where `minima` says so then a minimum a group: f16 or
-/// float. Outputs and inputs beyond the matrix are zeros.
+/// - int4: the multipliers of the groups (a byte a group), and the scales (float).
+///
+/// Weights in groups lie in stretches of 256 inputs, a stretch's scales and minima before its weights, so
+/// that a panel is one stream of memory. For 16 outputs each:
+/// - f16, f32: a scale a group, then a minimum a group;
+/// - six_bits: the lower four bits of a group's scales and (in the upper halves of the bytes) minima, 16
+/// bytes
+///   a group; their upper two bits, the scales' before the minima's, of an even group before those of the
+///   next one, 16 bytes for both; f16 factors of scales and of minima;
+/// - eight_bits: a byte a group; f16 factors.
+/// Weights of 6 bits (int6_groups), q + zero() too, have their lower four bits where 4-bit weights lie, and
+/// behind those of a stretch the upper two: rows of 64 bytes for 16 inputs, with the first four inputs' in
+/// the lowest bits of an output's four bytes. Outputs and inputs beyond the matrix are zeros.
 ///
 /// Read panel by panel each weight is loaded once, in order, and no sum crosses a vector; several panels side
-/// by side keep more of the memory busy (one stream draws 11 GB/s a core, eight 18).
+/// by side keep more of the memory busy.
 struct PackedMatrix {
   Compute type = Compute::f32;  ///< never native
   std::int64_t out = 0, in = 0;
@@ -38,8 +61,8 @@ struct PackedMatrix {
   std::int64_t padded_in = 0;
   std::int64_t group = 32;  ///< inputs that share a scale, or in int4 a multiplier
   bool minima = false;
-  bool half_scales = true;            ///< groups' scales and minima are f16
-  AlignedBuffer data;                 ///< the panels, or nothing
+  ScaleForm scales_as = ScaleForm::f16;  ///< groups' scales and minima
+  AlignedBuffer data;                    ///< the panels, or nothing
   std::span<const std::byte> lent;    ///< where there is nothing: panels that lie elsewhere, in a mapped file
   std::shared_ptr<const void> owner;  ///< keeps those
   std::vector<float> bias;            ///< in the order of the panels, padded; or empty
@@ -49,26 +72,48 @@ struct PackedMatrix {
   }
   std::int64_t half_panels() const { return (out / 2 + panel_outputs - 1) / panel_outputs; }
   bool four_bits() const { return type == Compute::int4 || type == Compute::int4_groups; }
-  bool grouped() const { return type == Compute::int8_groups || type == Compute::int4_groups; }
+  bool grouped() const { return is_grouped(type); }
+  /// Bits of a weight.
+  std::int64_t bits() const {
+    if (type == Compute::f32) return 32;
+    if (type == Compute::bf16) return 16;
+    return four_bits() ? 4 : type == Compute::int6_groups ? 6 : 8;
+  }
   /// Whether products need the sums of a row's activations in each group.
   bool sums_activations() const { return type == Compute::int4 || grouped(); }
-  /// What a stored 4-bit integer has too much.
-  std::int32_t zero() const { return minima ? 0 : 8; }
-  std::int64_t weight_bytes() const {  ///< of a panel
-    if (type == Compute::f32) return padded_in * 64;
-    if (type == Compute::bf16) return padded_in * 32;
-    return padded_in * (four_bits() ? 8 : 16);
-  }
+  /// What a stored integer of 4 or 6 bits has too much.
+  std::int32_t zero() const { return minima ? 0 : type == Compute::int6_groups ? 32 : 8; }
+  std::int64_t weight_bytes() const { return weight_bytes(padded_in); }  ///< of a panel
+  std::int64_t weight_bytes(std::int64_t inputs) const { return inputs * bits() * panel_outputs / 8; }
   std::int64_t groups() const { return padded_in / group; }
   std::int64_t multiplier_bytes() const { return type == Compute::int4 ? (groups() * 16 + 63) / 64 * 64 : 0; }
-  /// Of one group's scales, or minima.
-  std::int64_t group_bytes() const { return panel_outputs * (half_scales ? 2 : 4); }
+  /// Of so many groups' scales and minima.
+  std::int64_t scale_bytes(std::int64_t of_groups) const {
+    switch (scales_as) {
+      case ScaleForm::f16:
+      case ScaleForm::f32:
+        return of_groups * panel_outputs * (scales_as == ScaleForm::f16 ? 2 : 4) * (minima ? 2 : 1);
+      case ScaleForm::six_bits:
+        return (of_groups + of_groups / 2) * panel_outputs + 2 * panel_outputs * 2;
+      case ScaleForm::eight_bits:
+        return of_groups * panel_outputs + panel_outputs * 2;
+    }
+    return 0;
+  }
+  std::int64_t stretches() const { return (padded_in + stretch_inputs - 1) / stretch_inputs; }
+  /// Of a stretch, its scales and weights.
+  std::int64_t stretch_bytes(std::int64_t inputs) const {
+    return scale_bytes(inputs / group) + weight_bytes(inputs);
+  }
   /// Of what lies behind the weights.
   std::int64_t tail_bytes() const {
-    if (grouped()) return (groups() * group_bytes() * (minima ? 2 : 1) + 63) / 64 * 64;
     return type == Compute::int8 ? 128 : type == Compute::int4 ? multiplier_bytes() + 64 : 0;
   }
-  std::int64_t panel_bytes() const { return weight_bytes() + tail_bytes(); }
+  std::int64_t panel_bytes() const {
+    if (!grouped()) return weight_bytes() + tail_bytes();
+    const std::int64_t whole = padded_in / stretch_inputs, rest = padded_in % stretch_inputs;
+    return (whole * stretch_bytes(stretch_inputs) + (rest > 0 ? stretch_bytes(rest) : 0) + 63) / 64 * 64;
+  }
   const std::byte* panel(std::int64_t p) const {
     return (lent.empty() ? data.as<std::byte>() : lent.data()) + p * panel_bytes();
   }
@@ -85,12 +130,6 @@ struct PackedMatrix {
   const std::int32_t* offsets(const std::byte* panel) const {
     return reinterpret_cast<const std::int32_t*>(panel + weight_bytes() + 64);
   }
-  const std::byte* group_scales(const std::byte* panel, std::int64_t g) const {
-    return panel + weight_bytes() + g * group_bytes();
-  }
-  const std::byte* group_minima(const std::byte* panel, std::int64_t g) const {
-    return group_scales(panel, groups() + g);
-  }
 };
 
 /// What `type` is for these parts: itself, unless it is native.
@@ -104,7 +143,7 @@ PackedMatrix pack_matrix(std::span<const LinearPart> parts, bool gated, Compute 
 
 /// Counts the changes of what pack_matrix makes of the same parts, so that no file of packed weights outlives
 /// one (runtime/packed_cache.h). It does not depend on the level of instruction sets.
-inline constexpr int packed_layout = 1;
+inline constexpr int packed_layout = 2;
 
 /// What pack_matrix made of these parts, with panels (PackedMatrix::bytes) that lie elsewhere. `type` is that
 /// matrix's, not native. None if they are not of its size.

@@ -1,6 +1,21 @@
 #include "kernels/product.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace fathom {
+
+std::int64_t weight_streams() {
+  static const std::int64_t streams = [] {
+#if defined(__x86_64__)
+    unsigned highest = 0, ebx = 0, ecx = 0, edx = 0;
+    if (__get_cpuid(0, &highest, &ebx, &ecx, &edx) != 0 && ebx == signature_AMD_ebx) return most_streams / 2;
+#endif
+    return most_streams;
+  }();
+  return streams;
+}
 
 ProductKernel product_kernel(Compute type, Isa level) {
   const bool integers = type != Compute::f32 && type != Compute::bf16;
@@ -28,6 +43,7 @@ ProductKernel product_kernel(Compute type, Isa level) {
 }
 
 std::int64_t product_scratch_bytes(const PackedMatrix& weight) {
+  if (weight.grouped()) return 2 * (weight.padded_in + 2 * weight.groups() * 4) * panel_outputs;
   return weight.four_bits() ? 4 * weight.padded_in * panel_outputs : 0;
 }
 

@@ -26,7 +26,7 @@ enum class RowForm {
 struct Activations {
   const std::byte* data = nullptr;
   std::int64_t stride = 0;             ///< int8: bytes between blocks of 16 rows; otherwise between rows
-  const float* scales = nullptr;       ///< int8: [rows]; for int8_groups and int4_groups as `sums`
+  const float* scales = nullptr;       ///< int8: [rows]; for weights in groups as `sums`
   const std::int32_t* sums = nullptr;  ///< int8 in groups: of each group, [rows / 16, groups, 16]
   const float* scaled_sums = nullptr;  ///< where the weight has minima: scales * sums
 };
@@ -74,10 +74,17 @@ struct ProductKernel {
               const Destination& to, std::byte* scratch) = nullptr;
 };
 
+/// Panels that a core reads side by side where rows are few: as many streams as draw most from memory. 8 on
+/// Sapphire Rapids (34 GB/s by two cores, one stream each 20), 4 on Zen 4 (int8: 28 GB/s by one core, by 8
+/// streams 14).
+inline constexpr std::int64_t most_streams = 8;
+std::int64_t weight_streams();
+
 /// What computes products with this type of weights at this level.
 ProductKernel product_kernel(Compute type, Isa level);
 
-/// Scratch of a thread for products with this weight, at any level: four 4-bit panels as 8-bit integers.
+/// Scratch of a thread for products with this weight, at any level: four panels of int4 as 8-bit integers, or
+/// two in groups, with their scales and minima as float32.
 std::int64_t product_scratch_bytes(const PackedMatrix& weight);
 
 namespace products {

@@ -1,8 +1,10 @@
 // Products by AMX's tiles: 16 rows of activations times 16 outputs at once, 32 (bf16) or 64 (int8) inputs an
 // instruction.
-#include "kernels/group_values.h"
+#include <cstring>
+
 #include "kernels/product.h"
 #include "kernels/quantise.h"
+#include "kernels/stretch.h"
 #include "kernels/targets.h"
 #include "kernels/tiles.h"
 // After targets.h.
@@ -137,25 +139,21 @@ __m512i multiplier_pairs(const std::int8_t* multipliers) {
   return _mm512_or_si512(_mm512_and_si512(whole, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32(whole, 16));
 }
 
-// A 4-bit panel as 8-bit tiles: each row of `panel` holds two of `to`. With `multiplied`, each weight times
-// its group's multiplier: at most 8 * 15 in magnitude. A product of 16 bits has the right lower byte whatever
-// is in the upper one, and the right upper byte where the lower one is 0.
-template <bool multiplied>
+// A panel of int4 as 8-bit tiles: each row of `panel` holds two of `to`, each weight times its group's
+// multiplier: at most 8 * 15 in magnitude. A product of 16 bits has the right lower byte whatever is in the
+// upper one, and the right upper byte where the lower one is 0.
 void widen_panel(const PackedMatrix& weight, const std::byte* panel, std::byte* to) {
   const __m512i low = _mm512_set1_epi8(15), zero = _mm512_set1_epi8(static_cast<char>(weight.zero()));
   constexpr std::int64_t rows_of_group = group_size / 8;
   __m512i factors = _mm512_setzero_si512();
   const auto put = [&](__m512i weights, std::byte* at) {
-    __m512i values = _mm512_sub_epi8(weights, zero);
-    if constexpr (multiplied) {
-      constexpr __mmask64 upper_bytes = 0xaaaaaaaaaaaaaaaa;
-      const __m512i upper = _mm512_mullo_epi16(_mm512_maskz_mov_epi8(upper_bytes, values), factors);
-      values = _mm512_mask_mov_epi8(_mm512_mullo_epi16(values, factors), upper_bytes, upper);
-    }
-    _mm512_storeu_si512(at, values);
+    const __m512i values = _mm512_sub_epi8(weights, zero);
+    constexpr __mmask64 upper_bytes = 0xaaaaaaaaaaaaaaaa;
+    const __m512i upper = _mm512_mullo_epi16(_mm512_maskz_mov_epi8(upper_bytes, values), factors);
+    _mm512_storeu_si512(at, _mm512_mask_mov_epi8(_mm512_mullo_epi16(values, factors), upper_bytes, upper));
   };
   for (std::int64_t row = 0; row < weight.padded_in / 8; ++row, to += 128) {
-    if (multiplied && row % rows_of_group == 0)
+    if (row % rows_of_group == 0)
       factors = multiplier_pairs(weight.multipliers(panel) + row / rows_of_group * panel_outputs);
     const __m512i both = _mm512_loadu_si512(panel + row * 64);
     put(_mm512_and_si512(both, low), to);
@@ -173,15 +171,14 @@ TilePanels tile_panels(const PackedMatrix& weight, std::int64_t panel, std::int6
                        std::byte* scratch) {
   if (!weight.four_bits()) return {weight.panel(panel), weight.panel_bytes()};
   const std::int64_t bytes = weight.padded_in * 16;
-  const auto widen = weight.grouped() ? widen_panel<false> : widen_panel<true>;
-  for (std::int64_t p = 0; p < count; ++p) widen(weight, weight.panel(panel + p), scratch + p * bytes);
+  for (std::int64_t p = 0; p < count; ++p) widen_panel(weight, weight.panel(panel + p), scratch + p * bytes);
   return {scratch, bytes};
 }
 
 // Inputs are gone through in stretches of at most 18 tiles: those of two panels, 36 KB, then stay in the L1
 // cache while block after block of rows comes by, whose loads leave them there: 2,900 GFLOP/s a core in bf16,
 // where loads that keep both make 2,200.
-constexpr std::int64_t stretch = 18;
+constexpr std::int64_t stretch_tiles = 18;
 // Row blocks whose sums wait for the next stretch; 32 KB.
 constexpr std::int64_t sweep = 8;
 
@@ -259,7 +256,7 @@ class Product {
   // The results of two panels for up to `sweep` blocks of rows. A block's sums wait until the next block is
   // computed and are then written a few rows after each step: vectors and tiles work side by side.
   void sweep_rows(Range rows, std::int64_t panel, const TilePanels& own, NextPanels& next) {
-    const std::int64_t stretches = (steps_ + stretch - 1) / stretch;
+    const std::int64_t stretches = (steps_ + stretch_tiles - 1) / stretch_tiles;
     for (std::int64_t s = 0; s < stretches; ++s) {
       const std::int64_t first = steps_ * s / stretches, steps = steps_ * (s + 1) / stretches - first;
       // Whole sums have been written before the next block's take their place, and the L1 cache keeps 28 KB.
@@ -328,13 +325,76 @@ void tiles(const PackedMatrix& weight, const Activations& x, Range rows, Range p
 #undef FATHOM_TILE_PRODUCT
 #undef FATHOM_TILE_LOAD
 
+// A panel in groups as tiles read it: 8-bit weights, where they lie or in scratch, and its scales and minima.
+class GroupPanel {
+ public:
+  static std::int64_t scratch_bytes(const PackedMatrix& weight) {
+    return weight.padded_in * panel_outputs + 2 * weight.groups() * row_bytes;
+  }
+
+  GroupPanel(const PackedMatrix& weight, const std::byte* panel, std::byte* scratch)
+      : scales_(reinterpret_cast<float*>(scratch)),
+        minima_(scales_ + weight.groups() * panel_outputs),
+        per_stretch_(stretch_inputs / weight.group),
+        group_bytes_(weight.group * panel_outputs) {
+    std::byte* wide = scratch + 2 * weight.groups() * row_bytes;
+    // Where they lie, whole lines after one another.
+    const bool in_place = weight.bits() == 8 && weight.scale_bytes(per_stretch_) % row_bytes == 0;
+    weights_ = in_place ? panel + weight.scale_bytes(per_stretch_) : wide;
+    apart_ = in_place ? weight.stretch_bytes(stretch_inputs) : stretch_inputs * panel_outputs;
+    StretchRoom room;
+    for (std::int64_t s = 0; s < weight.stretches(); ++s) {
+      const Stretch stretch = read_stretch(weight, panel, s, room);
+      const auto bytes = static_cast<std::size_t>(stretch.groups * row_bytes);
+      std::memcpy(scales_ + stretch.first_group * panel_outputs, stretch.scales, bytes);
+      if (weight.minima) std::memcpy(minima_ + stretch.first_group * panel_outputs, stretch.minima, bytes);
+      // The last stretch's scales may be fewer.
+      if (in_place && s + 1 == weight.stretches()) last_ = stretch.weights;
+      if (!in_place) widen(weight, stretch, wide + s * apart_);
+    }
+    last_group_ = (weight.stretches() - 1) * per_stretch_;
+    if (last_ == nullptr) last_ = weights_ + (weight.stretches() - 1) * apart_;
+  }
+
+  const std::byte* weights(std::int64_t g) const {
+    if (g >= last_group_) return last_ + (g - last_group_) * group_bytes_;
+    return weights_ + g / per_stretch_ * apart_ + g % per_stretch_ * group_bytes_;
+  }
+  const float* scales(std::int64_t g) const { return scales_ + g * panel_outputs; }
+  const float* minima(std::int64_t g) const { return minima_ + g * panel_outputs; }
+
+ private:
+  static void widen(const PackedMatrix& weight, const Stretch& stretch, std::byte* to) {
+    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i zero = _mm512_set1_epi8(static_cast<char>(weight.bits() == 8 ? 0 : weight.zero()));
+    const auto put = [&](__m512i stored, std::byte* at) {
+      _mm512_storeu_si512(at, _mm512_sub_epi8(stored, zero));
+    };
+    const std::int64_t rows = stretch.inputs * panel_outputs / row_bytes;  // of `to`
+    if (weight.bits() == 4) {
+      for (std::int64_t row = 0; row < rows; row += 2) {
+        const __m512i both = _mm512_loadu_si512(stretch.weights + row / 2 * row_bytes);
+        put(_mm512_and_si512(both, low), to + row * row_bytes);
+        put(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), to + (row + 1) * row_bytes);
+      }
+    } else {
+      for (std::int64_t row = 0; row < rows; ++row)
+        put(_mm512_loadu_si512(stretch.weights + row * row_bytes), to + row * row_bytes);
+    }
+  }
+
+  float *scales_, *minima_;
+  const std::byte *weights_ = nullptr, *last_ = nullptr;
+  std::int64_t apart_ = 0, per_stretch_, group_bytes_, last_group_ = 0;
+};
+
 // 16 rows of a panel in groups. Each group's sums fill a tile, which goes through the L1 cache into totals
 // that stay in registers: 16 stores, and 16 times a conversion and two multiplications, for a product of 16
 // cycles. A vector that reads what a tile has just stored waits for that, so tiles run two groups ahead.
 // Neither four tiles side by side nor all tiles before all vectors was faster: 512-bit arithmetic and tiles
-// hardly run at the same time. The order of operations is that of product_avx512.cpp.
-void grouped_tile(const PackedMatrix& weight, const Activations& x, std::int64_t row, const std::byte* panel,
-                  const std::byte* weights, float* block, std::int64_t stride) {
+// hardly run at the same time. The order of operations is that of product_integers-inl.h.
+void grouped_tile(const PackedMatrix& weight, const Activations& x, std::int64_t row, const GroupPanel& panel,
+                  float* block, std::int64_t stride) {
   constexpr int rows = static_cast<int>(tile_rows);
   constexpr std::int64_t ahead = 2;
   alignas(64) std::byte sums[ahead + 1][tile_bytes];
@@ -346,7 +406,7 @@ void grouped_tile(const PackedMatrix& weight, const Activations& x, std::int64_t
   for (std::int64_t g = -ahead; g < groups; ++g) {
     if (const std::int64_t next = g + ahead; next < groups) {
       _tile_loadd(4, values + tiled_offset(0, 0, next * size), row_bytes);
-      _tile_loadd(5, weights + next * size * panel_outputs, row_bytes);
+      _tile_loadd(5, panel.weights(next), row_bytes);
       _tile_zero(0);
       _tile_dpbssd(0, 4, 5);
       _tile_stored(0, sums[next % (ahead + 1)], row_bytes);
@@ -354,7 +414,7 @@ void grouped_tile(const PackedMatrix& weight, const Activations& x, std::int64_t
     if (g < 0) continue;
     const std::byte* own = sums[g % (ahead + 1)];
     const float* scales_of_x = x.scales + first + g * tile_rows;
-    const __m512 scales = group_values(weight, weight.group_scales(panel, g));
+    const __m512 scales = _mm512_loadu_ps(panel.scales(g));
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
       const __m512 factors = _mm512_mul_ps(scales, _mm512_set1_ps(scales_of_x[r]));
@@ -363,7 +423,7 @@ void grouped_tile(const PackedMatrix& weight, const Activations& x, std::int64_t
     }
     if (!weight.minima) continue;
     const float* scaled_sums = x.scaled_sums + first + g * tile_rows;
-    const __m512 minima = group_values(weight, weight.group_minima(panel, g));
+    const __m512 minima = _mm512_loadu_ps(panel.minima(g));
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r)
       totals[r] = _mm512_fmadd_ps(minima, _mm512_set1_ps(scaled_sums[r]), totals[r]);
@@ -386,11 +446,12 @@ void grouped_tiles(const PackedMatrix& weight, const Activations& x, Range rows,
   alignas(64) float block[tile_rows * 2 * panel_outputs];
   for (std::int64_t panel = panels.first; panel < panels.last; panel += 2) {
     const std::int64_t count = least(panels.last - panel, 2);
-    const TilePanels own = tile_panels(weight, panel, count, scratch);
+    const GroupPanel own[] = {
+        GroupPanel(weight, weight.panel(panel), scratch),
+        GroupPanel(weight, weight.panel(panel + count - 1), scratch + GroupPanel::scratch_bytes(weight))};
     for (std::int64_t row = rows.first; row < rows.last; row += tile_rows) {
       for (std::int64_t p = 0; p < count; ++p)
-        grouped_tile(weight, x, row, weight.panel(panel + p), own.weights + p * own.bytes,
-                     block + p * panel_outputs, count * panel_outputs);
+        grouped_tile(weight, x, row, own[p], block + p * panel_outputs, count * panel_outputs);
       write_block(weight, to, {row, least(rows.last - row, tile_rows), panel, count, block, nullptr});
     }
   }

@@ -92,6 +92,12 @@ float quantise_int8_group(std::span<const float> weights, std::span<std::int8_t>
   return scale;
 }
 
+float quantise_int6_group(std::span<const float> weights, std::span<std::int8_t> q) {
+  const float scale = as_f16(largest_magnitude(weights) / 31);
+  round_to(weights, scale, -31, 31, q);
+  return scale;
+}
+
 float quantise_int4_group(std::span<const float> weights, std::span<std::int8_t> q) {
   const float scale = as_f16(best_step(weights));
   round_to(weights, scale, -8, 7, q);

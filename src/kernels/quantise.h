@@ -21,6 +21,9 @@ float quantise_int8(std::span<const float> weights, std::span<std::int8_t> q);
 /// A group of int8_groups, at most 32 weights: as quantise_int8, but the scale is one that f16 holds.
 float quantise_int8_group(std::span<const float> weights, std::span<std::int8_t> q);
 
+/// A group of int6_groups: the same from -31 to 31.
+float quantise_int6_group(std::span<const float> weights, std::span<std::int8_t> q);
+
 /// A group of int4_groups: weight i is about scale * q[i], q from -8 to 7. The scale is one that f16 holds;
 /// its sign lets the largest weight become -8, as in GGUF's Q4_0, and it is the one with the least squared
 /// error among a few that clip the largest weights.

@@ -32,12 +32,13 @@ void round_weights(Compute compute, std::span<float> row) {
     const float scale = quantise_int4(row, q, multipliers);
     for (std::size_t i = 0; i < row.size(); ++i)
       row[i] = scale * static_cast<float>(multipliers[i / group_size] * q[i]);
-  } else if (compute == Compute::int8_groups || compute == Compute::int4_groups) {
+  } else if (is_grouped(compute)) {
     for (; !row.empty(); row = row.subspan(std::min<std::size_t>(group_size, row.size()))) {
       const std::span<float> group = row.first(std::min<std::size_t>(group_size, row.size()));
       std::vector<std::int8_t> q(group.size());
-      const float scale =
-          compute == Compute::int4_groups ? quantise_int4_group(group, q) : quantise_int8_group(group, q);
+      const float scale = compute == Compute::int4_groups   ? quantise_int4_group(group, q)
+                          : compute == Compute::int6_groups ? quantise_int6_group(group, q)
+                                                            : quantise_int8_group(group, q);
       std::ranges::transform(q, group.begin(),
                              [scale](std::int8_t v) { return scale * static_cast<float>(v); });
     }
@@ -50,8 +51,7 @@ std::vector<float> rounded_activations(Compute compute, std::span<const float> r
   if (compute == Compute::bf16) {
     for (float& v : rounded) v = from_bf16(to_bf16(v));
   } else if (compute != Compute::f32) {
-    const bool grouped = compute == Compute::int8_groups || compute == Compute::int4_groups;
-    const std::size_t step = grouped ? group_size : row.size();
+    const std::size_t step = is_grouped(compute) ? group_size : row.size();
     std::vector<std::int8_t> q(step);
     for (std::size_t at = 0; at < row.size(); at += step) {
       const auto part = std::span(rounded).subspan(at, std::min(step, row.size() - at));

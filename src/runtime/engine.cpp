@@ -41,7 +41,8 @@ Compute row_type(const Weights& weights) {
     return linear->type == Compute::f32;
   };
   for (const LayerWeights& layer : weights.layers)
-    if (is_float(layer.qkv) || is_float(layer.o) || is_float(layer.gate_up) || is_float(layer.down))
+    if (std::ranges::any_of(layer.qkv, is_float) || is_float(layer.o) || is_float(layer.gate_up) ||
+        is_float(layer.down))
       return Compute::f32;
   return Compute::bf16;
 }

@@ -67,14 +67,17 @@ void LayerRunner::run(const Batch& batch, Observer* observer) {
 void LayerRunner::attention(const LayerWeights& layer, const Batch& batch, Observer* observer) {
   const std::int64_t head_dim = config_.head_dim;
   const std::int64_t q_width = config_.heads * head_dim, kv_width = config_.kv_heads * head_dim;
-  const std::int64_t stride = layer.qkv->out;  // a row holds its queries, keys and values
+  const std::int64_t stride = q_width + 2 * kv_width;  // a row holds its queries, keys and values
   float* q = qkv_.data();
   float* k = q + q_width;
   float* v = k + kv_width;
   const Rows normed = normed_.rows(batch.rows, config_.hidden_size), mixed = mixed_.rows(batch.rows, q_width);
   normalise(layer, Norm::attention, batch, batch.hidden, normed);
   show(observer, Tap::attention_input, batch, normed);
-  backend_.linear(*layer.qkv, batch.rows, normed, q, stride, false);
+  for (float* to = q; const auto& part : layer.qkv) {
+    backend_.linear(*part, batch.rows, normed, to, stride, false);
+    to += part->out;
+  }
   add_adapters(Linear::q, batch, normed, q, stride);
   add_adapters(Linear::k, batch, normed, k, stride);
   add_adapters(Linear::v, batch, normed, v, stride);

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "kernels/packed_matrix.h"
+
 namespace fathom {
 namespace {
 
@@ -33,6 +35,17 @@ std::vector<float> norm_gain(const ModelConfig& config, const Tensor& tensor) {
   return gain;
 }
 
+// Neighbours that are held in one type together.
+std::vector<std::vector<LinearPart>> runs_of_one_type(const std::vector<LinearPart>& parts, Compute compute) {
+  std::vector<std::vector<LinearPart>> runs;
+  const auto type = [&](const LinearPart& part) { return resolved_type({&part, 1}, compute); };
+  for (const LinearPart& part : parts) {
+    if (runs.empty() || type(runs.back().front()) != type(part)) runs.emplace_back();
+    runs.back().push_back(part);
+  }
+  return runs;
+}
+
 void gather_layer(const Checkpoint& checkpoint, std::int64_t layer, Compute compute, LayerWeights& weights,
                   std::vector<WeightToPack>& to_pack) {
   const auto part = [&](Linear linear) -> LinearPart {
@@ -40,8 +53,11 @@ void gather_layer(const Checkpoint& checkpoint, std::int64_t layer, Compute comp
     return {&checkpoint.layer_tensor(layer, name + ".weight"),
             has_bias(checkpoint.config, linear) ? &checkpoint.layer_tensor(layer, name + ".bias") : nullptr};
   };
-  to_pack.push_back(
-      {&weights.qkv, {part(Linear::q), part(Linear::k), part(Linear::v)}, /*gated=*/false, compute});
+  const LinearPart q = part(Linear::q), k = part(Linear::k), v = part(Linear::v);
+  const std::vector<std::vector<LinearPart>> runs = runs_of_one_type({q, k, v}, compute);
+  weights.qkv.resize(runs.size());
+  for (std::size_t i = 0; i < runs.size(); ++i)
+    to_pack.push_back({&weights.qkv[i], runs[i], /*gated=*/false, compute});
   to_pack.push_back({&weights.o, {part(Linear::o)}, false, compute});
   to_pack.push_back({&weights.gate_up, {part(Linear::gate), part(Linear::up)}, true, compute});
   to_pack.push_back({&weights.down, {part(Linear::down)}, false, compute});
@@ -70,7 +86,7 @@ void gather_adapter(const Checkpoint& checkpoint, std::int64_t adapter, Compute 
 // The head decides between tokens that are close to each other: it keeps 8 bits where layers have 4.
 Compute head_type(Compute compute) {
   if (compute == Compute::int4) return Compute::int8;
-  return compute == Compute::int4_groups ? Compute::int8_groups : compute;
+  return is_grouped(compute) ? Compute::int8_groups : compute;
 }
 
 }  // namespace
@@ -95,8 +111,10 @@ Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compu
 
 std::int64_t Weights::bytes() const {
   std::int64_t total = head->bytes;
-  for (const LayerWeights& layer : layers)
-    total += layer.qkv->bytes + layer.o->bytes + layer.gate_up->bytes + layer.down->bytes;
+  for (const LayerWeights& layer : layers) {
+    for (const auto& part : layer.qkv) total += part->bytes;
+    total += layer.o->bytes + layer.gate_up->bytes + layer.down->bytes;
+  }
   for (const AdapterWeights& adapter : adapters)
     for (const auto& [a, b] : adapter.pairs)
       if (a != nullptr) total += a->bytes + b->bytes;

@@ -23,7 +23,9 @@ inline constexpr std::size_t linear_count = std::size(all_linears);
 using Norms = std::array<std::vector<float>, norm_count>;
 
 struct LayerWeights {
-  std::unique_ptr<PackedLinear> qkv;  ///< queries, keys and values, one after another
+  /// Queries, keys and values, one after another; apart where a file has them in different types and these
+  /// are kept.
+  std::vector<std::unique_ptr<PackedLinear>> qkv;
   std::unique_ptr<PackedLinear> o;
   std::unique_ptr<PackedLinear> gate_up;  ///< for gated_linear
   std::unique_ptr<PackedLinear> down;

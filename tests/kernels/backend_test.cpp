@@ -57,7 +57,7 @@ std::string type_name(const testing::TestParamInfo<Compute>& test) { return comp
 
 INSTANTIATE_TEST_SUITE_P(Types, BackendTest,
                          testing::Values(Compute::f32, Compute::bf16, Compute::int8, Compute::int4,
-                                         Compute::int8_groups, Compute::int4_groups),
+                                         Compute::int8_groups, Compute::int6_groups, Compute::int4_groups),
                          type_name);
 
 // What depends on the cache's type.

@@ -5,10 +5,12 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/fingerprint.h"
@@ -34,20 +36,50 @@ std::vector<LinearPart> parts_of(const std::vector<Tensor>& tensors) {
   return parts;
 }
 
-float group_value(const PackedMatrix& packed, const std::byte* of_group, std::int64_t column) {
-  if (!packed.half_scales) return reinterpret_cast<const float*>(of_group)[column];
-  return from_f16(reinterpret_cast<const std::uint16_t*>(of_group)[column]);
+std::uint8_t byte_at(const std::byte* from, std::int64_t at) { return static_cast<std::uint8_t>(from[at]); }
+
+float f16_at(const std::byte* from, std::int64_t column) {
+  return from_f16(reinterpret_cast<const std::uint16_t*>(from)[column]);
+}
+
+// Scale and minimum of a group among a stretch's.
+std::pair<float, float> group_values(const PackedMatrix& packed, const std::byte* from, std::int64_t groups,
+                                     std::int64_t g, std::int64_t column) {
+  const auto float_at = [&](std::int64_t at) {
+    if (packed.scales_as == ScaleForm::f16) return f16_at(from + at * 32, column);
+    return reinterpret_cast<const float*>(from + at * 64)[column];
+  };
+  const std::int64_t of_group = g * 16 + column;
+  if (packed.scales_as == ScaleForm::eight_bits)
+    return {f16_at(from + groups * 16, column) * static_cast<std::int8_t>(from[of_group]), 0.0F};
+  if (packed.scales_as != ScaleForm::six_bits)
+    return {float_at(g), packed.minima ? float_at(groups + g) : 0.0F};
+  const int low = byte_at(from, of_group);
+  const int high = byte_at(from, (groups + g / 2) * 16 + column) >> (g % 2 * 4);
+  const std::byte* factors = from + groups * 24;
+  return {f16_at(factors, column) * static_cast<float>(low % 16 + high % 4 * 16),
+          -(f16_at(factors + 32, column) * static_cast<float>(low / 16 + high / 4 % 4 * 16))};
 }
 
 // scale * q + minimum of an element, read by what packed_matrix.h says of the layout.
 float element(const PackedMatrix& packed, std::int64_t panel, std::int64_t column, std::int64_t i) {
-  const std::byte* from = packed.panel(panel);
-  const std::int64_t inputs = packed.four_bits() ? 8 : 4, group = i / packed.group;
-  const auto byte = static_cast<std::uint8_t>(from[(i / inputs * panel_outputs + column) * 4 + i % 4]);
-  const int q = packed.four_bits() ? (i % 8 < 4 ? byte % 16 : byte / 16) - packed.zero()
-                                   : static_cast<std::int8_t>(byte);
-  const float product = group_value(packed, packed.group_scales(from, group), column) * static_cast<float>(q);
-  return packed.minima ? product + group_value(packed, packed.group_minima(from, group), column) : product;
+  const std::int64_t s = i / 256, inputs = std::min<std::int64_t>(256, packed.padded_in - s * 256);
+  const std::int64_t groups = inputs / packed.group;
+  const std::byte* from = packed.panel(panel) + s * packed.stretch_bytes(256);
+  const auto [scale, minimum] = group_values(packed, from, groups, i % 256 / packed.group, column);
+  from += packed.scale_bytes(groups);
+  i %= 256;
+  int q = 0;
+  if (packed.bits() == 8) {
+    q = static_cast<std::int8_t>(from[(i / 4 * 16 + column) * 4 + i % 4]);
+  } else {
+    const int both = byte_at(from, (i / 8 * 16 + column) * 4 + i % 4);
+    q = (i % 8 < 4 ? both % 16 : both / 16) - packed.zero();
+    if (packed.bits() == 6)
+      q += (byte_at(from, inputs * 8 + (i / 16 * 16 + column) * 4 + i % 4) >> (i % 16 / 4 * 2)) % 4 * 16;
+  }
+  const float product = scale * static_cast<float>(q);
+  return packed.minima ? product + minimum : product;
 }
 
 // EXPECTs that the matrix holds the tensors' rows one after another, to the last bit (0 may lose its sign
@@ -71,17 +103,35 @@ TEST(PackedMatrix, NativeKeepsEveryQuantisedTypeToTheLastBitInTheFewestBits) {
   for (const std::string& type : quantised) {
     const std::vector<Tensor> tensors = {stored(type)};
     const PackedMatrix packed = pack_matrix(parts_of(tensors), false, Compute::native);
-    const bool four_bits = type[1] < '5';
-    EXPECT_EQ(packed.type, four_bits ? Compute::int4_groups : Compute::int8_groups) << type;
+    EXPECT_EQ(packed.type, type[1] < '5'   ? Compute::int4_groups
+                           : type[1] < '8' ? Compute::int6_groups
+                                           : Compute::int8_groups)
+        << type;
     expect_kept(packed, tensors, type);
+  }
+}
+
+// What is stored with 4 or 6 bits a weight is no larger than in the file.
+TEST(PackedMatrix, FilesOfFourAndSixBitsTakeNoMoreThanInTheFile) {
+  for (const char* type : {"Q4_0", "Q4_1", "Q4_K", "Q6_K"}) {
+    Tensor tensor = stored(type);
+    const std::vector<Tensor> tensors(16, tensor);
+    std::int64_t bytes = 0;
+    for (const Tensor& t : tensors) bytes += std::ssize(t.data);
+    const PackedMatrix packed = pack_matrix(parts_of(tensors), false, Compute::native);
+    ASSERT_EQ(packed.out % panel_outputs, 0);
+    EXPECT_LE(std::ssize(packed.bytes()), (bytes + 63 * packed.panels())) << type;
   }
 }
 
 TEST(PackedMatrix, TypesThatShareAProductBecomeTheRichest) {
   for (const auto& [types, expected] : std::vector<std::pair<std::vector<std::string>, Compute>>{
-           {{"Q4_K", "Q4_K", "Q6_K"}, Compute::int8_groups},
+           {{"Q4_K", "Q4_K", "Q6_K"}, Compute::int6_groups},
+           {{"Q5_0", "Q5_1", "Q4_0"}, Compute::int6_groups},
+           {{"Q5_K", "Q4_K"}, Compute::int6_groups},
            {{"Q4_0", "Q4_1"}, Compute::int4_groups},
            {{"Q4_0", "Q2_K", "Q3_K"}, Compute::int4_groups},
+           {{"Q4_K", "Q2_K"}, Compute::int4_groups},
            {{"Q8_0", "Q5_1", "Q4_1", "Q4_0"}, Compute::int8_groups}}) {
     std::vector<Tensor> tensors;
     for (const std::string& type : types) tensors.push_back(stored(type));
@@ -153,13 +203,14 @@ TEST(PackedMatrix, TheLayoutIsTheOneThatFilesHold) {
     digests += " " + digest.hex();
   };
   for (const Compute type : {Compute::f32, Compute::bf16, Compute::int8, Compute::int4, Compute::int8_groups,
-                             Compute::int4_groups})
+                             Compute::int6_groups, Compute::int4_groups})
     add(floats, false, type);
   add({floats[0], floats[0]}, true, Compute::int8);
-  for (const char* type : {"Q4_0", "Q4_K", "Q6_K"}) add({stored(type)}, false, Compute::native);
+  for (const char* type : {"Q4_0", "Q4_K", "Q5_1", "Q6_K"}) add({stored(type)}, false, Compute::native);
   EXPECT_EQ(digests,
-            "layout 1 8d58b336d45e7bb0 668f8090339daa24 4b32e55c49add906 5c7870f380d2450f 5378c50d2c624b02 "
-            "e4bdda491d337f34 d67fd71fe921c752 530b9f04ce3ea9d8 910df9ce5b50574a a056aa3624f77da6");
+            "layout 2 8d58b336d45e7bb0 668f8090339daa24 4b32e55c49add906 5c7870f380d2450f 6bd39485d108c6ab "
+            "89cc87c9a70dad31 1bca9cb1b44e0808 d67fd71fe921c752 2fc68027ff1e1d44 47367580c25ca165 "
+            "945ccb112d271788 58fb7c2c198c2889");
 }
 
 TEST(PackedMatrix, AViewHasThePanelsSizeOrIsNone) {

@@ -118,7 +118,8 @@ TEST(Quantise, ZerosAndWeightsThatAreNoNumbers) {
 // Whole numbers do not depend on who adds them up: each level must give the portable one's results to the
 // last bit; with groups, whose sums are floats, those that have fused multiplication and addition.
 TEST(Products, IntegersAgreeAtEveryLevel) {
-  for (const Compute type : {Compute::int8, Compute::int4, Compute::int8_groups, Compute::int4_groups}) {
+  for (const Compute type :
+       {Compute::int8, Compute::int4, Compute::int8_groups, Compute::int6_groups, Compute::int4_groups}) {
     for (const std::int64_t in : {5, 64, 100, 576}) {
       for (const std::int64_t out : {1, 16, 50, 150}) {
         const Tensor weight = make_tensor(DType::f32, {out, in}, normals(3, out * in));

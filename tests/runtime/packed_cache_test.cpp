@@ -94,8 +94,9 @@ class PackedCacheTest : public testing::Test {
 TEST_F(PackedCacheTest, LogitsAreTheSameToTheLastBit) {
   for (const char* name : {"llama-bf16", "llama-odd-bias", "qwen2", "gemma2", "qwen3-gguf", "llama-gguf"}) {
     const fs::path model = load_oracle(name).model;
-    for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int8, Compute::int4,
-                                  Compute::int8_groups, Compute::int4_groups, Compute::native}) {
+    for (const Compute compute :
+         {Compute::f32, Compute::bf16, Compute::int8, Compute::int4, Compute::int8_groups,
+          Compute::int6_groups, Compute::int4_groups, Compute::native}) {
       const std::string what = std::string(name) + " " + compute_name(compute);
       const auto expected = logits(model, {}, compute);
       EXPECT_EQ(logits(model, cache(), compute), expected) << what << ", written";
