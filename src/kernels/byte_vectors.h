@@ -21,8 +21,18 @@ struct Vectors256 {
   static Ints all(std::int32_t value) { return _mm256_set1_epi32(value); }
   static Ints all_bytes(int value) { return _mm256_set1_epi8(static_cast<char>(value)); }
   static Ints and_(Ints a, Ints b) { return _mm256_and_si256(a, b); }
+  static Ints or_(Ints a, Ints b) { return _mm256_or_si256(a, b); }
   static Ints xor_(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
-  static Ints upper_four_bits(Ints a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), all_bytes(15)); }
+  /// Of 16 bits.
+  template <int bits>
+  static Ints left(Ints a) {
+    return _mm256_slli_epi16(a, bits);
+  }
+  template <int bits>
+  static Ints right(Ints a) {
+    return _mm256_srli_epi16(a, bits);
+  }
+  static Ints upper_four_bits(Ints a) { return and_(right<4>(a), all_bytes(15)); }
   static Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
   static Ints add_halves(Ints a, Ints b) { return _mm256_add_epi16(a, b); }
   static Ints multiply(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
@@ -60,8 +70,17 @@ struct Vectors512 {
   static Ints all(std::int32_t value) { return _mm512_set1_epi32(value); }
   static Ints all_bytes(int value) { return _mm512_set1_epi8(static_cast<char>(value)); }
   static Ints and_(Ints a, Ints b) { return _mm512_and_si512(a, b); }
+  static Ints or_(Ints a, Ints b) { return _mm512_or_si512(a, b); }
   static Ints xor_(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
-  static Ints upper_four_bits(Ints a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), all_bytes(15)); }
+  template <int bits>
+  static Ints left(Ints a) {
+    return _mm512_slli_epi16(a, bits);
+  }
+  template <int bits>
+  static Ints right(Ints a) {
+    return _mm512_srli_epi16(a, bits);
+  }
+  static Ints upper_four_bits(Ints a) { return and_(right<4>(a), all_bytes(15)); }
   static Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   static Ints add_halves(Ints a, Ints b) { return _mm512_add_epi16(a, b); }
   static Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }

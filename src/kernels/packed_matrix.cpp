@@ -61,7 +61,7 @@ class PanelPacker {
       else
         form(*source.part->weight, source.row, reinterpret_cast<std::byte*>(words));
     }
-    if (!packed_.grouped()) return interleave(0, words_, panel_);
+    if (!packed_.stretched()) return interleave(0, words_, panel_);
     const std::int64_t words_of_stretch = packed_.weight_bytes(stretch_inputs) / (panel_outputs * 4);
     for (std::int64_t s = 0; s < packed_.stretches(); ++s) {
       const std::int64_t first = s * words_of_stretch;
@@ -74,8 +74,8 @@ class PanelPacker {
   // And what fills the panel up; all else is written.
   void clear_scales() const {
     std::memset(panel_ + packed_.panel_bytes() - 64, 0, 64);
-    if (packed_.tail_bytes() > 0) std::memset(panel_ + packed_.weight_bytes(), 0, size(packed_.tail_bytes()));
-    if (packed_.grouped())
+    if (packed_.tail_bytes() > 0) std::memset(tail(), 0, size(packed_.tail_bytes()));
+    if (packed_.stretched())
       for (std::int64_t s = 0; s < packed_.stretches(); ++s)
         std::memset(stretch(s), 0, size(packed_.scale_bytes(groups_of(s))));
   }
@@ -84,6 +84,7 @@ class PanelPacker {
     return std::min(stretch_inputs, packed_.padded_in - s * stretch_inputs);
   }
   std::int64_t groups_of(std::int64_t s) const { return inputs_of(s) / packed_.group; }
+  std::byte* tail() const { return panel_ + packed_.panel_bytes() - packed_.tail_bytes(); }
   std::byte* stretch(std::int64_t s) const { return panel_ + s * packed_.stretch_bytes(stretch_inputs); }
 
   void interleave(std::int64_t first, std::int64_t count, std::byte* to) const {
@@ -112,20 +113,20 @@ class PanelPacker {
   }
 
   void form_int8(std::span<const float> values, std::int8_t* q) {
-    std::byte* tail = panel_ + packed_.weight_bytes();
-    put(tail, quantise_int8(values, {q, values.size()}));
+    put(tail(), quantise_int8(values, {q, values.size()}));
     std::fill(q + values.size(), q + packed_.padded_in, std::int8_t{0});
-    put(tail + 64, -128 * std::accumulate(q, q + packed_.padded_in, 0));
+    put(tail() + 64, -128 * std::accumulate(q, q + packed_.padded_in, 0));
   }
 
   void form_int4(std::span<const float> values, std::byte* words) {
-    std::byte* tail = panel_ + packed_.weight_bytes();
     const std::size_t groups = (values.size() + group_size - 1) / group_size;
     const float scale = quantise_int4(values, std::span(integers_).first(values.size()),
                                       std::span(multipliers_).first(groups));
     put_low_bits(8, {0, packed_.padded_in}, reinterpret_cast<std::uint32_t*>(words));
-    for (std::int64_t g = 0; g < packed_.groups(); ++g) put(tail + g * panel_outputs, multipliers_[size(g)]);
-    put(tail + packed_.multiplier_bytes(), scale);
+    for (std::int64_t s = 0, before = 0; s < packed_.stretches(); before += groups_of(s), ++s)
+      for (std::int64_t g = 0; g < groups_of(s); ++g)
+        put(stretch(s) + g * panel_outputs, multipliers_[size(before + g)]);
+    put(tail(), scale);
   }
 
   void form_groups(const Tensor& weight, std::int64_t row, std::byte* words) {
@@ -172,8 +173,11 @@ class PanelPacker {
       return words + inputs.count;
     }
     auto* to = reinterpret_cast<std::uint32_t*>(words);
-    to = put_low_bits(zero, inputs, to);
-    if (packed_.bits() == 6) to = put_high_bits(zero, inputs, to);
+    if (packed_.bits() == 4) return reinterpret_cast<std::byte*>(put_low_bits(zero, inputs, to));
+    for (std::int64_t i = 0; i < inputs.count; i += 16) {
+      to = put_low_bits(zero, {inputs.first + i, 16}, to);
+      *to++ = high_bits(zero, inputs.first + i);
+    }
     return reinterpret_cast<std::byte*>(to);
   }
 
@@ -187,16 +191,13 @@ class PanelPacker {
     return to;
   }
 
-  // The two above, sixteen in 32 bits.
-  std::uint32_t* put_high_bits(std::int32_t zero, Inputs inputs, std::uint32_t* to) const {
-    const auto* q = reinterpret_cast<const std::uint32_t*>(integers_.data() + inputs.first);
+  // The two above of sixteen.
+  std::uint32_t high_bits(std::int32_t zero, std::int64_t first) const {
+    const auto* q = reinterpret_cast<const std::uint32_t*>(integers_.data() + first);
     const std::uint32_t flip = static_cast<std::uint32_t>(zero) * 0x01010101U, high = 0x03030303U;
-    for (std::int64_t i = 0; i < inputs.count / 4; i += 4) {
-      std::uint32_t word = 0;
-      for (std::int64_t j = 0; j < 4; ++j) word |= ((q[i + j] ^ flip) >> 4U & high) << (2 * j);
-      *to++ = word;
-    }
-    return to;
+    std::uint32_t word = 0;
+    for (int i = 0; i < 4; ++i) word |= ((q[i] ^ flip) >> 4U & high) << (2 * i);
+    return word;
   }
 
   // The row's groups have as many of the matrix's in them as `times` says. Without minima of its own each has

@@ -38,19 +38,20 @@ inline constexpr std::int64_t stretch_inputs = 256;
 /// are stored as q + zero(), not negative. Behind the weights lie, for 16 outputs each:
 /// - int8: the scales (float), and the sums that make up for unsigned activations (-128 times the sum of the
 ///   output's weights, int32);
-/// - int4: the multipliers of the groups (a byte a group), and the scales (float).
+/// - int4: the scales (float).
 ///
-/// Weights in groups lie in stretches of 256 inputs, a stretch's scales and minima before its weights, so
-/// that a panel is one stream of memory. For 16 outputs each:
+/// Weights in groups, int4 too, lie in stretches of 256 inputs, a stretch's scales and minima before its
+/// weights, so that a panel is one stream of memory. For 16 outputs each:
+/// - int4: a multiplier a group, a byte each, and what fills up a line;
 /// - f16, f32: a scale a group, then a minimum a group;
 /// - six_bits: the lower four bits of a group's scales and (in the upper halves of the bytes) minima, 16
 /// bytes
 ///   a group; their upper two bits, the scales' before the minima's, of an even group before those of the
 ///   next one, 16 bytes for both; f16 factors of scales and of minima;
 /// - eight_bits: a byte a group; f16 factors.
-/// Weights of 6 bits (int6_groups), q + zero() too, have their lower four bits where 4-bit weights lie, and
-/// behind those of a stretch the upper two: rows of 64 bytes for 16 inputs, with the first four inputs' in
-/// the lowest bits of an output's four bytes. Outputs and inputs beyond the matrix are zeros.
+/// Weights of 6 bits (int6_groups), q + zero() too, are rows of 64 bytes for 16 inputs: two of the lower four
+/// bits, as 4-bit weights lie, and one of the upper two, with the first four inputs' in the lowest bits of an
+/// output's four bytes. Outputs and inputs beyond the matrix are zeros.
 ///
 /// Read panel by panel each weight is loaded once, in order, and no sum crosses a vector; several panels side
 /// by side keep more of the memory busy.
@@ -86,9 +87,11 @@ struct PackedMatrix {
   std::int64_t weight_bytes() const { return weight_bytes(padded_in); }  ///< of a panel
   std::int64_t weight_bytes(std::int64_t inputs) const { return inputs * bits() * panel_outputs / 8; }
   std::int64_t groups() const { return padded_in / group; }
-  std::int64_t multiplier_bytes() const { return type == Compute::int4 ? (groups() * 16 + 63) / 64 * 64 : 0; }
-  /// Of so many groups' scales and minima.
+  /// Whether weights lie in stretches.
+  bool stretched() const { return grouped() || type == Compute::int4; }
+  /// Of so many groups' multipliers, or scales and minima.
   std::int64_t scale_bytes(std::int64_t of_groups) const {
+    if (type == Compute::int4) return (of_groups * panel_outputs + 63) / 64 * 64;
     switch (scales_as) {
       case ScaleForm::f16:
       case ScaleForm::f32:
@@ -106,13 +109,12 @@ struct PackedMatrix {
     return scale_bytes(inputs / group) + weight_bytes(inputs);
   }
   /// Of what lies behind the weights.
-  std::int64_t tail_bytes() const {
-    return type == Compute::int8 ? 128 : type == Compute::int4 ? multiplier_bytes() + 64 : 0;
-  }
+  std::int64_t tail_bytes() const { return type == Compute::int8 ? 128 : type == Compute::int4 ? 64 : 0; }
   std::int64_t panel_bytes() const {
-    if (!grouped()) return weight_bytes() + tail_bytes();
+    if (!stretched()) return weight_bytes() + tail_bytes();
     const std::int64_t whole = padded_in / stretch_inputs, rest = padded_in % stretch_inputs;
-    return (whole * stretch_bytes(stretch_inputs) + (rest > 0 ? stretch_bytes(rest) : 0) + 63) / 64 * 64;
+    const std::int64_t bytes = whole * stretch_bytes(stretch_inputs) + (rest > 0 ? stretch_bytes(rest) : 0);
+    return (bytes + 63) / 64 * 64 + tail_bytes();
   }
   const std::byte* panel(std::int64_t p) const {
     return (lent.empty() ? data.as<std::byte>() : lent.data()) + p * panel_bytes();
@@ -121,14 +123,12 @@ struct PackedMatrix {
   std::span<const std::byte> bytes() const {
     return {panel(0), static_cast<std::size_t>(panels() * panel_bytes())};
   }
-  const std::int8_t* multipliers(const std::byte* panel) const {
-    return reinterpret_cast<const std::int8_t*>(panel + weight_bytes());
-  }
+  /// int8, int4: of the outputs.
   const float* scales(const std::byte* panel) const {
-    return reinterpret_cast<const float*>(panel + weight_bytes() + multiplier_bytes());
+    return reinterpret_cast<const float*>(panel + panel_bytes() - tail_bytes());
   }
   const std::int32_t* offsets(const std::byte* panel) const {
-    return reinterpret_cast<const std::int32_t*>(panel + weight_bytes() + 64);
+    return reinterpret_cast<const std::int32_t*>(panel + panel_bytes() - 64);
   }
 };
 

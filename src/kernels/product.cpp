@@ -6,15 +6,16 @@
 
 namespace fathom {
 
-std::int64_t weight_streams() {
-  static const std::int64_t streams = [] {
+MemoryHabits memory_habits() {
+  static const MemoryHabits habits = [] {
 #if defined(__x86_64__)
     unsigned highest = 0, ebx = 0, ecx = 0, edx = 0;
-    if (__get_cpuid(0, &highest, &ebx, &ecx, &edx) != 0 && ebx == signature_AMD_ebx) return most_streams / 2;
+    if (__get_cpuid(0, &highest, &ebx, &ecx, &edx) != 0 && ebx == signature_AMD_ebx)
+      return MemoryHabits{.streams = 2, .ahead = 512};
 #endif
-    return most_streams;
+    return MemoryHabits{.streams = most_streams, .ahead = 2048};
   }();
-  return streams;
+  return habits;
 }
 
 ProductKernel product_kernel(Compute type, Isa level) {

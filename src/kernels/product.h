@@ -74,11 +74,14 @@ struct ProductKernel {
               const Destination& to, std::byte* scratch) = nullptr;
 };
 
-/// Panels that a core reads side by side where rows are few: as many streams as draw most from memory. 8 on
-/// Sapphire Rapids (34 GB/s by two cores, one stream each 20), 4 on Zen 4 (int8: 28 GB/s by one core, by 8
-/// streams 14).
+/// How a core draws most from memory where rows are few: from so many panels side by side, fetching so many
+/// bytes ahead. On Sapphire Rapids two cores read 34 GB/s from eight streams each and 20 from one; on Zen 4
+/// one core reads 28 GB/s from two streams and 14 from eight, and what is fetched 2 KB ahead slows it down.
+struct MemoryHabits {
+  std::int64_t streams = 0, ahead = 0;
+};
 inline constexpr std::int64_t most_streams = 8;
-std::int64_t weight_streams();
+MemoryHabits memory_habits();
 
 /// What computes products with this type of weights at this level.
 ProductKernel product_kernel(Compute type, Isa level);

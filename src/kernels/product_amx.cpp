@@ -152,12 +152,16 @@ void widen_panel(const PackedMatrix& weight, const std::byte* panel, std::byte* 
     const __m512i upper = _mm512_mullo_epi16(_mm512_maskz_mov_epi8(upper_bytes, values), factors);
     _mm512_storeu_si512(at, _mm512_mask_mov_epi8(_mm512_mullo_epi16(values, factors), upper_bytes, upper));
   };
-  for (std::int64_t row = 0; row < weight.padded_in / 8; ++row, to += 128) {
-    if (row % rows_of_group == 0)
-      factors = multiplier_pairs(weight.multipliers(panel) + row / rows_of_group * panel_outputs);
-    const __m512i both = _mm512_loadu_si512(panel + row * 64);
-    put(_mm512_and_si512(both, low), to);
-    put(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), to + 64);
+  for (std::int64_t s = 0; s < weight.stretches(); ++s) {
+    StretchRoom none;
+    const Stretch stretch = read_stretch(weight, panel, s, true, none);
+    for (std::int64_t row = 0; row < stretch.inputs / 8; ++row, to += 128) {
+      if (row % rows_of_group == 0)
+        factors = multiplier_pairs(stretch.multipliers + row / rows_of_group * panel_outputs);
+      const __m512i both = _mm512_loadu_si512(stretch.weights + row * 64);
+      put(_mm512_and_si512(both, low), to);
+      put(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), to + 64);
+    }
   }
 }
 
@@ -344,7 +348,7 @@ class GroupPanel {
     apart_ = in_place ? weight.stretch_bytes(stretch_inputs) : stretch_inputs * panel_outputs;
     StretchRoom room;
     for (std::int64_t s = 0; s < weight.stretches(); ++s) {
-      const Stretch stretch = read_stretch(weight, panel, s, room);
+      const Stretch stretch = read_stretch(weight, panel, s, true, room);
       const auto bytes = static_cast<std::size_t>(stretch.groups * row_bytes);
       std::memcpy(scales_ + stretch.first_group * panel_outputs, stretch.scales, bytes);
       if (weight.minima) std::memcpy(minima_ + stretch.first_group * panel_outputs, stretch.minima, bytes);

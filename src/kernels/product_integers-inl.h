@@ -86,7 +86,7 @@ class IntegerProduct {
 
   // As many as leave fewest units for a second turn.
   static std::int64_t streams_for(std::int64_t units) {
-    const std::int64_t most = weight_streams();
+    const std::int64_t most = memory_habits().streams;
     if (units <= most) return units;
     std::int64_t best = most;
     for (std::int64_t streams = most - 1; streams > most / 2; --streams)
@@ -107,9 +107,10 @@ class IntegerProduct {
   void find(Range rows, const PanelRun& run, float* results) const {
     if (weight_.type == Compute::int8) return find_whole(rows, run, results, int8_sums);
     if (weight_.type == Compute::int4) return find_whole(rows, run, results, int4_sums);
-    if (weight_.bits() == 4) return find_groups<4>(rows, run, results);
-    if (weight_.bits() == 6) return find_groups<6>(rows, run, results);
-    find_groups<8>(rows, run, results);
+    if (weight_.bits() == 8) return find_groups<Form::bytes>(rows, run, results);
+    if (weight_.bits() == 4) return find_groups<Form::four_bits>(rows, run, results);
+    if (rows.last - rows.first > few) return find_groups<Form::wide>(rows, run, results);
+    find_groups<Form::six_bits>(rows, run, results);
   }
 
   // Where R rows' values and sums are.
@@ -172,34 +173,53 @@ class IntegerProduct {
       for (int i = 0; i < vectors; ++i)
         for (int r = 0; r < R; ++r)
           sums.of[r][q][i] = Unit::whole_start(weight.offsets(panels[q]) + i * V::lanes);
+    const std::int64_t ahead = memory_habits().ahead;
     constexpr std::int64_t beside = 64;  // inputs of a row that lie side by side
     for (std::int64_t k = 0; k < padded_in; k += beside)
-      Unit::add_whole(rows.from(k), least(beside, padded_in - k), Panels<Q>(panels, k * panel_outputs), sums);
+      Unit::add_whole(rows.from(k), least(beside, padded_in - k), Panels<Q>(panels, k * panel_outputs, ahead),
+                      sums);
   };
 
   // Sums of groups times their multipliers.
   static constexpr auto int4_sums = []<int R, int Q>(const PackedMatrix& weight, const Activations& x,
                                                      std::int64_t row, const std::byte* (&panels)[Q],
                                                      Sums<V, R, Q>& sums) {
-    const std::int64_t size = weight.group, groups = weight.groups();
-    const RowsAt<R> rows(x, row, groups);
+    const std::int64_t size = weight.group, all = weight.stretches();
+    const RowsAt<R> rows(x, row, weight.groups());
     const std::int32_t* row_sums = x.sums;
-    const std::int8_t* multipliers[Q];
-    for (int q = 0; q < Q; ++q) multipliers[q] = weight.multipliers(panels[q]);
+    const std::int64_t ahead = memory_habits().ahead;
     for (int r = 0; r < R; ++r) sums.set(r, V::all(0));
-    for (std::int64_t g = 0; g < groups; ++g) {
-      Sums<V, R, Q> own;
-      Unit::sum_four_bits(rows.from(g * size), rows.starts(row_sums, 8, g), size,
-                          Panels<Q>(panels, g * size * (panel_outputs / 2)), own);
-      each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
-        const Ints factors = V::bytes_widened(multipliers[q] + g * panel_outputs + i * V::lanes);
-        for (int r = 0; r < R; ++r)
-          sums.of[r][q][i] = V::add(sums.of[r][q][i], V::multiply(own.of[r][q][i], factors));
-      });
+    for (std::int64_t s = 0; s < all; ++s) {
+      const std::byte* weights[Q];
+      const std::int8_t* multipliers[Q];
+      std::int64_t groups = 0, first_group = 0, first_input = 0;
+      for (int q = 0; q < Q; ++q) {
+        StretchRoom none;
+        const Stretch stretch = read_stretch(weight, panels[q], s, false, none);
+        weights[q] = stretch.weights;
+        multipliers[q] = stretch.multipliers;
+        groups = stretch.groups;
+        first_group = stretch.first_group;
+        first_input = stretch.first_input;
+      }
+      for (std::int64_t g = 0; g < groups; ++g) {
+        Sums<V, R, Q> own;
+        Unit::sum_four_bits(rows.from(first_input + g * size), rows.starts(row_sums, 8, first_group + g),
+                            size, Panels<Q>(weights, g * size * (panel_outputs / 2), ahead), own);
+        each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {
+          const Ints factors = V::bytes_widened(multipliers[q] + g * panel_outputs + i * V::lanes);
+          for (int r = 0; r < R; ++r)
+            sums.of[r][q][i] = V::add(sums.of[r][q][i], V::multiply(own.of[r][q][i], factors));
+        });
+      }
     }
   };
 
-  template <int bits>
+  /// Weights in groups: as they are stored, but `wide`, 6 bits as bytes, which is worth it for several blocks
+  /// of rows.
+  enum class Form { bytes, four_bits, six_bits, wide };
+
+  template <Form form>
   void find_groups(Range rows, const PanelRun& run, float* results) const {
     std::memset(
         results, 0,
@@ -209,10 +229,10 @@ class IntegerProduct {
     const std::int64_t all = weight_.stretches();
     for (std::int64_t s = 0; s < all; ++s) {
       for (std::int64_t p = 0; p < run.count; ++p)
-        stretches[p] = read_stretch(weight_, run.at(p), s, rooms[p]);
+        stretches[p] = read_stretch(weight_, run.at(p), s, form == Form::wide, rooms[p]);
       in_row_blocks<block_rows>(rows, [&](auto rows_here, std::int64_t row) {
         in_turns(run.count, [&](auto panels_here, std::int64_t p) {
-          add_stretch<bits, decltype(rows_here)::value, decltype(panels_here)::value>(
+          add_stretch<form, decltype(rows_here)::value, decltype(panels_here)::value>(
               row, stretches + p, results + ((row - rows.first) * run.count + p) * panel_outputs,
               run.count * panel_outputs);
         });
@@ -222,14 +242,16 @@ class IntegerProduct {
 
   // total = sum * (scale * the activations' scale) + total, then total = minimum * scaled sum of the
   // activations + total, group by group, as the other kernels do.
-  template <int bits, int R, int Q>
+  template <Form form, int R, int Q>
   void add_stretch(std::int64_t row, const Stretch* stretches, float* results, std::int64_t apart) const {
     const std::int64_t size = weight_.group, groups = stretches->groups;
     const std::int64_t first_group = stretches->first_group, first_input = stretches->first_input;
     const Activations x = x_;
     const RowsAt<R> rows(x, row, weight_.groups());
-    const std::int32_t zero = bits == 8 ? Unit::group_zero : weight_.zero();
+    const std::int32_t zero = form == Form::bytes ? Unit::group_zero : weight_.zero();
     const bool has_minima = weight_.minima;
+    const std::int64_t ahead = memory_habits().ahead;
+    const std::int64_t group_bytes = form == Form::wide ? size * panel_outputs : weight_.weight_bytes(size);
     const std::byte* weights[Q];
     const float *scales[Q], *minima[Q];
     for (int q = 0; q < Q; ++q) {
@@ -245,12 +267,14 @@ class IntegerProduct {
     for (std::int64_t g = 0; g < groups; ++g) {
       const Inputs<R> inputs = rows.from(first_input + g * size);
       const Starts<R> starts = rows.starts(x.sums, zero, first_group + g);
-      const Panels<Q> here(weights, g * size * (bits == 4 ? panel_outputs / 2 : panel_outputs));
+      const Panels<Q> here(weights, g * group_bytes, ahead);
       Sums<V, R, Q> sums;
-      if constexpr (bits == 4)
+      if constexpr (form == Form::four_bits)
         Unit::sum_four_bits(inputs, starts, size, here, sums);
-      else if constexpr (bits == 6)
+      else if constexpr (form == Form::six_bits)
         Unit::sum_six_bits(inputs, starts, size, here, sums);
+      else if constexpr (form == Form::wide)
+        Unit::sum_wide_six_bits(inputs, starts, size, here, sums);
       else
         Unit::sum_group(inputs, starts, size, here, sums);
       each_vector<V, Q>([&](auto q, auto i) __attribute__((always_inline)) {

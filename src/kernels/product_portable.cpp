@@ -33,7 +33,7 @@ void grouped_row(const PackedMatrix& weight, const Activations& x, std::int64_t 
   float totals[panel_outputs] = {};
   for (std::int64_t s = 0; s < weight.stretches(); ++s) {
     StretchRoom room;
-    const Stretch stretch = read_stretch(weight, panel, s, room);
+    const Stretch stretch = read_stretch(weight, panel, s, true, room);
     for (std::int64_t g = 0; g < stretch.groups; ++g) {
       std::int32_t sums[panel_outputs] = {};
       add_products(x, row, stretch.first_input + g * size, size,
@@ -53,12 +53,16 @@ void whole_row(const PackedMatrix& weight, const Activations& x, std::int64_t ro
                float* results) {
   std::int32_t totals[panel_outputs] = {};
   if (!weight.four_bits()) add_products(x, row, 0, weight.padded_in, panel, 8, 0, totals);
-  for (std::int64_t g = 0; weight.four_bits() && g < weight.groups(); ++g) {
-    std::int32_t sums[panel_outputs] = {};
-    add_products(x, row, g * weight.group, weight.group, panel + g * weight.group * (panel_outputs / 2), 4,
-                 weight.zero(), sums);
-    const std::int8_t* multipliers = weight.multipliers(panel) + g * panel_outputs;
-    for (std::int64_t o = 0; o < panel_outputs; ++o) totals[o] += sums[o] * multipliers[o];
+  for (std::int64_t s = 0; weight.four_bits() && s < weight.stretches(); ++s) {
+    StretchRoom none;
+    const Stretch stretch = read_stretch(weight, panel, s, true, none);
+    for (std::int64_t g = 0; g < stretch.groups; ++g) {
+      std::int32_t sums[panel_outputs] = {};
+      add_products(x, row, stretch.first_input + g * weight.group, weight.group,
+                   stretch.weights + g * weight.group * (panel_outputs / 2), 4, weight.zero(), sums);
+      for (std::int64_t o = 0; o < panel_outputs; ++o)
+        totals[o] += sums[o] * stretch.multipliers[g * panel_outputs + o];
+    }
   }
   for (std::int64_t o = 0; o < panel_outputs; ++o)
     results[o] = static_cast<float>(totals[o]) * x.scales[row] * weight.scales(panel)[o];

@@ -1,7 +1,5 @@
 #include "kernels/stretch.h"
 
-#include <hwy/cache_control.h>
-
 #include <algorithm>
 
 #include "kernels/targets.h"
@@ -77,21 +75,16 @@ void scales_of_six_bits(std::size_t groups, const std::byte* from, float* scales
   }
 }
 
-// Rows of 64 bytes of four inputs each.
+// To rows of 64 bytes of four inputs each.
 void widen_six_bits(std::size_t inputs, const std::byte* from, std::byte* to) {
   const hn::CappedTag<std::uint8_t, 64> d;
   const auto* low = reinterpret_cast<const std::uint8_t*>(from);
-  const std::uint8_t* high = low + inputs * 8;
   auto* bytes = reinterpret_cast<std::uint8_t*>(to);
   const auto four = hn::Set(d, 15), two = hn::Set(d, 0x30);
-  constexpr std::size_t ahead = 1024;
-  for (std::size_t k = 0; k < inputs; k += 16, low += 128, high += 64, bytes += 256) {
-    hwy::Prefetch(low + ahead);
-    hwy::Prefetch(low + ahead + 64);
-    hwy::Prefetch(high + ahead);
+  for (std::size_t k = 0; k < inputs; k += 16, low += 192, bytes += 256) {
     for (std::size_t i = 0; i < 64; i += hn::Lanes(d)) {
       const auto first = hn::LoadU(d, low + i), second = hn::LoadU(d, low + 64 + i),
-                 above = hn::LoadU(d, high + i);
+                 above = hn::LoadU(d, low + 128 + i);
       hn::Store(hn::Or(hn::And(first, four), hn::And(hn::ShiftLeft<4>(above), two)), d, bytes + i);
       hn::Store(hn::Or(hn::ShiftRight<4>(first), hn::And(hn::ShiftLeft<2>(above), two)), d, bytes + 64 + i);
       hn::Store(hn::Or(hn::And(second, four), hn::And(above, two)), d, bytes + 128 + i);
@@ -113,7 +106,8 @@ HWY_EXPORT(scales_of_six_bits);
 HWY_EXPORT(widen_six_bits);
 }  // namespace simd
 
-Stretch read_stretch(const PackedMatrix& weight, const std::byte* panel, std::int64_t s, StretchRoom& room) {
+Stretch read_stretch(const PackedMatrix& weight, const std::byte* panel, std::int64_t s, bool widen,
+                     StretchRoom& room) {
   using namespace simd;
   Stretch stretch;
   stretch.first_input = s * stretch_inputs;
@@ -122,6 +116,10 @@ Stretch read_stretch(const PackedMatrix& weight, const std::byte* panel, std::in
   stretch.groups = stretch.inputs / weight.group;
   const std::byte* from = panel + s * weight.stretch_bytes(stretch_inputs);
   stretch.weights = from + weight.scale_bytes(stretch.groups);
+  if (weight.type == Compute::int4) {
+    stretch.multipliers = reinterpret_cast<const std::int8_t*>(from);
+    return stretch;
+  }
   stretch.scales = room.scales;
   stretch.minima = room.minima;
   const auto groups = static_cast<std::size_t>(stretch.groups), values = groups * panel_outputs;
@@ -141,7 +139,7 @@ Stretch read_stretch(const PackedMatrix& weight, const std::byte* panel, std::in
       HWY_DYNAMIC_DISPATCH(scales_of_eight_bits)(groups, from, room.scales);
       break;
   }
-  if (weight.bits() == 6) {
+  if (widen && weight.bits() == 6) {
     HWY_DYNAMIC_DISPATCH(widen_six_bits)
     (static_cast<std::size_t>(stretch.inputs), stretch.weights, room.weights);
     stretch.weights = room.weights;

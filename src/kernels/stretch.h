@@ -11,9 +11,10 @@ namespace fathom {
 struct Stretch {
   std::int64_t first_input = 0, inputs = 0;
   std::int64_t first_group = 0, groups = 0;
-  const std::byte* weights = nullptr;  ///< as they lie; those of 6 bits as bytes, q + zero()
-  const float* scales = nullptr;       ///< [groups, 16]
-  const float* minima = nullptr;       ///< the same, where the matrix has minima
+  const std::byte* weights = nullptr;        ///< as they lie; widened those of 6 bits as bytes, q + zero()
+  const std::int8_t* multipliers = nullptr;  ///< int4: [groups, 16]
+  const float* scales = nullptr;             ///< in groups: [groups, 16]
+  const float* minima = nullptr;             ///< the same, where the matrix has minima
 };
 
 /// Where what is not read in place is put: 6 KB.
@@ -23,7 +24,8 @@ struct StretchRoom {
   alignas(64) std::byte weights[stretch_inputs * panel_outputs];
 };
 
-/// Stretch `s` of a panel; valid as long as both it and the room are.
-Stretch read_stretch(const PackedMatrix& weight, const std::byte* panel, std::int64_t s, StretchRoom& room);
+/// Stretch `s` of a panel; valid as long as both it and the room are. `widen`: 6-bit weights become bytes.
+Stretch read_stretch(const PackedMatrix& weight, const std::byte* panel, std::int64_t s, bool widen,
+                     StretchRoom& room);
 
 }  // namespace fathom

@@ -73,10 +73,11 @@ float element(const PackedMatrix& packed, std::int64_t panel, std::int64_t colum
   if (packed.bits() == 8) {
     q = static_cast<std::int8_t>(from[(i / 4 * 16 + column) * 4 + i % 4]);
   } else {
-    const int both = byte_at(from, (i / 8 * 16 + column) * 4 + i % 4);
+    const std::int64_t row = packed.bits() == 4 ? i / 8 : i / 16 * 3 + i % 16 / 8;
+    const int both = byte_at(from, (row * 16 + column) * 4 + i % 4);
     q = (i % 8 < 4 ? both % 16 : both / 16) - packed.zero();
     if (packed.bits() == 6)
-      q += (byte_at(from, inputs * 8 + (i / 16 * 16 + column) * 4 + i % 4) >> (i % 16 / 4 * 2)) % 4 * 16;
+      q += (byte_at(from, ((i / 16 * 3 + 2) * 16 + column) * 4 + i % 4) >> (i % 16 / 4 * 2)) % 4 * 16;
   }
   const float product = scale * static_cast<float>(q);
   return packed.minima ? product + minimum : product;
@@ -208,9 +209,9 @@ TEST(PackedMatrix, TheLayoutIsTheOneThatFilesHold) {
   add({floats[0], floats[0]}, true, Compute::int8);
   for (const char* type : {"Q4_0", "Q4_K", "Q5_1", "Q6_K"}) add({stored(type)}, false, Compute::native);
   EXPECT_EQ(digests,
-            "layout 2 8d58b336d45e7bb0 668f8090339daa24 4b32e55c49add906 5c7870f380d2450f 6bd39485d108c6ab "
-            "89cc87c9a70dad31 1bca9cb1b44e0808 d67fd71fe921c752 2fc68027ff1e1d44 47367580c25ca165 "
-            "945ccb112d271788 58fb7c2c198c2889");
+            "layout 2 8d58b336d45e7bb0 668f8090339daa24 4b32e55c49add906 01b1d8b423fdb6fb 6bd39485d108c6ab "
+            "6444d10e008f16ce 1bca9cb1b44e0808 d67fd71fe921c752 2fc68027ff1e1d44 47367580c25ca165 "
+            "f38b35cc4e25ad5c eb45ddc1630f1ca7");
 }
 
 TEST(PackedMatrix, AViewHasThePanelsSizeOrIsNone) {
