@@ -1,5 +1,6 @@
 #include "base/json.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -183,6 +184,21 @@ std::vector<JsonObject> JsonObject::objects(const std::string& key) const {
     elements.emplace_back(values[i], where_,
                           fmt::format("{}{}{}[{}]", prefix_, prefix_.empty() ? "" : ".", key, i));
   return elements;
+}
+
+void for_each_json_line(std::string_view text, const std::string& file,
+                        const std::function<bool(const JsonObject&)>& take) {
+  std::int64_t line = 0;
+  for (std::size_t start = 0; start < text.size();) {
+    const std::size_t end = std::min(text.find('\n', start), text.size());
+    const std::string_view content = text.substr(start, end - start);
+    start = end + 1;
+    ++line;
+    if (content.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = fmt::format("{}, line {}", file, line);
+    const Json json = parse_json(content, where);
+    if (!take(JsonObject(json, where))) return;
+  }
 }
 
 }  // namespace fathom

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -60,5 +61,10 @@ class JsonObject {
   const Json* value_;
   std::string where_, prefix_;
 };
+
+/// Calls take(row) for each line of JSON lines that is not blank, until it returns false. Throws Error with
+/// "FILE, line N" where a line is not a JSON object.
+void for_each_json_line(std::string_view text, const std::string& file,
+                        const std::function<bool(const JsonObject&)>& take);
 
 }  // namespace fathom

@@ -3,15 +3,19 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/process.h"
+#include "base/processor.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "cli/verbs.h"
 #include "eval/bench.h"
+#include "eval/compared_runs.h"
 #include "kernels/isa.h"
 #include "model/checkpoint.h"
 #include "runtime/engine.h"
@@ -23,7 +27,7 @@ struct Options : CommonOptions {
   std::filesystem::path model;
   std::vector<std::int64_t> prompt{512}, generate{128}, depth{0}, batch{1}, groups{1};
   int repetitions = 5;
-  std::string dtype = "auto", kv = "auto", csv;
+  std::string dtype = "auto", kv = "auto", csv, compare;
   bool trace = false;
 };
 
@@ -67,15 +71,36 @@ void check_memory(const std::vector<Workload>& works, const Engine& engine) {
   }
 }
 
+/// Says which of the file's tests are measured nowhere in `works`.
+ComparedRun compare_with(const std::filesystem::path& file, const std::vector<Workload>& works) {
+  ComparedRun compared = read_compared_run(file);
+  const std::vector<std::string> names = compared.unmatched(works);
+  constexpr std::size_t most_names = 20;
+  if (!names.empty())
+    print_note(
+        fmt::format("{}: not measured here: {}{}", file.string(),
+                    fmt::join(std::span(names).first(std::min(names.size(), most_names)), ", "),
+                    names.size() > most_names ? fmt::format(" and {} more", names.size() - most_names) : ""));
+  return compared;
+}
+
 struct Run {
   Json header;  // what all tests have in common
   std::vector<BenchResult> results;
+  std::optional<ComparedRun> compared;
+  std::string differences;  // of its circumstances
 };
+
+Json as_json(const Run& run, const BenchResult& result) {
+  Json test = to_json(result);
+  if (run.compared) test["compared"] = run.compared->beside(result.work, result.rate.median);
+  return test;
+}
 
 Json as_json(const Run& run) {
   Json all = run.header;
   all["tests"] = Json::array();
-  for (const BenchResult& result : run.results) all["tests"].push_back(to_json(result));
+  for (const BenchResult& result : run.results) all["tests"].push_back(as_json(run, result));
   return all;
 }
 
@@ -91,9 +116,15 @@ std::string as_csv(const Run& run) {
   std::string names, rows;
   for (const BenchResult& result : run.results) {
     Json row = run.header;
-    row.update(to_json(result));
+    row.update(as_json(run, result));
     names.clear();
     row.erase("samples");
+    if (run.compared) {
+      const Json beside = row["compared"];
+      row.erase("compared");
+      for (const std::string key : {"engine", "tokens_per_second", "ratio"})
+        row["compared_" + key] = beside.is_null() ? Json("") : beside[key];
+    }
     for (const auto& [name, value] : row.items()) {
       const char* comma = names.empty() ? "" : ",";
       names += comma + name;
@@ -108,6 +139,7 @@ std::string as_markdown(const Run& run) {
   std::vector<std::vector<std::string>> rows = {{"model", "parameters", "weights", "dtype", "KV", "threads",
                                                  "backend", "test", "tok/s", "GB/s", "GFLOP/s",
                                                  "of what the machine allows"}};
+  if (run.compared) rows[0].insert(rows[0].end(), {run.compared->engine + " tok/s", "ratio"});
   const Json& head = run.header;
   const std::filesystem::path path = std::filesystem::path(head["model"].get<std::string>()) / "";
   const std::string name = path.parent_path().filename().string();  // of a directory with or without a slash
@@ -123,6 +155,10 @@ std::string as_markdown(const Run& run) {
          result.work.name(), fmt::format("{:.2f} ± {:.2f}", result.rate.mean, result.rate.deviation),
          fmt::format("{:.1f}", result.read * 1e-9), fmt::format("{:.0f}", result.operations * 1e-9),
          fmt::format("{:.0f} % of {}", 100 * result.share(), ceiling)});
+    if (!run.compared) continue;
+    const Json beside = run.compared->beside(result.work, result.rate.median);
+    for (const char* key : {"tokens_per_second", "ratio"})
+      rows.back().push_back(beside.is_null() ? "-" : fmt::format("{:.2f}", beside[key].get<double>()));
   }
   // The sign ± has two bytes and one column: fmt counts columns.
   std::vector<std::size_t> width(rows[0].size());
@@ -136,11 +172,15 @@ std::string as_markdown(const Run& run) {
       text += row.empty() ? "|" + std::string(width[c] + 2, '-') : fmt::format("| {:<{}} ", row[c], width[c]);
     text += "|\n";
   }
-  return text + fmt::format(
-                    "\nOn {}. From the start of the process: {:.2f} s to packed weights, {:.2f} s to the "
-                    "first token after a prompt of 8.\n",
-                    head["backend"].get<std::string>(), head["load_seconds"].get<double>(),
-                    head["first_token_seconds"].get<double>());
+  text += fmt::format(
+      "\nOn {}. From the start of the process: {:.2f} s to packed weights, {:.2f} s to the "
+      "first token after a prompt of 8.\n",
+      head["backend"].get<std::string>(), head["load_seconds"].get<double>(),
+      head["first_token_seconds"].get<double>());
+  if (run.compared)
+    text += fmt::format("Ratio: of medians, to {} in {}{}{}.\n", run.compared->engine,
+                        run.compared->file.string(), run.differences.empty() ? "" : "; ", run.differences);
+  return text;
 }
 
 void emit(const Options& options, const Run& run) {
@@ -158,6 +198,8 @@ void measure(const Options& options) {
   if (options.json == "-" && options.csv == "-")
     fail_usage("--json - and --csv - cannot both have the standard output; give one of them a file");
   const std::vector<Workload> works = workloads_of(options);
+  std::optional<ComparedRun> compared;
+  if (!options.compare.empty()) compared = compare_with(options.compare, works);
   const Checkpoint checkpoint = load_checkpoint(options.model);
   check_context(works, checkpoint);
   const Compute compute = choose_compute(options.dtype, checkpoint);
@@ -176,13 +218,17 @@ void measure(const Options& options) {
                         {"dtype", compute_name(compute)},
                         {"kv", compute_name(engine.kv_type())},
                         {"kv_bytes_per_token", engine.kv_bytes() * engine.plan().depth()},
+                        {"processor", processor_name()},
                         {"threads", thread_count()},
                         {"isa", isa_name(isa())},
                         {"backend", engine.backend().describe()},
                         {"repetitions", options.repetitions},
                         {"load_seconds", loaded},
                         {"first_token_seconds", first_token}},
-             .results = {}};
+             .results = {},
+             .compared = std::move(compared),
+             .differences = {}};
+  if (run.compared) run.differences = run.compared->differences(works, thread_count(), processor_name());
   std::int64_t tokens = 0;
   for (const Workload& work : works) tokens += work.total() * (options.repetitions + 1);
   Progress progress("bench", tokens, "tok");
@@ -230,6 +276,9 @@ void add_bench(CLI::App& program) {
   verb->add_option("--csv", options->csv,
                    "Write one line a test, with min, median and max; - = standard output")
       ->type_name("FILE");
+  verb->add_option("--compare", options->compare,
+                   "Another run's tests, to give each here its ratio to: JSON of llama-bench or of this")
+      ->type_name("FILE");
   add_common(*verb, *options, true);
   verb->footer(
       "Every combination of the lists is a test. The table gives tokens a second (mean ± standard "
@@ -237,10 +286,19 @@ void add_bench(CLI::App& program) {
       "GB/s (weights and KV that each step must read) and GFLOP/s, and the better of the two as a share of "
       "what\n"
       "this machine reaches in loops that only read, or only multiply, measured around each test.\n\n"
+      "--compare FILE reads what llama-bench -o json or -o jsonl, llama-batched-bench --output-format jsonl "
+      "or\n"
+      "fathom bench --json wrote. A test's counterpart has the same prompt, generated tokens, depth and "
+      "batch\n"
+      "(and --groups, if it is ours); where the file has several, as with and without flash attention, the\n"
+      "fastest. The ratio is this run's median over the counterpart's: above 1, this run is faster.\n\n"
       "Example: a prompt of 512, then 64 tokens after 128 for 1, 16 and 32 sequences\n"
       "  fathom bench models/smollm2.gguf --prompt 512 --generate 0\n"
       "  fathom bench models/smollm2.gguf --prompt 0 --generate 64 --depth 128 --batch 1,16,32 --csv "
-      "speed.csv");
+      "speed.csv\n\n"
+      "Example: beside llama.cpp\n"
+      "  llama-bench -m models/smollm2.gguf -t 2 -fa 0,1 -o json > llama.json\n"
+      "  fathom bench models/smollm2.gguf --threads 2 --compare llama.json");
   verb->callback([options] {
     apply_common(*options);
     measure(*options);

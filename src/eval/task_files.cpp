@@ -18,19 +18,11 @@ constexpr std::size_t most_choices = 64;
 /// Calls take(row) for each line of a JSON-lines file, the first `limit` of them (0: all).
 template <typename Take>
 void for_each_row(const fs::path& file, std::int64_t limit, const Take& take) {
-  const std::string text = read_file(file);
-  std::int64_t line = 0, rows = 0;
-  for (std::size_t start = 0; start < text.size() && (limit == 0 || rows < limit);) {
-    const std::size_t end = std::min(text.find('\n', start), text.size());
-    const std::string_view content(text.data() + start, end - start);
-    start = end + 1;
-    ++line;
-    if (content.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string where = fmt::format("{}, line {}", file.string(), line);
-    const Json json = parse_json(content, where);
-    take(JsonObject(json, where));
-    ++rows;
-  }
+  std::int64_t rows = 0;
+  for_each_json_line(read_file(file), file.string(), [&](const JsonObject& row) {
+    take(row);
+    return ++rows != limit;
+  });
   if (rows == 0) fail("{}: no examples in it, expected one JSON object a line", file.string());
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include <hwy/cache_control.h>
+
 #include "kernels/simd.h"
 #include "kernels/targets.h"
 
@@ -13,6 +15,7 @@
 #include <hwy/contrib/math/math-inl.h>
 
 #include "kernels/product_tile-inl.h"
+#include "kernels/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd::HWY_NAMESPACE {
@@ -53,14 +56,15 @@ HWY_INLINE void soft_max(const Rows& rows, std::size_t row, std::int64_t begin, 
 
   auto sum = hn::Zero(d);
   for (std::size_t i = 0; i < page_positions; i += lanes) {
-    const auto weight = hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), largest));
+    const auto below = hn::Sub(hn::LoadU(d, scores + i), largest);
+    const auto weight = exponential(hn::Max(below, hn::Set(d, -87.0F)));
     const auto kept = hn::IfThenElseZero(seen(i), weight);
     hn::StoreU(kept, d, scores + i);
     sum = hn::Add(sum, kept);
   }
   const float before = rows.largest[row], now = hn::GetLane(largest);
   if (now != before) {
-    const auto shrink = hn::Exp(d, hn::Sub(hn::Set(d, before), largest));
+    const auto shrink = exponential(hn::Max(hn::Sub(hn::Set(d, before), largest), hn::Set(d, -87.0F)));
     rows.sums[row] *= hn::GetLane(shrink);
     float* mixed = rows.mixed + row * rows.width;
     for (std::size_t i = 0; i < rows.width; i += lanes)
@@ -77,6 +81,12 @@ void scale_columns(const float* scales, float* row) {
     hn::StoreU(hn::Mul(hn::LoadU(d, row + i), hn::LoadU(d, scales + i)), d, row + i);
 }
 
+// A token's attention is bound by reading keys and values, in runs of 4 to 8 KB that the processor does not
+// foresee.
+void fetch(const std::byte* from, std::int64_t bytes) {
+  for (std::int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(from + i);
+}
+
 template <class T>
 HWY_INLINE void attend_page(const AttentionShape& shape, const AttentionBlock& block, std::int64_t page,
                             const Rows& rows) {
@@ -86,6 +96,8 @@ HWY_INLINE void attend_page(const AttentionShape& shape, const AttentionBlock& b
   const T* keys = reinterpret_cast<const T*>(head);
   const T* values = reinterpret_cast<const T*>(head + cache.kv_heads * cache.head_bytes());
   constexpr bool scaled = sizeof(T) == 1;  // behind the keys and behind the values
+  const bool few = rows.count <= tile_rows;
+  if (few) fetch(reinterpret_cast<const std::byte*>(values), cache.head_bytes());
   product(rows.count, rows.width, rows.queries, rows.width, keys, page_positions, page_positions, rows.scores,
           page_positions, false);
 
@@ -108,6 +120,8 @@ HWY_INLINE void attend_page(const AttentionShape& shape, const AttentionBlock& b
       scale_columns(reinterpret_cast<const float*>(values + cache.head_elements()), scores);
     last_seen = std::max(last_seen, end);
   }
+  if (few && (page + 1) * page_positions < block.span->first + block.end)
+    fetch(block.span->pages[page + 1] + (head - block.span->pages[page]), cache.head_bytes());
   product(rows.count, static_cast<std::size_t>(last_seen), rows.scores, page_positions, values, rows.width,
           rows.width, rows.mixed, rows.width, true);
 }

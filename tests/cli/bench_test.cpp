@@ -63,6 +63,56 @@ TEST(Bench, StandardOutputIsOneFormAlone) {
   EXPECT_THAT(csv.out, testing::StartsWith("model,parameters,"));
 }
 
+TEST(Bench, GivesTheRatioToAnotherRun) {
+  const test::Scratch scratch;
+  const auto json = scratch / "speed.json", csv = scratch / "speed.csv";
+  const std::string small = model + "--repetitions 3 --dtype f32 --threads 1 --depth 0 --generate 4 ";
+  const test::Run run = run_program(
+      "bench " + small + "--prompt 16,20 --compare " FATHOM_TEST_DATA "/bench/llama_bench.jsonl --json " +
+      json.string() + " --csv " + csv.string());
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("| llama.cpp tok/s | ratio "));
+  EXPECT_THAT(run.out, HasSubstr("| 156.58 "));
+  EXPECT_THAT(run.out, HasSubstr("compares 1 thread with 2"));
+  EXPECT_THAT(run.out, testing::ContainsRegex("pp20 .*[|] - +[|] - +[|]"));
+  EXPECT_THAT(run.err, HasSubstr("not measured here: pp8+tg4, pp16 @ d32, tg4 @ d32, pp8+tg4 @ d32\n"));
+
+  const Json tests = read_json(json)["tests"];
+  ASSERT_EQ(tests.size(), 3U);
+  const Json& beside = tests[0]["compared"];
+  EXPECT_EQ(beside["engine"], "llama.cpp");
+  EXPECT_DOUBLE_EQ(beside["ratio"].get<double>(),
+                   tests[0]["median"].get<double>() / beside["tokens_per_second"].get<double>());
+  EXPECT_TRUE(tests[1]["compared"].is_null());
+
+  std::ifstream file(csv);
+  std::string names, first, second;
+  std::getline(file, names);
+  std::getline(file, first);
+  std::getline(file, second);
+  EXPECT_THAT(names, testing::EndsWith(",compared_engine,compared_tokens_per_second,compared_ratio"));
+  EXPECT_THAT(first, HasSubstr(",\"llama.cpp\",156.5815,"));
+  EXPECT_THAT(second, testing::EndsWith(",\"\",\"\",\"\""));
+
+  // What it has just written is as good.
+  const test::Run again = run_program("bench " + small + "--prompt 16 --compare " + json.string());
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("| fathom tok/s | ratio "));
+  EXPECT_THAT(again.out, testing::Not(HasSubstr("compares")));
+  EXPECT_THAT(again.err, HasSubstr("not measured here: pp20\n"));
+}
+
+TEST(Bench, SaysWhyARunCannotBeCompared) {
+  const test::Run none = run_program("bench " + model + "--compare /no/such.json");
+  EXPECT_EQ(none.code, 1);
+  EXPECT_THAT(none.err, HasSubstr("/no/such.json"));
+  const test::Run other =
+      run_program("bench " + model + "--compare " FATHOM_TEST_DATA "/models/llama/config.json");
+  EXPECT_EQ(other.code, 1);
+  EXPECT_THAT(other.err, HasSubstr("llama/config.json: an object of the fields "));
+  EXPECT_THAT(other.err, HasSubstr("llama-bench -o json"));
+}
+
 TEST(Bench, IsInterruptedAmongTokensOnTheirWay) {
   const auto begun = std::chrono::steady_clock::now();
   const auto later = [&] {
