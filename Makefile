@@ -1,6 +1,6 @@
 # Fathom's two commands: `make demo` and `make test`. Each does all the set-up it needs and is quick the second time.
 # Set-up installs Debian packages (as root or with sudo); all else stays in this folder: .deps/, models/, build/, demo/.
-.PHONY: demo test build deps format lint clean
+.PHONY: demo test test-arm build deps format lint clean
 FATHOM := build/release/fathom
 MODEL := models/smollm2-135m-instruct.gguf
 TEXT := models/debian-faq.txt
@@ -11,6 +11,9 @@ demo: build $(MODEL) $(TEXT)  ## compress SmolLM2-135M in depth, train it back, 
 
 test: build  ## build and run every test
 	ctest --test-dir build/release --output-on-failure
+
+test-arm:  ## cross-build for ARM, without training, and run its tests under emulation
+	scripts/test_arm.sh
 
 build: deps  ## the program: build/release/fathom
 	@cmake --preset release > build/configure.log || { cat build/configure.log; exit 1; }

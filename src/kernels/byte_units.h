@@ -9,7 +9,9 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__x86_64__)
 #include "kernels/byte_vectors.h"
+#endif
 #include "kernels/product.h"
 
 namespace fathom::products {
@@ -59,7 +61,7 @@ struct Panels {
   }
   [[gnu::always_inline]] const std::byte* read(int q, std::int64_t offset) const {
     const std::byte* here = from[q] + offset;
-    _mm_prefetch(reinterpret_cast<const char*>(here + ahead), _MM_HINT_T0);
+    __builtin_prefetch(here + ahead);
     return here;
   }
   const std::byte* from[Q];

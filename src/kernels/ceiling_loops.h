@@ -17,6 +17,9 @@ int avxvnni_int8(std::int64_t rounds);
 int avx512_int8(std::int64_t rounds);
 int avx512vnni_int8(std::int64_t rounds);
 int avx512bf16_bf16(std::int64_t rounds);
+int neon_int8(std::int64_t rounds);
+int dotprod_int8(std::int64_t rounds);
+int i8mm_int8(std::int64_t rounds);
 
 /// Products of tiles in a round of the two below: [16 x 64 bytes] times [64 bytes x 16].
 inline constexpr int tile_products = 8;

@@ -118,6 +118,10 @@ std::vector<Unit> units() {
          {Operand::int8, Isa::avx2, "AVX2 int8", avx2_int8, sums * 2.0 * 32},
          {Operand::bf16, Isa::amx, "AMX bf16", amx_bf16, tile_products * 2.0 * 16 * 16 * 32},
          {Operand::bf16, Isa::avx512bf16, "AVX-512 bf16", avx512bf16_bf16, sums * 2.0 * 32}};
+#elif defined(__aarch64__)
+  all = {{Operand::int8, Isa::i8mm, "SMMLA int8", i8mm_int8, sums * 2.0 * 32},
+         {Operand::int8, Isa::dotprod, "SDOT int8", dotprod_int8, sums * 2.0 * 16},
+         {Operand::int8, Isa::neon, "NEON int8", neon_int8, sums * 2.0 * 16}};
 #endif
   const auto lanes = static_cast<double>(f32_lanes());
   all.push_back({Operand::f32, Isa::portable, "f32 FMA", f32, sums * 2.0 * lanes});

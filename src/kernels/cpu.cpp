@@ -84,7 +84,7 @@ class CpuBackend : public Backend {
   std::string describe() const override {
     return fmt::format("{}, {} threads, {}", processor_name(), thread_count(), isa_name(isa()));
   }
-  bool fast_bf16() const override { return isa() >= Isa::avx512bf16; }
+  bool fast_bf16() const override { return native_bf16(); }
 
   std::unique_ptr<PackedLinear> pack(std::span<const LinearPart> parts, Compute compute) const override {
     return wrap(pack_matrix(parts, false, compute));
@@ -194,7 +194,7 @@ class CpuBackend : public Backend {
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
                  const NewKv& fresh, Rows out) const override {
 #if defined(__x86_64__)
-    if (isa() == Isa::amx && shape.cache.type != Compute::f32) {
+    if (native_tiles() && shape.cache.type != Compute::f32) {
       const NewKv unstored = store_long(shape, spans, TileAttention::block_tokens(shape), fresh);
       return tile_attention_.run(shape, spans, queries, unstored, out);
     }

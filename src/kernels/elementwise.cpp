@@ -57,8 +57,8 @@ void rms_norm(std::size_t rows, std::size_t width, const float* x, const float* 
 }
 void rms_norm_to_bf16(std::size_t rows, std::size_t width, const float* x, const float* gain, float eps,
                       std::uint16_t* y, std::size_t y_stride) {
-  isa() >= Isa::avx512bf16 ? normalised<Bf16<true>>(rows, width, x, gain, eps, y, y_stride)
-                           : normalised<Bf16<false>>(rows, width, x, gain, eps, y, y_stride);
+  native_bf16() ? normalised<Bf16<true>>(rows, width, x, gain, eps, y, y_stride)
+                : normalised<Bf16<false>>(rows, width, x, gain, eps, y, y_stride);
 }
 
 void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std::int64_t* positions,

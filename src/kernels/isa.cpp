@@ -5,6 +5,9 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #include <algorithm>
@@ -52,6 +55,9 @@ bool has_amx() {
   constexpr unsigned bf16 = 1U << 22, tile = 1U << 24, int8 = 1U << 25;
   return has_avx512bf16() && has_bits_of_leaf_7(0, bf16 | tile | int8) && permitted_tiles();
 }
+#elif defined(__aarch64__)
+bool has_dotprod() { return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+bool has_i8mm() { return has_dotprod() && (::getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
 #endif
 
 struct Level {
@@ -69,6 +75,10 @@ constexpr Level levels[] = {
     {Isa::avx512vnni, "avx512vnni", has_avx512vnni},
     {Isa::avx512bf16, "avx512bf16", has_avx512bf16},
     {Isa::amx, "amx", has_amx},
+#elif defined(__aarch64__)
+    {Isa::neon, "neon", [] { return true; }},
+    {Isa::dotprod, "dotprod", has_dotprod},
+    {Isa::i8mm, "i8mm", has_i8mm},
 #endif
 };
 
@@ -101,7 +111,7 @@ void tell_highway(Isa level) {
   else if (level < Isa::avx512)
     hwy::DisableTargets((HWY_AVX3 << 1) - 1);
 #else
-  static_cast<void>(level);
+  static_cast<void>(level);  // NEON is in every processor with ARM's 64 bits, and the one target there
 #endif
 }
 
@@ -146,5 +156,13 @@ namespace {
 }  // namespace
 
 std::string isa_name(Isa level) { return std::ranges::find(levels, level, &Level::isa)->name; }
+
+#if defined(__x86_64__)
+bool native_bf16() { return isa() >= Isa::avx512bf16; }
+bool native_tiles() { return isa() == Isa::amx; }
+#else
+bool native_bf16() { return false; }
+bool native_tiles() { return false; }
+#endif
 
 }  // namespace fathom

@@ -30,6 +30,14 @@ ProductKernel product_kernel(Compute type, Isa level) {
     if (level == Isa::avxvnni) return {RowForm::int8, 1, products::integers_avxvnni};
     if (level == Isa::avx2) return {RowForm::int8, 1, products::integers_avx2};
   }
+#elif defined(__aarch64__)
+  if (integers) {
+    if (level == Isa::i8mm) return {RowForm::int8, 1, products::integers_i8mm};
+    if (level == Isa::dotprod) return {RowForm::int8, 1, products::integers_dotprod};
+    if (level == Isa::neon) return {RowForm::int8, 1, products::integers_neon};
+  }
+#else
+  static_cast<void>(level);
 #endif
   if (integers) return {RowForm::int8, 1, products::integers_portable};
   return {type == Compute::f32 ? RowForm::f32 : RowForm::rounded, 1, products::floats};

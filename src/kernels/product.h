@@ -101,6 +101,9 @@ void integers_avx512vnni(const PackedMatrix&, const Activations&, Range, Range, 
                          std::byte*);
 void bf16_avx512bf16(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 void tiles_amx(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+void integers_neon(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+void integers_dotprod(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
+void integers_i8mm(const PackedMatrix&, const Activations&, Range, Range, const Destination&, std::byte*);
 }  // namespace products
 
 /// For kernels whose unit is one row of one panel: `panel_row` finds its 16 results, without bias, and this

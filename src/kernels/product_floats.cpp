@@ -25,9 +25,11 @@ inline constexpr std::int64_t stretch = 96;
 inline constexpr std::int64_t chunk = 60;
 
 // 6 rows x 4 panels of one vector are 24 sums, with 4 vectors of weights and a broadcast 29 of AVX-512's 32
-// registers; 3 rows x 2 panels of two vectors fill AVX2's 16 likewise.
-inline constexpr std::int64_t tile_panels = panel_vectors == 1 ? 4 : 2;
-inline constexpr int block_rows = panel_vectors == 1 ? 6 : panel_vectors == 2 ? 3 : 1;
+// registers, and so are 6 rows x 1 panel of four vectors of NEON's; 3 rows x 2 panels of two vectors fill
+// AVX2's 16 likewise.
+inline constexpr bool neon = HWY_ARCH_ARM_A64;
+inline constexpr std::int64_t tile_panels = panel_vectors == 1 ? 4 : neon ? 1 : 2;
+inline constexpr int block_rows = panel_vectors == 1 || neon ? 6 : panel_vectors == 2 ? 3 : 1;
 // Two panels at least, because a gate and its up projection come together.
 inline constexpr std::int64_t block_panels = panel_vectors == 1 ? 4 : 2;
 
@@ -117,14 +119,16 @@ void panels_of(const PackedMatrix& weight, const Activations& x, Range rows, std
   }
 }
 
-// A single row takes 8 panels: it is bound by reading them, and eight streams of memory are faster than one
-// (packed_matrix.h).
+// A single row takes 8 panels, or of NEON's registers 4: it is bound by reading them, and eight streams of
+// memory are faster than one (packed_matrix.h).
 template <class T>
 void product_of(const PackedMatrix& weight, const Activations& x, Range rows, Range panels,
                 const Destination& to) {
+  constexpr std::int64_t of_a_row = neon ? 4 : 8;
   std::int64_t panel = panels.first;
   if (rows.last - rows.first == 1)
-    for (; panel + 8 <= panels.last; panel += 8) panels_of<8, T>(weight, x, rows, panel, to);
+    for (; panel + of_a_row <= panels.last; panel += of_a_row)
+      panels_of<of_a_row, T>(weight, x, rows, panel, to);
   for (; panel + block_panels <= panels.last; panel += block_panels)
     panels_of<block_panels, T>(weight, x, rows, panel, to);
   for (; panel + 2 <= panels.last; panel += 2) panels_of<2, T>(weight, x, rows, panel, to);

@@ -39,8 +39,8 @@ class IntegerProduct {
   }
 
  private:
-  // Of 32 registers 4 rows x 4 panels of 512 bits take 16 for sums; 4 rows of a panel of 256 bits take 8 of
-  // 16, beside what is multiplied, and panels then take turns.
+  // Of 32 registers 4 rows x 4 panels of 512 bits take 16 for sums, and so do 4 rows of a panel of 128 bits;
+  // 4 rows of a panel of 256 bits take 8 of 16, beside what is multiplied, and panels then take turns.
   static constexpr int block_rows = 4, side_by_side = V::lanes == 16 ? 4 : 1;
   static constexpr std::int64_t together = V::lanes == 16 ? 4 : 2;
   // Rows whose results, 4 to 8 KB, stay in the L1 cache beside two or four stretches.

@@ -19,10 +19,11 @@ namespace fathom::simd::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::ScalableTag<float>;
 
-// Rows and vectors of a tile: 6 x 4 sums, 4 vectors of b and one broadcast fill AVX-512's 32 registers, 6 x 2
-// the 16 of AVX2. 24 (12) independent sums are more than enough to hide the 4 cycles of a fused multiply-add.
+// Rows and vectors of a tile: 6 x 4 sums, 4 vectors of b and one broadcast fill the 32 registers of AVX-512
+// and NEON, 6 x 2 the 16 of AVX2. 24 (12) independent sums are more than enough to hide the 4 cycles of a
+// fused multiply-add.
 inline constexpr std::size_t tile_rows = 6;
-inline constexpr std::size_t tile_vectors = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
+inline constexpr std::size_t tile_vectors = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 4 : 2;
 
 // sums[r][v] += a[r lda] w(v). Where registers hold all w(v) beside the sums each value of a is broadcast
 // once.

@@ -117,7 +117,7 @@ struct Bf16 {
 // Calls body with bf16 as this machine rounds activations.
 template <class Body>
 HWY_INLINE void with_bf16(Body body) {
-  isa() >= Isa::avx512bf16 ? body(Bf16<true>()) : body(Bf16<false>());
+  native_bf16() ? body(Bf16<true>()) : body(Bf16<false>());
 }
 // With that or float32.
 template <class Body>

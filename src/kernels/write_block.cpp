@@ -15,8 +15,7 @@ namespace fathom::simd::HWY_NAMESPACE {
 
 void write_block(const PackedMatrix& weight, const Destination& to, const Block& block) {
   const auto run = [&](auto writer) { write_all<decltype(writer)>(weight, to, block); };
-  isa() >= Isa::avx512bf16 ? with_writer<false, true>(weight, to, run)
-                           : with_writer<false, false>(weight, to, run);
+  native_bf16() ? with_writer<false, true>(weight, to, run) : with_writer<false, false>(weight, to, run);
 }
 
 }  // namespace fathom::simd::HWY_NAMESPACE

@@ -49,7 +49,7 @@ HWY_INLINE void store_rounded(Vector v, bool native, std::uint16_t* to) {
 RowSum exponentials(Range row, Range seen, float scale, float* scores, std::uint16_t* values) {
   const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const bool native = isa() >= Isa::avx512bf16;
+  const bool native = native_bf16();
   const std::int64_t first = seen.first / whole * whole, last = (seen.last + whole - 1) / whole * whole;
   std::fill(scores + first, scores + seen.first, lowest);
   std::fill(scores + seen.last, scores + last, lowest);
@@ -75,7 +75,7 @@ void score_gradients_row(std::int64_t count, Range seen, float scale, float log_
                          const float* s, const float* dp, std::uint16_t* p, std::uint16_t* ds) {
   const D d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const bool native = isa() >= Isa::avx512bf16;
+  const bool native = native_bf16();
   const Vector factor = hn::Set(d, scale), mean = hn::Set(d, delta), power = hn::Set(d, scale * log2_e),
                base = hn::Set(d, log_sum * log2_e);
   for (std::int64_t i = seen.first / whole * whole; i < seen.last; i += lanes) {

@@ -79,7 +79,7 @@ class Unit : public AttentionUnit {
 }  // namespace
 
 bool attends_by_tiles(const AttentionForm& form) {
-  return isa() == Isa::amx && form.head_dim % amx::attention_step == 0;
+  return native_tiles() && form.head_dim % amx::attention_step == 0;
 }
 
 void attention_by_tiles(std::int64_t sequences, const AttentionForm& form, const std::uint16_t* qkv,

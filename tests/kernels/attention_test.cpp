@@ -102,7 +102,7 @@ std::vector<float> by_tiles(const Heads& heads, const std::vector<AttentionSpan>
 class TileAttentionTest : public testing::TestWithParam<Compute> {
  protected:
   void SetUp() override {
-    if (isa() < Isa::amx) GTEST_SKIP() << "no AMX here, or FATHOM_ISA forbids it";
+    if (!native_tiles()) GTEST_SKIP() << "no AMX here, or FATHOM_ISA forbids it";
   }
 };
 

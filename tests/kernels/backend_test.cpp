@@ -421,7 +421,7 @@ std::vector<float> attend(const Backend& backend, const AttentionCase& test, Com
 // the result is off by some sqrt(64) of that.
 double attention_tolerance(Compute type) {
   if (type == Compute::bf16) return 0x1p-7;
-  return type == Compute::int8 && isa() == Isa::amx ? 0x1p-6 : 3e-6;
+  return type == Compute::int8 && native_tiles() ? 0x1p-6 : 3e-6;
 }
 
 TEST_P(CacheTest, Attention) {

@@ -17,10 +17,20 @@ TEST(Ceilings, EveryOperandHasTheFastestUnitOfTheLevel) {
   EXPECT_EQ(product_ceiling(Operand::f32).unit, "f32 FMA");
   const ProductCeiling bf16 = product_ceiling(Operand::bf16), int8 = product_ceiling(Operand::int8);
   const std::map<Isa, std::pair<std::string, std::string>> units = {
-      {Isa::portable, {"f32 FMA", "f32 FMA"}},      {Isa::avx2, {"f32 FMA", "AVX2 int8"}},
-      {Isa::avxvnni, {"f32 FMA", "AVX-VNNI int8"}}, {Isa::avx512, {"f32 FMA", "AVX-512 int8"}},
-      {Isa::avx512vnni, {"f32 FMA", "VNNI int8"}},  {Isa::avx512bf16, {"AVX-512 bf16", "VNNI int8"}},
-      {Isa::amx, {"AMX bf16", "AMX int8"}}};
+#if defined(__x86_64__)
+    {Isa::avx2, {"f32 FMA", "AVX2 int8"}},
+    {Isa::avxvnni, {"f32 FMA", "AVX-VNNI int8"}},
+    {Isa::avx512, {"f32 FMA", "AVX-512 int8"}},
+    {Isa::avx512vnni, {"f32 FMA", "VNNI int8"}},
+    {Isa::avx512bf16, {"AVX-512 bf16", "VNNI int8"}},
+    {Isa::amx, {"AMX bf16", "AMX int8"}},
+#elif defined(__aarch64__)
+    {Isa::neon, {"f32 FMA", "NEON int8"}},
+    {Isa::dotprod, {"f32 FMA", "SDOT int8"}},
+    {Isa::i8mm, {"f32 FMA", "SMMLA int8"}},
+#endif
+    {Isa::portable, {"f32 FMA", "f32 FMA"}}
+  };
   EXPECT_EQ(bf16.unit, units.at(isa()).first);
   EXPECT_EQ(int8.unit, units.at(isa()).second);
   EXPECT_GT(bf16.rate, 0);
