@@ -41,11 +41,17 @@ LossHistory history_from_json(const JsonObject& json) {
           .skipped = json.integer("skipped", 0, most)};
 }
 
+namespace {
+// A NaN's sign is the processor's, and says nothing.
+double without_sign_of_nan(double value) { return std::isnan(value) ? std::abs(value) : value; }
+}  // namespace
+
 std::optional<Verdict> judge(const TrainStep& step, const LossHistory& history, const GuardOptions& options) {
   Verdict verdict;
   if (!std::isfinite(step.loss) || !std::isfinite(step.gradient_norm)) {
     verdict = {options.on_nan,
-               fmt::format("the loss is {} and the gradient's norm {}", step.loss, step.gradient_norm)};
+               fmt::format("the loss is {} and the gradient's norm {}", without_sign_of_nan(step.loss),
+                           without_sign_of_nan(step.gradient_norm))};
   } else {
     const double deviations = history.deviations(step.loss);
     if (options.spike_deviations == 0 || deviations <= options.spike_deviations) return {};
