@@ -1,10 +1,8 @@
 #include "base/threads.h"
 
-#include <sched.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/processor.h"
 
 namespace fathom {
 
@@ -37,96 +36,138 @@ struct detail::Tasks {
 
 namespace {
 
-int available_cores() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
 // Spins for some 200 us (a pause takes about 50 ns), then sleeps in the kernel until `value` has changed.
 // With 50 us a prompt of 512 saw 27 context switches, when one core was a little slower than the other in a
 // long product, and waking up takes as long again: 4 to 7 % of the time. Two of Fathom's side by side lose 2
 // % by the longer wait.
-void wait_while(const std::atomic<int>& value, int old) {
-  for (int i = 0; i < 4000; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
+constexpr int patience = 4000;
+// Pauses, 2 us, after which a part that its own thread has not begun is taken over: that thread sleeps, or
+// its core is another process's.
+constexpr int part_patience = 40;
+
+// Whether `value` has changed within `pauses`.
+bool changes(const std::atomic<std::uint32_t>& value, std::uint32_t old, int pauses) {
+  for (int i = 0; i < pauses; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return true;
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
   }
-  value.wait(old, std::memory_order_acquire);
+  return false;
+}
+
+void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
+  if (!changes(value, old, patience)) value.wait(old, std::memory_order_acquire);
 }
 
 thread_local bool inside = false;
 
-// A body's parts, one a thread. Each worker has its own part, but whoever is done first takes a part that
-// nobody has begun: a worker that sleeps, or whose core another process has, is not waited for.
+// A body's parts. Each thread has its own part; those that are more than the cores have none.
+//
+// With many cores the time between two bodies is that of lines of the cache on their way from core to core,
+// some 100 ns each. So a thread that begins reads one line that has changed (`Job`), its claim is in a line
+// that nobody else touches unless it is late, and that it has ended it says in a line that the caller alone
+// reads: the lines of all threads are on their way at the same time. One counter of parts that are left, and
+// free parts looked for at once, cost 16 threads more than a hundred such ways one after the other.
 class Pool {
  public:
-  explicit Pool(int threads) : parts_(static_cast<std::size_t>(threads)) {
-    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { serve(thread); });
+  explicit Pool(int parts)
+      : parts_(static_cast<std::size_t>(parts)), threads_(std::min(parts, usable_cores())) {
+    for (int thread = 1; thread < threads_; ++thread)
+      workers_.emplace_back([this, thread] { serve(thread); });
   }
   ~Pool() {
-    ended_ = true;
-    release();
+    job_.ended = true;
+    wake();
   }
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  int threads() const { return static_cast<int>(parts_.size()); }
+  int parts() const { return static_cast<int>(parts_.size()); }
 
   // Gives half of the threads these to do, before anything else; or nothing any more.
   void set_background(std::shared_ptr<detail::Tasks> tasks) {
     {
       const std::lock_guard lock(background_in_use_);
-      has_background_ = tasks != nullptr;
+      job_.has_background = tasks != nullptr;
       background_ = std::move(tasks);
     }
-    release();
+    wake();
   }
 
   void run(detail::ThreadBody body, void* context) {
-    body_ = body;
-    context_ = context;
-    left_.store(threads(), std::memory_order_relaxed);
-    for (Part& part : parts_) part.free.store(true, std::memory_order_release);
-    release();
-    run_parts(0);
-    for (int left = left_.load(std::memory_order_acquire); left != 0;
-         left = left_.load(std::memory_order_acquire))
-      wait_while(left_, left);
+    job_.body.store(body, std::memory_order_relaxed);
+    job_.context.store(context, std::memory_order_relaxed);
+    const std::uint32_t number = job_.number.load(std::memory_order_relaxed) + 1;
+    job_.number.store(number, std::memory_order_release);
+    wake();
+    run_own(0, number);
+    bool helped = false;
+    const int pauses = job_.has_background ? 0 : part_patience;  // those threads are known to be busy
+    for (Part& part : parts_) {
+      if (!helped && !changes(part.done, number - 1, pauses)) {
+        help(number);
+        helped = true;
+      }
+      wait_while(part.done, number - 1);
+    }
   }
 
  private:
-  struct alignas(64) Part {
-    std::atomic<bool> free = false;
+  struct Part {
+    alignas(64) std::atomic<std::uint32_t> begun = 0;  // the number of the last body of which it was begun,
+    alignas(64) std::atomic<std::uint32_t> done = 0;   // and done
+  };
+  // What threads wait for.
+  struct alignas(64) Job {
+    std::atomic<std::uint32_t> news = 0;
+    std::atomic<std::uint32_t> number = 0;
+    std::atomic<detail::ThreadBody> body = nullptr;
+    std::atomic<void*> context = nullptr;
+    std::atomic<bool> ended = false;
+    std::atomic<bool> has_background = false;  // mostly there is none: then no body costs a lock
   };
 
-  void release() {
-    generation_.fetch_add(1, std::memory_order_release);
-    generation_.notify_all();
+  void wake() {
+    job_.news.fetch_add(1, std::memory_order_release);
+    job_.news.notify_all();
   }
 
-  // The thread's own part, then those that nobody has begun.
-  void run_parts(int own) {
-    for (int i = 0; i < threads(); ++i) {
-      const int part = (own + i) % threads();
-      if (!parts_[static_cast<std::size_t>(part)].free.exchange(false, std::memory_order_acq_rel)) continue;
-      body_.load(std::memory_order_relaxed)(context_, part, threads());
-      if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_one();
-    }
+  // Runs a part unless it has begun. Numbers tell a thread that comes late that the part is not its body's
+  // any more; a body does not end while one of its parts runs.
+  void run_part(Part& part, int index, std::uint32_t number) {
+    std::uint32_t before = number - 1;
+    if (!part.begun.compare_exchange_strong(before, number, std::memory_order_acq_rel)) return;
+    job_.body.load(std::memory_order_relaxed)(job_.context.load(std::memory_order_relaxed), index, parts());
+    part.done.store(number, std::memory_order_release);
+    part.done.notify_one();
+  }
+
+  // The thread's own part, then those that no thread has for its own.
+  void run_own(int thread, std::uint32_t number) {
+    run_part(parts_[static_cast<std::size_t>(thread)], thread, number);
+    for (int part = threads_; part < parts(); ++part)
+      run_part(parts_[static_cast<std::size_t>(part)], part, number);
+  }
+
+  void help(std::uint32_t number) {
+    for (int part = 0; part < parts(); ++part)
+      if (parts_[static_cast<std::size_t>(part)].begun.load(std::memory_order_relaxed) != number)
+        run_part(parts_[static_cast<std::size_t>(part)], part, number);
   }
 
   void serve(int thread) {
     inside = true;
-    for (int seen = 0;;) {
-      wait_while(generation_, seen);
-      seen = generation_.load(std::memory_order_acquire);
-      if (has_background_ && thread >= threads() - threads() / 2) {
+    for (std::uint32_t seen = 0;;) {
+      wait_while(job_.news, seen);
+      seen = job_.news.load(std::memory_order_acquire);
+      if (job_.has_background && thread >= threads_ - threads_ / 2) {
         if (const auto tasks = background()) tasks->work(tasks->all.size());
       }
-      if (ended_) return;
-      run_parts(thread);
+      if (job_.ended) return;
+      const std::uint32_t number = job_.number.load(std::memory_order_acquire);
+      run_own(thread, number);
+      if (!changes(job_.news, seen, part_patience)) help(number);
     }
   }
 
@@ -136,15 +177,11 @@ class Pool {
   }
 
   std::vector<Part> parts_;
-  std::atomic<detail::ThreadBody> body_ = nullptr;
-  void* context_ = nullptr;
-  alignas(64) std::atomic<int> generation_ = 0;  // apart, so that one side's writes do not slow the other's
-  std::atomic<bool> ended_ = false;
-  std::atomic<bool> has_background_ = false;  // mostly there is none: then no body costs a lock
+  int threads_;
+  Job job_;
   std::mutex background_in_use_;
   std::shared_ptr<detail::Tasks> background_;
-  alignas(64) std::atomic<int> left_ = 0;  // parts that are not done
-  std::vector<std::jthread> workers_;      // last: they end before what they use
+  std::vector<std::jthread> workers_;  // last: they end before what they use
 };
 
 struct {
@@ -155,7 +192,7 @@ struct {
 
 // Of as many threads as are wanted now; `shared.in_use` must be held.
 Pool& shared_pool(int threads) {
-  if (!shared.pool || shared.pool->threads() != threads) {
+  if (!shared.pool || shared.pool->parts() != threads) {
     shared.pool.reset();
     shared.pool = std::make_unique<Pool>(threads);
   }
@@ -170,10 +207,7 @@ void set_threads(int count) {
   shared.wanted = count;
 }
 
-int thread_count() {
-  static const int cores = available_cores();
-  return shared.wanted > 0 ? shared.wanted : cores;
-}
+int thread_count() { return shared.wanted > 0 ? shared.wanted : usable_cores(); }
 
 void detail::on_each_thread(ThreadBody body, void* context) {
   const int threads = thread_count();

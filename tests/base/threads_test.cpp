@@ -4,10 +4,13 @@
 
 #include <atomic>
 #include <chrono>
+#include <mutex>
+#include <set>
 #include <thread>
 #include <vector>
 
 #include "base/error.h"
+#include "base/processor.h"
 
 namespace fathom {
 namespace {
@@ -32,6 +35,20 @@ TEST(Threads, EachTakesPartOnceWhateverTheirNumberIs) {
       for (const auto& call : calls) EXPECT_EQ(call, 1);
     }
   }
+}
+
+// Threads beyond the cores would take turns and wait for each other: their parts are run by as many threads
+// as there are cores.
+TEST(Threads, MoreThanTheCoresTakeNoLongerToMeet) {
+  const Threads threads(16 * usable_cores());
+  std::mutex mutex;
+  std::set<std::thread::id> who;
+  for (int round = 0; round < 200; ++round)
+    on_each_thread([&](int, int) {
+      const std::lock_guard lock(mutex);
+      who.insert(std::this_thread::get_id());
+    });
+  EXPECT_LE(who.size(), static_cast<std::size_t>(usable_cores()));
 }
 
 TEST(Threads, WorkWithinWorkIsTheCallersAlone) {
