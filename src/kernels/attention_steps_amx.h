@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/attention_amx.h"
+#include "kernels/attention_block.h"
 
 namespace fathom::amx {
 
@@ -20,7 +20,9 @@ inline __mmask16 first_lanes(std::int64_t count) {
   return static_cast<__mmask16>((1U << static_cast<unsigned>(least(lanes, largest(0, count)))) - 1);
 }
 
-/// One tile of rows of what gathered_floats() describes.
+/// What a tile of 16 rows has gathered over one chunk: sum and mix of the values with weights 2^(s - shift),
+/// where 2^s is e^score: mixed [16, padded_dim], sums [16, 16] (the sum of a row is that of its 16), shifts
+/// [16].
 struct Gathered {
   float *mixed, *sums, *shifts;
 };
@@ -65,9 +67,9 @@ class Steps {
  public:
   Steps(const AttentionBlock& block, std::int64_t chunk)
       : block_(block),
-        end_(least(block.end_page(), (chunk + 1) * chunk_pages)),
+        end_(least(block.end_page(), (chunk + 1) * attention_chunk_pages)),
         tile_(-1),
-        page_(largest(block.first_page(), chunk * chunk_pages)) {}
+        page_(largest(block.first_page(), chunk * attention_chunk_pages)) {}
 
   bool next(Step& step) {
     for (;;) {

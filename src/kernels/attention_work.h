@@ -1,4 +1,4 @@
-// Attention over pages of bf16 or int8 by AMX: cuts the work into blocks and shares them out to threads.
+// Attention on all threads: cuts the work into blocks and chunks of them, and shares these out.
 #pragma once
 
 #include <cstdint>
@@ -6,16 +6,16 @@
 #include <vector>
 
 #include "kernels/aligned.h"
-#include "kernels/attention_amx.h"
+#include "kernels/attention_block.h"
 #include "kernels/backend.h"
 
 namespace fathom {
 
-class TileAttention {
+class AttentionWork {
  public:
-  /// As Backend::attention; the cache is of bf16 or int8, and isa() is Isa::amx. A row's result is the same
-  /// to the last bit whatever other rows and spans are computed with it, and by however many threads.
-  /// Keys and values may be `fresh` where no span is longer than block_tokens().
+  /// As Backend::attention. A row's result is the same to the last bit whatever other rows and spans are
+  /// computed with it, and by however many threads. Keys and values may be `fresh` where no span is longer
+  /// than block_tokens().
   void run(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
            const NewKv& fresh, Rows out);
 
@@ -37,11 +37,12 @@ class TileAttention {
   };
   void plan(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
             Rows out);
-  amx::UpcomingPages pages_of(const Unit& unit) const;
-  void run_unit(const Unit& unit, const KvLayout& cache, const NewKv& fresh,
-                const amx::UpcomingPages& upcoming, std::byte* scratch);
+  UpcomingPages pages_of(const Unit& unit) const;
+  void run_unit(const Unit& unit, const KvLayout& cache, const NewKv& fresh, const UpcomingPages& upcoming,
+                std::byte* scratch);
 
-  std::vector<amx::AttentionBlock> blocks_;
+  AttentionKernel kernel_ = {};
+  std::vector<AttentionBlock> blocks_;
   std::vector<Split> splits_;    // one a block
   std::vector<Source> sources_;  // likewise
   std::vector<Unit> units_;

@@ -57,18 +57,4 @@ void widen_bf16(std::size_t count, const std::uint16_t* x, float* y);
 void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv_head, const float* keys,
               const float* values, std::int64_t stride);
 
-// attention.cpp
-/// One unit of attention: the query heads that share `kv_head`, at tokens [begin, end) of a span.
-struct AttentionBlock {
-  const AttentionSpan* span = nullptr;
-  std::size_t kv_head = 0;
-  std::int64_t begin = 0, end = 0;
-};
-/// Tokens in a block, so that its query rows fill the product's tiles and its scores stay in the L1 cache.
-std::int64_t attention_block_tokens(const AttentionShape& shape);
-/// Floats of scratch that a block needs.
-std::size_t attention_scratch(const AttentionShape& shape);
-void attention(const AttentionShape& shape, const AttentionBlock& block, const float* queries, Rows out,
-               float* scratch);
-
 }  // namespace fathom::simd
