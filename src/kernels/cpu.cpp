@@ -14,12 +14,13 @@
 #include "base/processor.h"
 #include "base/threads.h"
 #include "kernels/aligned.h"
+#include "kernels/attention_work.h"
 #include "kernels/backend.h"
 #include "kernels/isa.h"
 #include "kernels/packed_matrix.h"
 #include "kernels/product.h"
+#include "kernels/shares.h"
 #include "kernels/simd.h"
-#include "kernels/tile_attention.h"
 
 namespace fathom {
 namespace {
@@ -42,40 +43,6 @@ void share_out(std::int64_t count, std::int64_t values, Body body) {
   on_each_thread(
       [&](int thread, int threads) { body(count * thread / threads, count * (thread + 1) / threads); });
 }
-
-// Which rows and panels a thread computes. Many rows: each thread takes some with all outputs, so that it
-// works on rows that it has in its cache from the operation before. Few: some outputs for all rows, always
-// the same, so that it reads each weight alone, and finds those of a layer that is visited again soon in its
-// own cache.
-struct Shares {
-  Shares(const PackedMatrix& weight, std::int64_t rows, std::int64_t granule, int threads)
-      : rows_(rows),
-        granule_(std::max<std::int64_t>(granule, 32)),
-        blocks_((rows + granule_ - 1) / granule_),
-        // A gate and its up projection stay together.
-        pairs_((weight.panels() + 1) / 2),
-        panels_(weight.panels()),
-        threads_(threads) {
-    const std::int64_t rounds = (blocks_ + threads - 1) / threads;
-    by_rows_ = blocks_ >= threads && blocks_ * 10 >= rounds * threads * 9;  // nine tenths busy at least
-  }
-
-  Range rows(int thread) const {
-    if (!by_rows_) return {0, rows_};
-    return {std::min(rows_, blocks_ * thread / threads_ * granule_),
-            std::min(rows_, blocks_ * (thread + 1) / threads_ * granule_)};
-  }
-  Range panels(int thread) const {
-    if (by_rows_) return {0, panels_};
-    return {pairs_ * thread / threads_ * 2, std::min(panels_, pairs_ * (thread + 1) / threads_ * 2)};
-  }
-  bool by_rows() const { return by_rows_; }
-
- private:
-  std::int64_t rows_, granule_, blocks_, pairs_, panels_;
-  int threads_;
-  bool by_rows_ = false;
-};
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
@@ -193,32 +160,8 @@ class CpuBackend : public Backend {
 
   void attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const float* queries,
                  const NewKv& fresh, Rows out) const override {
-#if defined(__x86_64__)
-    if (native_tiles() && shape.cache.type != Compute::f32) {
-      const NewKv unstored = store_long(shape, spans, TileAttention::block_tokens(shape), fresh);
-      return tile_attention_.run(shape, spans, queries, unstored, out);
-    }
-#endif
-    const std::int64_t step = simd::attention_block_tokens(shape);
-    const NewKv unstored = store_long(shape, spans, step, fresh);
-    blocks_.clear();
-    for (const AttentionSpan& span : spans)
-      for (std::int64_t end = span.count; end > 0; end -= step)
-        for (std::int64_t head = 0; head < shape.cache.kv_heads; ++head)
-          blocks_.push_back({&span, size(head), std::max<std::int64_t>(0, end - step), end});
-    // Later tokens see more keys: from the last to the first, the threads end together.
-    const std::size_t scratch = (simd::attention_scratch(shape) + 15) / 16 * 16;
-    scratch_.reserve(scratch * sizeof(float) * size(thread_count()));
-    std::atomic<std::size_t> next = 0;
-    on_each_thread([&](int thread, int) {
-      for (std::size_t i = next++; i < blocks_.size(); i = next++) {
-        const simd::AttentionBlock& block = blocks_[i];
-        if (unstored.keys != nullptr)
-          simd::store_kv(shape.cache, *block.span, static_cast<std::int64_t>(block.kv_head), unstored.keys,
-                         unstored.values, unstored.stride);
-        simd::attention(shape, block, queries, out, scratch_.as<float>() + scratch * size(thread));
-      }
-    });
+    attention_.run(shape, spans, queries, store_long(shape, spans, AttentionWork::block_tokens(shape), fresh),
+                   out);
   }
 
  private:
@@ -264,6 +207,11 @@ class CpuBackend : public Backend {
     return prepared;
   }
 
+  // Of a value.
+  static std::int64_t form_bytes(RowForm form) {
+    return form == RowForm::int8 ? 1 : form == RowForm::bf16 ? 2 : 4;
+  }
+
   // Rows that lie as the product reads them.
   static bool reads_directly(const PackedMatrix& weight, RowForm form, Compute type) {
     return (form == RowForm::f32 && type == Compute::f32) ||
@@ -276,11 +224,12 @@ class CpuBackend : public Backend {
     if (rows == 0) return;
     const Prepared prepared = prepare(weight, rows, x);
     const ProductKernel& kernel = prepared.kernel;
-    const Shares shares(weight, rows, kernel.row_granule, thread_count());
+    const Shares shares(weight, rows, form_bytes(kernel.form) * weight.padded_in, kernel, thread_count());
     if (!shares.by_rows()) form_all(weight, prepared, rows, x);
     const auto share = [&](int thread, int threads) {
-      const Shares own(weight, rows, kernel.row_granule, threads);
-      const Range range = own.rows(thread), panels = own.panels(thread);
+      const bool alone = threads == 1;
+      const Range range = alone ? Range{0, rows} : shares.rows(thread);
+      const Range panels = alone ? Range{0, weight.panels()} : shares.panels(thread);
       if (shares.by_rows()) form_rows(weight, prepared, range, x);
       if (range.first < range.last && panels.first < panels.last)
         kernel.run(weight, prepared.activations, range, panels, to,
@@ -360,9 +309,7 @@ class CpuBackend : public Backend {
 
   // Where the rows of activations for this weight lie.
   Activations activations_for(const PackedMatrix& weight, RowForm form, std::int64_t rows) const {
-    const std::int64_t stride = weight.padded_in * (form == RowForm::int8   ? 16
-                                                    : form == RowForm::bf16 ? 2
-                                                                            : 4);
+    const std::int64_t stride = weight.padded_in * form_bytes(form) * (form == RowForm::int8 ? 16 : 1);
     formed_.reserve(size((form == RowForm::int8 ? (rows + 15) / 16 : rows) * stride));
     const auto grow = [](auto& values, std::int64_t count) {
       values.resize(std::max(values.size(), size(count)));
@@ -434,9 +381,7 @@ class CpuBackend : public Backend {
   mutable AlignedBuffer widened_;  // scratch of products, a part for each thread
   mutable AlignedBuffer outputs_;  // of a summary's pieces, a part for each thread
   mutable std::vector<simd::PieceSummary> pieces_;
-  mutable AlignedBuffer scratch_;  // of attention, a part for each thread
-  mutable std::vector<simd::AttentionBlock> blocks_;
-  mutable TileAttention tile_attention_;
+  mutable AttentionWork attention_;
 };
 
 }  // namespace

@@ -6,9 +6,11 @@
 #include <numeric>
 #include <utility>
 
+#include "base/processor.h"
 #include "base/threads.h"
 #include "formats/dequantise.h"
 #include "formats/float16.h"
+#include "kernels/product.h"
 #include "kernels/quantise.h"
 #include "kernels/simd.h"
 
@@ -317,6 +319,16 @@ PackedMatrix form_of(std::span<const LinearPart> parts, bool gated, Compute type
   return packed;
 }
 
+// Calls body(panels) for each thread's share, as nearly those that a product of few rows gives it as makes no
+// difference to pages: a page belongs to the node of the thread that writes it first.
+template <typename Body>
+void each_share(const PackedMatrix& packed, const Body& body) {
+  const std::int64_t shares = std::min<std::int64_t>(thread_count(), packed.panels());
+  parallel_for(shares, [&](std::int64_t share) {
+    body(Range{packed.panels() * share / shares, packed.panels() * (share + 1) / shares});
+  });
+}
+
 }  // namespace
 
 bool keeps_integers(const Tensor& weight, Compute type) {
@@ -342,14 +354,21 @@ Compute resolved_type(std::span<const LinearPart> parts, Compute type) {
 PackedMatrix pack_matrix(std::span<const LinearPart> parts, bool gated, Compute type) {
   PackedMatrix packed = form_of(parts, gated, resolved_type(parts, type));
   packed.data = AlignedBuffer::unwritten(size(packed.panels() * packed.panel_bytes()));
-  const std::int64_t shares = std::min<std::int64_t>(thread_count(), packed.panels());
-  parallel_for(shares, [&](std::int64_t share) {
+  each_share(packed, [&](Range panels) {
     PanelPacker packer(packed);
-    for (std::int64_t panel = packed.panels() * share / shares;
-         panel < packed.panels() * (share + 1) / shares; ++panel)
-      packer.pack(parts, panel);
+    for (std::int64_t panel = panels.first; panel < panels.last; ++panel) packer.pack(parts, panel);
   });
   return packed;
+}
+
+void bring_near(PackedMatrix& packed) {
+  packed.data = AlignedBuffer::unwritten(packed.lent.size());
+  each_share(packed, [&](Range panels) {
+    const std::int64_t first = panels.first * packed.panel_bytes(), last = panels.last * packed.panel_bytes();
+    std::copy(packed.lent.data() + first, packed.lent.data() + last, packed.data.as<std::byte>() + first);
+  });
+  packed.lent = {};
+  packed.owner.reset();
 }
 
 std::optional<PackedMatrix> view_matrix(std::span<const LinearPart> parts, bool gated, Compute type,
@@ -359,6 +378,7 @@ std::optional<PackedMatrix> view_matrix(std::span<const LinearPart> parts, bool 
   if (packed.panels() * packed.panel_bytes() != std::ssize(panels)) return std::nullopt;
   packed.lent = panels;
   packed.owner = std::move(owner);
+  if (memory_nodes() > 1) bring_near(packed);
   return packed;
 }
 

@@ -150,4 +150,8 @@ inline constexpr int packed_layout = 2;
 std::optional<PackedMatrix> view_matrix(std::span<const LinearPart> parts, bool gated, Compute type,
                                         std::span<const std::byte> panels, std::shared_ptr<const void> owner);
 
+/// Copies panels that lie elsewhere, each where the thread that multiplies with it finds it near: on machines
+/// with several nodes of memory a mapped file lies where it was read first. view_matrix() does so there.
+void bring_near(PackedMatrix& packed);
+
 }  // namespace fathom

@@ -22,8 +22,9 @@ namespace fathom {
 namespace {
 
 // Rows in one step. Beyond about 500 rows a product is bound by arithmetic, not by reading its weights, and a
-// batch's intermediate values would leave the cache (512 rows of 1536 floats are 3 MB).
-constexpr std::int64_t batch_rows = 512;
+// batch's intermediate values would leave the caches (512 rows of 1536 floats are 3 MB). Of many cores each
+// has its own: with 16 and 512 rows, 128 for a quarter of the outputs would be all that one computes.
+std::int64_t batch_rows() { return 128 * std::max(4, thread_count()); }
 
 std::int64_t context_limit(const Checkpoint& checkpoint, const EngineOptions& options) {
   const std::int64_t own = checkpoint.config.max_positions;
@@ -271,7 +272,7 @@ std::int64_t Engine::submit(const Feed& feed) {
 }
 
 bool Engine::step(Observer* observer) {
-  state_->admit(observer != nullptr ? std::numeric_limits<std::int64_t>::max() : batch_rows);
+  state_->admit(observer != nullptr ? std::numeric_limits<std::int64_t>::max() : batch_rows());
   if (state_->pool.rows() == 0) return false;
   state_->run_picked(state_->pool.pick(state_->plan), observer);
   state_->collect();
