@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/processor.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "cli/verbs.h"
@@ -56,8 +57,12 @@ void add_text_format(CLI::App& verb, std::string& format) {
 }
 
 void apply_common(const CommonOptions& options) {
-  set_threads(options.threads);
   set_quiet(options.quiet);
+  set_threads(options.threads);
+  // More would take turns on the cores while others wait for them.
+  if (options.threads <= usable_cores()) return;
+  print_note(fmt::format("--threads {}: {}, since the process may use no more cores", options.threads, usable_cores()));
+  set_threads(usable_cores());
 }
 
 void print_error(std::string_view message) {

@@ -6,12 +6,29 @@
 
 namespace fathom {
 
+#if defined(__x86_64__)
+namespace {
+
+// AMD's family of processors: 0x17 Zen and Zen 2, 0x19 Zen 3 and Zen 4, 0x1A Zen 5; 0 of others.
+unsigned amd_family() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid(0, &eax, &ebx, &ecx, &edx) == 0 || ebx != signature_AMD_ebx) return 0;
+  __get_cpuid(1, &eax, &ebx, &ecx, &edx);
+  const unsigned base = eax >> 8U & 15U, extended = eax >> 20U & 255U;
+  return base == 15 ? base + extended : base;
+}
+
+}  // namespace
+#endif
+
 MemoryHabits memory_habits() {
+  // Generation in int8 by AVX2: on Zen 5 with two streams and 512 bytes ahead 30 GB/s of two cores' 84, so
+  // 64; on Zen 4 the other way round.
   static const MemoryHabits habits = [] {
 #if defined(__x86_64__)
-    unsigned highest = 0, ebx = 0, ecx = 0, edx = 0;
-    if (__get_cpuid(0, &highest, &ebx, &ecx, &edx) != 0 && ebx == signature_AMD_ebx)
-      return MemoryHabits{.streams = 2, .ahead = 512};
+    const unsigned amd = amd_family();
+    if (amd >= 0x1A) return MemoryHabits{.streams = 1, .ahead = 8192};
+    if (amd != 0) return MemoryHabits{.streams = 2, .ahead = 512};
 #endif
     return MemoryHabits{.streams = most_streams, .ahead = 2048};
   }();
