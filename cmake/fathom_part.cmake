@@ -24,7 +24,8 @@ set(FATHOM_LEVELS_aarch64 neon dotprod i8mm)
 
 function(fathom_part name)
   cmake_parse_arguments(PART "" "" "USES;PRIVATE" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cpp)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cpp
+       ${CMAKE_SOURCE_DIR}/src/${name}/*/*.cpp)
   foreach(isa ${FATHOM_LEVELS_x86_64} ${FATHOM_LEVELS_aarch64})
     set(own ${sources})
     list(FILTER own INCLUDE REGEX "_${isa}\\.cpp$")

@@ -13,6 +13,7 @@
 #include "base/processor.h"
 #include "base/progress.h"
 #include "base/threads.h"
+#include "cli/decoding.h"
 #include "cli/verbs.h"
 #include "eval/bench.h"
 #include "eval/compared_runs.h"
@@ -29,6 +30,7 @@ struct Options : CommonOptions {
   int repetitions = 5;
   std::string dtype = "auto", kv = "auto", csv, compare;
   bool trace = false;
+  DecodingOptions decoding;
 };
 
 std::vector<Workload> workloads_of(const Options& options) {
@@ -87,6 +89,7 @@ ComparedRun compare_with(const std::filesystem::path& file, const std::vector<Wo
 struct Run {
   Json header;  // what all tests have in common
   std::vector<BenchResult> results;
+  std::string early;  // what exits or drafts made of them
   std::optional<ComparedRun> compared;
   std::string differences;  // of its circumstances
 };
@@ -177,10 +180,29 @@ std::string as_markdown(const Run& run) {
       "first token after a prompt of 8.\n",
       head["backend"].get<std::string>(), head["load_seconds"].get<double>(),
       head["first_token_seconds"].get<double>());
+  if (!run.early.empty()) text += "\n" + run.early;
   if (run.compared)
     text += fmt::format("Ratio: of medians, to {} in {}{}{}.\n", run.compared->engine,
                         run.compared->file.string(), run.differences.empty() ? "" : "; ", run.differences);
   return text;
+}
+
+/// One line about a test with exits or drafts.
+std::string beside_full_depth(const Checkpoint& checkpoint, const BenchResult& full, const BenchResult& early,
+                              const Options& options) {
+  const Decoder::Counts& counts = early.counts;
+  const auto tokens = static_cast<double>(counts.tokens);
+  const double times = early.rate.median / full.rate.median;
+  std::string line = fmt::format("{} with {}: {:.2f} tok/s, {:.2f} times full depth; {}", early.work.name(),
+                                 options.decoding.draft.empty() ? options.decoding.exit : "drafts",
+                                 early.rate.median, times, depth_line(counts, checkpoint.plan));
+  if (options.decoding.draft.empty()) {
+    const double bound = exit_bound(checkpoint, static_cast<double>(counts.visits) / tokens,
+                                    static_cast<double>(counts.heads) / tokens);
+    line += fmt::format(", {:.2f} heads; at most {:.2f} times: {:.0f} %",
+                        static_cast<double>(counts.heads) / tokens, bound, 100 * times / bound);
+  }
+  return line + "\n";
 }
 
 void emit(const Options& options, const Run& run) {
@@ -202,6 +224,7 @@ void measure(const Options& options) {
   if (!options.compare.empty()) compared = compare_with(options.compare, works);
   const Checkpoint checkpoint = load_checkpoint(options.model);
   check_context(works, checkpoint);
+  const DecoderOptions decoder = decoder_options(options.decoding, checkpoint.plan);
   const Compute compute = choose_compute(options.dtype, checkpoint);
   Engine engine(
       checkpoint,
@@ -226,16 +249,25 @@ void measure(const Options& options) {
                         {"load_seconds", loaded},
                         {"first_token_seconds", first_token}},
              .results = {},
+             .early = {},
              .compared = std::move(compared),
              .differences = {}};
   if (run.compared) run.differences = run.compared->differences(works, thread_count(), processor_name());
   std::int64_t tokens = 0;
-  for (const Workload& work : works) tokens += work.total() * (options.repetitions + 1);
+  const bool early = decoder.exit != nullptr || decoder.draft.visits > 0;
+  for (const Workload& work : works)
+    tokens += work.total() * (options.repetitions + 1) * (early && work.phase == Phase::generate ? 2 : 1);
   Progress progress("bench", tokens, "tok");
+  const auto measured = [&](const Workload& work, const DecoderOptions& own) {
+    return bench(engine, checkpoint, operand_of(engine.layer_type()), work, own, options.repetitions,
+                 progress);
+  };
   try {
-    for (const Workload& work : works)
-      run.results.push_back(
-          bench(engine, checkpoint, operand_of(engine.layer_type()), work, options.repetitions, progress));
+    for (const Workload& work : works) {
+      run.results.push_back(measured(work, {}));
+      if (early && work.phase == Phase::generate)
+        run.early += beside_full_depth(checkpoint, run.results.back(), measured(work, decoder), options);
+    }
   } catch (const Interrupted&) {
     progress.finish();
     emit(options, run);  // what is complete is not thrown away
@@ -269,6 +301,7 @@ void add_bench(CLI::App& program) {
   verb->add_option("--repetitions,-r", options->repetitions, "Timed runs of each test, after one that is not")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
+  add_decoding(*verb, options->decoding);
   add_dtype(*verb, options->dtype);
   add_kv(*verb, options->kv);
   verb->add_flag("--trace", options->trace,
@@ -292,6 +325,11 @@ void add_bench(CLI::App& program) {
       "batch\n"
       "(and --groups, if it is ours); where the file has several, as with and without flash attention, the\n"
       "fastest. The ratio is this run's median over the counterpart's: above 1, this run is faster.\n\n"
+      "With --exit or --draft each test of generation runs twice, at full depth and so; a line under the "
+      "table\n"
+      "compares them. What is generated follows from arbitrary tokens: real texts leave elsewhere.\n\n" +
+      exit_rules_help() +
+      "\n"
       "Example: a prompt of 512, then 64 tokens after 128 for 1, 16 and 32 sequences\n"
       "  fathom bench models/smollm2.gguf --prompt 512 --generate 0\n"
       "  fathom bench models/smollm2.gguf --prompt 0 --generate 64 --depth 128 --batch 1,16,32 --csv "

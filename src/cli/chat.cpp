@@ -41,12 +41,14 @@ class Conversation {
       held_ = ids;
       GenerateOptions generation = options_.generate;
       generation.sampler.seed = seed;
-      const Generated generated =
-          generate(model_.engine, model_.tokenizer, sequence_, ids, generation, print_text);
+      const Generated generated = generate(model_.engine, model_.tokenizer, sequence_, ids, generation,
+                                           [&](std::string_view text, std::int64_t visits) {
+                                             print_at_depth(options_, model_.checkpoint.plan, text, visits);
+                                           });
       held_.insert(held_.end(), generated.tokens.begin(), generated.tokens.end());
       messages_.push_back({{"role", "assistant"}, {"content", generated.text}});
       print_text("\n");
-      if (!options_.quiet) fmt::print(stderr, "[{}]\n", speed_line(generated));
+      if (!options_.quiet) fmt::print(stderr, "[{}]\n", speed_line(generated, model_.checkpoint.plan));
     } catch (const Error&) {
       messages_.erase(messages_.size() - 1);  // the message that has no answer
       throw;

@@ -61,7 +61,8 @@ void apply_common(const CommonOptions& options) {
   set_threads(options.threads);
   // More would take turns on the cores while others wait for them.
   if (options.threads <= usable_cores()) return;
-  print_note(fmt::format("--threads {}: {}, since the process may use no more cores", options.threads, usable_cores()));
+  print_note(fmt::format("--threads {}: {}, since the process may use no more cores", options.threads,
+                         usable_cores()));
   set_threads(usable_cores());
 }
 

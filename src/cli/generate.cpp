@@ -28,13 +28,19 @@ std::vector<Token> prompt_tokens(const Options& options, const LoadedModel& mode
 }
 
 Json figures_of(const Options& options, const Generated& generated) {
-  return {{"model", options.model.string()},
-          {"text", generated.text},
-          {"tokens", generated.tokens},
-          {"stopped_by", to_string(generated.reason)},
-          {"prompt_tokens", generated.prompt_tokens},
-          {"prompt_seconds", generated.prompt_seconds},
-          {"generate_seconds", generated.generate_seconds}};
+  const Decoder::Counts& counts = generated.counts;
+  Json figures = {{"model", options.model.string()},
+                  {"text", generated.text},
+                  {"tokens", generated.tokens},
+                  {"stopped_by", to_string(generated.reason)},
+                  {"prompt_tokens", generated.prompt_tokens},
+                  {"prompt_seconds", generated.prompt_seconds},
+                  {"generate_seconds", generated.generate_seconds},
+                  {"visits", generated.visits}};
+  if (counts.verified > 0)
+    figures["drafts"] = {
+        {"passes", counts.verified}, {"drafted", counts.drafted}, {"accepted", counts.accepted}};
+  return figures;
 }
 
 void run(Options& options) {
@@ -44,12 +50,12 @@ void run(Options& options) {
   const bool to_stdout = options.json != "-";
   const Generated generated = about(options.model, [&] {
     return generate(model.engine, model.tokenizer, model.engine.open(), prompt_tokens(options, model),
-                    options.generate, [&](std::string_view text) {
-                      if (to_stdout) print_text(text);
+                    options.generate, [&](std::string_view text, std::int64_t visits) {
+                      if (to_stdout) print_at_depth(options, model.checkpoint.plan, text, visits);
                     });
   });
   if (to_stdout) print_text("\n");
-  if (!options.quiet) fmt::print(stderr, "{}\n", speed_line(generated));
+  if (!options.quiet) fmt::print(stderr, "{}\n", speed_line(generated, model.checkpoint.plan));
   emit_json(options, figures_of(options, generated));
   if (generated.reason == StopReason::interrupted) throw Interrupted();
 }
@@ -72,8 +78,12 @@ void add_generate(CLI::App& program) {
       "options it is greedy, whatever generation_config.json says (fathom chat follows that). An end token "
       "that\n"
       "the tokenizer puts behind a text is left out of the prompt: nothing that continues it follows an "
-      "end.\n\n"
-      "Example: fathom generate models/smollm2-135m-instruct.gguf --chat --prompt \"Why is the sky blue?\"");
+      "end.\n\n" +
+      exit_rules_help() +
+      "\nExample: fathom generate models/smollm2-135m-instruct.gguf --chat --prompt \"Why is the sky "
+      "blue?\"\n"
+      "Example: fathom generate out --prompt \"The tide\" --exit margin:0.5 --exited-kv copy --show-depth\n"
+      "Example: fathom generate out --prompt \"The tide\" --draft 10:6");
   verb->callback([options] {
     apply_common(*options);
     run(*options);

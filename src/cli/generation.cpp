@@ -1,6 +1,8 @@
 #include "cli/generation.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <iterator>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -37,6 +39,9 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
   verb.add_option("--stop", options.generate.stop, "Stop before this text (may be given more than once)")
       ->allow_extra_args(false)  // or it would take MODEL for another one
       ->type_name("TEXT");
+  add_decoding(verb, options.decoding);
+  verb.add_flag("--show-depth", options.show_depth,
+                "Colour each token by the visits that it took: blue for few, red for all");
   add_dtype(verb, options.dtype);
   add_kv(verb, options.kv);
   verb.add_flag("--trace", options.trace,
@@ -46,9 +51,10 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
       ->check(at_least(0));
 }
 
-LoadedModel load_model(const GenerationOptions& options, bool quiet) {
+LoadedModel load_model(GenerationOptions& options, bool quiet) {
   (void)Sampler(options.generate.sampler);  // wrong options are told before a large model is read
   Checkpoint checkpoint = load_checkpoint(options.model);
+  options.generate.decoder = decoder_options(options.decoding, checkpoint.plan);
   Tokenizer tokenizer = load_tokenizer(options.model);
   Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint),
                              .kv = choose_kv(options.kv),
@@ -69,11 +75,24 @@ ChatTemplate chat_template_of(const LoadedModel& model) {
   return about(model.checkpoint.source, [&] { return ChatTemplate(source); });
 }
 
-std::string speed_line(const Generated& generated) {
+std::string speed_line(const Generated& generated, const DepthPlan& plan) {
   const auto count = std::ssize(generated.tokens);
-  return fmt::format("prompt {} tokens, {:.1f} tok/s; generated {} tokens, {:.1f} tok/s; stopped by {}",
-                     generated.prompt_tokens, rate(generated.prompt_tokens, generated.prompt_seconds), count,
-                     rate(count, generated.generate_seconds), to_string(generated.reason));
+  std::string line =
+      fmt::format("prompt {} tokens, {:.1f} tok/s; generated {} tokens, {:.1f} tok/s; stopped by {}",
+                  generated.prompt_tokens, rate(generated.prompt_tokens, generated.prompt_seconds), count,
+                  rate(count, generated.generate_seconds), to_string(generated.reason));
+  if (const std::string depth = depth_line(generated.counts, plan); !depth.empty()) line += "; " + depth;
+  return line;
+}
+
+void print_at_depth(const GenerationOptions& options, const DepthPlan& plan, std::string_view text,
+                    std::int64_t visits) {
+  if (!options.show_depth) return print_text(text);
+  // The corner of the 6 x 6 x 6 cube that goes from blue over green and yellow to red.
+  constexpr int colours[] = {27, 39, 51, 49, 47, 82, 118, 154, 190, 226, 220, 214, 208, 202, 196};
+  const auto last = std::ssize(colours) - 1;
+  const auto at = plan.depth() > 1 ? (visits - 1) * last / (plan.depth() - 1) : last;
+  print_text(fmt::format("\x1b[38;5;{}m{}\x1b[0m", colours[std::clamp<std::int64_t>(at, 0, last)], text));
 }
 
 void print_text(std::string_view text) {

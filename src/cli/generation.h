@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/decoding.h"
 #include "model/chat_template.h"
 #include "model/checkpoint.h"
 #include "model/tokenizer.h"
@@ -17,9 +18,10 @@ namespace fathom {
 struct GenerationOptions {
   std::filesystem::path model;
   GenerateOptions generate;
+  DecodingOptions decoding;
   std::string dtype = "auto", kv = "auto";
   std::int64_t context = 0;
-  bool trace = false;
+  bool trace = false, show_depth = false;
 };
 
 /// MODEL, --max-tokens, --stop, --dtype, --kv, --context, --trace and the sampler's options.
@@ -30,16 +32,19 @@ struct LoadedModel {
   Tokenizer tokenizer;
   Engine engine;
 };
-/// Says on standard error what computes, unless `quiet`.
-LoadedModel load_model(const GenerationOptions& options, bool quiet);
+/// Says on standard error what computes, unless `quiet`; sets what `options.generate` has of the plan.
+LoadedModel load_model(GenerationOptions& options, bool quiet);
 
 /// Throws Error when the model has no chat template.
 ChatTemplate chat_template_of(const LoadedModel& model);
 
 /// "prompt 12 tokens, 340.1 tok/s; ..."
-std::string speed_line(const Generated& generated);
+std::string speed_line(const Generated& generated, const DepthPlan& plan);
 
 /// Writes to standard output at once.
 void print_text(std::string_view text);
+/// The same, with --show-depth in colours from blue (the first visit) to red (the plan's last).
+void print_at_depth(const GenerationOptions& options, const DepthPlan& plan, std::string_view text,
+                    std::int64_t visits);
 
 }  // namespace fathom

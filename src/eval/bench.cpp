@@ -47,13 +47,14 @@ double BenchResult::share() const {
 }
 
 BenchResult bench(Engine& engine, const Checkpoint& checkpoint, Operand operand, const Workload& work,
-                  int repetitions, Progress& progress) {
+                  const DecoderOptions& options, int repetitions, Progress& progress) {
   BenchResult result;
   result.work = work;
   result.read_ceiling = read_ceiling();
   result.product_ceiling = product_ceiling(operand);
   reset_peak_memory();  // the ceiling's own memory is free again
-  const std::vector<double> seconds = time_workload(engine, work, repetitions, &progress);
+  const std::vector<double> seconds =
+      time_workload(engine, work, repetitions, &progress, options, &result.counts);
   result.peak_memory = peak_memory();
   result.read_ceiling = std::max(result.read_ceiling, read_ceiling());
   result.product_ceiling.rate = std::max(result.product_ceiling.rate, product_ceiling(operand).rate);
@@ -67,7 +68,14 @@ BenchResult bench(Engine& engine, const Checkpoint& checkpoint, Operand operand,
   return result;
 }
 
+double exit_bound(const Checkpoint& checkpoint, double visits, double heads) {
+  const auto head = static_cast<double>(checkpoint.config.hidden_size * checkpoint.config.vocab_size);
+  const auto all = static_cast<double>(count_parameters(checkpoint).unrolled);
+  return (head + all) / (heads * head + visits / static_cast<double>(checkpoint.plan.depth()) * all);
+}
+
 Json to_json(const BenchResult& result) {
+  const Decoder::Counts& counts = result.counts;
   return {{"test", result.work.name()},
           {"phase", result.work.phase == Phase::prompt ? "prompt" : "generate"},
           {"tokens", result.work.tokens},
@@ -86,6 +94,10 @@ Json to_json(const BenchResult& result) {
           {"product_ceiling", result.product_ceiling.rate},
           {"product_unit", result.product_ceiling.unit},
           {"share_of_ceiling", result.share()},
+          {"visits", counts.visits},
+          {"heads", counts.heads},
+          {"drafted", counts.drafted},
+          {"accepted", counts.accepted},
           {"peak_memory", result.peak_memory}};
 }
 

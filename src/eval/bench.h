@@ -21,6 +21,7 @@ Cost cost_of(const Workload& work, const Checkpoint& checkpoint, const Engine& e
 
 struct BenchResult {
   Workload work;
+  Decoder::Counts counts;       ///< of generation
   std::vector<double> samples;  ///< tokens a second, summed over the batch, of each repetition
   Spread rate;                  ///< of the samples
   double read = 0;              ///< bytes a second: cost over the mean time
@@ -34,9 +35,15 @@ struct BenchResult {
   bool bound_by_reading() const;  ///< whether that is the share of the read ceiling
 };
 
-/// `operand` is what the matrix products multiply.
+/// `operand` is what the matrix products multiply. With exits or drafts the costs, and so the shares, stay
+/// those of full depth.
 BenchResult bench(Engine& engine, const Checkpoint& checkpoint, Operand operand, const Workload& work,
-                  int repetitions, Progress& progress);
+                  const DecoderOptions& options, int repetitions, Progress& progress);
+
+/// How many times faster than at full depth generation with exits can be: all operations of a token over
+/// those that are left when it makes `visits` of them and asks the head at `heads` exits (the last one's
+/// included): the bound of continuous depth-wise batching (Bae et al. 2024, arXiv 2410.20672, appendix K).
+double exit_bound(const Checkpoint& checkpoint, double visits, double heads);
 
 /// Flat but for the list of samples.
 Json to_json(const BenchResult& result);

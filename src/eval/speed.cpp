@@ -24,10 +24,7 @@ class Batch {
   Batch(Engine& engine, std::int64_t size) : engine_(engine) {
     for (std::int64_t i = 0; i < size; ++i) sequences_.push_back(engine.open());
   }
-  /// What an interrupt left on its way goes through first: busy sequences cannot be closed.
   ~Batch() {
-    while (engine_.step()) {
-    }
     for (const int sequence : sequences_) engine_.close(sequence);
   }
   Batch(const Batch&) = delete;
@@ -51,41 +48,30 @@ class Batch {
   /// Each sequence generates `count` tokens greedily; `advance` is told of each. Sequence i is in group i %
   /// groups, and takes its next token in when the one before is through, whatever the others do.
   template <typename Advance>
-  void generate(std::int64_t count, std::int64_t groups, Advance advance) {
-    struct Stream {
-      std::int64_t ticket = -1, left = 0;
-      Token token = 0;
+  void generate(std::int64_t count, std::int64_t groups, const DecoderOptions& options, Advance advance) {
+    Decoder decoder(engine_, options);
+    const std::vector<Token> first = tokens(1);
+    std::vector<std::int64_t> left(sequences_.size(), count);
+    const auto add = [&](std::size_t i) {
+      const auto choose = [&own = left[i]](const Prediction& prediction) -> std::optional<Token> {
+        if (--own == 0) return {};
+        return prediction.best;
+      };
+      decoder.add(sequences_[i], {&first[i], 1}, choose, Decoder::Wants::best);
     };
-    std::vector<Stream> streams;
-    for (const Token token : tokens(1)) streams.push_back({.left = count, .token = token});
-    std::int64_t left = count * std::ssize(streams);
-    for (std::int64_t step = 0; left > 0; ++step) {
+    std::int64_t known = 0;
+    const std::int64_t all = count * std::ssize(left), depth = engine_.plan().depth();
+    for (std::int64_t step = 0; known < all; ++step) {
       check_interrupt();
-      for (std::size_t i = 0; i < streams.size(); ++i) {
-        const std::int64_t start = static_cast<std::int64_t>(i) % groups * engine_.plan().depth() / groups;
-        Stream& stream = streams[i];
-        if (stream.ticket < 0 && stream.left > 0 && step >= start)
-          stream.ticket = engine_.submit({sequences_[i], {&stream.token, 1}, 1});
-      }
-      engine_.step();
-      std::vector<float> hidden;
-      std::vector<Stream*> through;
-      for (Stream& stream : streams) {
-        if (stream.ticket < 0 || !engine_.finished(stream.ticket)) continue;
-        const std::vector<float> own = engine_.take(std::exchange(stream.ticket, -1));
-        hidden.insert(hidden.end(), own.begin(), own.end());
-        through.push_back(&stream);
-      }
-      if (through.empty()) continue;
-      const auto rows = engine_.summarise_head(std::ssize(through), hidden.data(), {}, values_);
-      for (std::size_t i = 0; i < through.size(); ++i) {
-        through[i]->token = static_cast<Token>(rows[i].best);
-        --through[i]->left;
-      }
-      left -= std::ssize(through);
-      advance(std::ssize(through));
+      for (std::size_t i = 0; i < sequences_.size(); ++i)
+        if (step == static_cast<std::int64_t>(i) % groups * depth / groups) add(i);
+      decoder.step();
+      const std::int64_t done = all - std::accumulate(left.begin(), left.end(), std::int64_t{0});
+      if (done > known) advance(done - std::exchange(known, done));
     }
+    counts_ = decoder.counts();
   }
+  const Decoder::Counts& counts() const { return counts_; }
 
   /// Some tokens: which they are does not matter to the speed; a stride keeps them from being neighbours.
   std::vector<Token> tokens(std::int64_t count) const {
@@ -99,6 +85,7 @@ class Batch {
   Engine& engine_;
   std::vector<int> sequences_;
   std::vector<float> values_;  // none
+  Decoder::Counts counts_;
 };
 
 }  // namespace
@@ -112,7 +99,8 @@ std::string Workload::name() const {
   return name;
 }
 
-std::vector<double> time_workload(Engine& engine, const Workload& work, int repetitions, Progress* progress) {
+std::vector<double> time_workload(Engine& engine, const Workload& work, int repetitions, Progress* progress,
+                                  const DecoderOptions& options, Decoder::Counts* counts) {
   Batch batch(engine, work.batch);
   if (work.depth > 0) batch.forward(batch.tokens(work.depth));
   const auto advance = [&](std::int64_t tokens) {
@@ -126,10 +114,11 @@ std::vector<double> time_workload(Engine& engine, const Workload& work, int repe
       batch.forward(batch.tokens(work.tokens));
       advance(work.total());
     } else {
-      batch.generate(work.tokens, work.groups, advance);
+      batch.generate(work.tokens, work.groups, options, advance);
     }
     if (run > 0) seconds.push_back(seconds_since(start));
   }
+  if (counts != nullptr) *counts = batch.counts();
   return seconds;
 }
 

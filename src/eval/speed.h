@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/progress.h"
+#include "runtime/decoder.h"
 #include "runtime/engine.h"
 
 namespace fathom {
@@ -29,10 +30,11 @@ struct Workload {
 
 /// Seconds of each of `repetitions` runs, after one that is not counted. A prompt goes through in one batch,
 /// up to the most probable next token of each sequence; generation is greedy, one token of each sequence a
-/// step, head included. `progress` advances by tokens. Throws Error when the context is too short,
-/// Interrupted.
+/// step, head included, as `options` say; `counts` then are the last run's. `progress` advances by tokens.
+/// Throws Error when the context is too short, Interrupted.
 std::vector<double> time_workload(Engine& engine, const Workload& work, int repetitions,
-                                  Progress* progress = nullptr);
+                                  Progress* progress = nullptr, const DecoderOptions& options = {},
+                                  Decoder::Counts* counts = nullptr);
 
 /// What repetitions give: a mean with the sample's standard deviation (0 of one value), and order statistics.
 struct Spread {

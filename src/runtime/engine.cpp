@@ -70,6 +70,7 @@ struct Ticket {
   std::int64_t begun = 0;      // tokens that are in the pool or through
   std::int64_t done = 0;       // tokens that are through
   std::int64_t keep_from = 0;  // position
+  Exits exits;
   std::vector<float> kept;
 
   std::int64_t count() const { return static_cast<std::int64_t>(tokens.size()); }
@@ -97,7 +98,10 @@ struct Engine::State {
   void embed(std::span<const Token> tokens, float* hidden) const;
   void run_picked(std::span<const Run> runs, Observer* observer);
   void collect();
+  void keep(Ticket& ticket, const Run& run, const float* hidden) const;
   void check_idle(int sequence) const;
+  template <typename Verdict>
+  void judge(std::int64_t ticket, const Verdict& verdict);
   ConstRows normalise(std::int64_t rows, const float* hidden);
 
   ModelConfig config;
@@ -114,6 +118,7 @@ struct Engine::State {
   std::deque<std::int64_t> queue;  // tickets with tokens that have not begun
   std::vector<std::int64_t> positions;
   std::vector<AttentionSpan> spans;
+  std::vector<int> sequences;  // of the spans
   std::vector<VisitRows> visits;
   RowBuffer normed;  // of the head
 };
@@ -131,6 +136,8 @@ void Engine::State::check(const Feed& feed) const {
     fail("{} tokens after {} exceed the context of {}", count, length, max_context);
   if (feed.keep < 0 || feed.keep > count)
     fail("hidden states of {} tokens were asked for, but {} are fed", feed.keep, count);
+  if (feed.exits != nullptr && count != 1)
+    fail("{} tokens were fed to stop at exits, but they do so one by one", count);
 }
 
 // Lets queued tokens begin, in the order in which they came, as long as there is room for their rows.
@@ -160,25 +167,44 @@ void Engine::State::embed(std::span<const Token> tokens, float* hidden) const {
   });
 }
 
+// Neighbours of one sequence at one visit become one span: the later ones see the earlier ones' keys.
 void Engine::State::run_picked(std::span<const Run> runs, Observer* observer) {
   positions.clear();
   spans.clear();
   visits.clear();
+  sequences.clear();
   spans.reserve(runs.size());  // visits refer to them
+  const Run* before = nullptr;
+  std::int64_t full = 0;
   for (const Run& run : runs) {
     const auto row = static_cast<std::int64_t>(positions.size());
     for (std::int64_t i = 0; i < run.count; ++i) positions.push_back(run.first + i);
-    spans.push_back({.row = row,
-                     .count = run.count,
-                     .first = run.first,
-                     .pages = cache.pages_to_write(run.sequence, run.visit, run.first, run.count)});
-    if (visits.empty() || visits.back().visit != run.visit)
-      visits.push_back({.visit = run.visit, .row = row, .count = 0, .spans = {&spans.back(), 0}});
-    VisitRows& group = visits.back();
-    group.count += run.count;
-    group.spans = std::span(group.spans.data(), group.spans.size() + 1);
+    if (!run.keys_only) full = row + run.count;
+    const bool same_visit =
+        before != nullptr && before->visit == run.visit && before->keys_only == run.keys_only;
+    if (same_visit && before->sequence == run.sequence && before->first + before->count == run.first) {
+      spans.back().count += run.count;
+    } else {
+      spans.push_back({.row = row,
+                       .count = run.count,
+                       .first = cache.entry(run.sequence, run.visit, run.first),
+                       .pages = nullptr});
+      if (!same_visit)
+        visits.push_back({.visit = run.visit, .row = row, .count = 0, .spans = {&spans.back(), 0}});
+      VisitRows& group = visits.back();
+      group.spans = std::span(group.spans.data(), group.spans.size() + 1);
+      sequences.push_back(run.sequence);
+    }
+    visits.back().count += run.count;
+    before = &run;
   }
+  std::size_t span = 0;
+  for (const VisitRows& group : visits)
+    for (std::size_t i = 0; i < group.spans.size(); ++i, ++span)
+      spans[span].pages =
+          cache.pages_to_write(sequences[span], group.visit, spans[span].first, spans[span].count);
   const Batch batch = {.rows = static_cast<std::int64_t>(positions.size()),
+                       .full = full,
                        .hidden = pool.gather(),
                        .positions = positions,
                        .visits = visits};
@@ -186,13 +212,25 @@ void Engine::State::run_picked(std::span<const Run> runs, Observer* observer) {
   pool.advance();
 }
 
+void Engine::State::keep(Ticket& ticket, const Run& run, const float* hidden) const {
+  ticket.done += run.count;
+  const std::int64_t skipped = std::clamp<std::int64_t>(ticket.keep_from - run.first, 0, run.count);
+  ticket.kept.insert(ticket.kept.end(), hidden + skipped * config.hidden_size,
+                     hidden + run.count * config.hidden_size);
+}
+
 void Engine::State::collect() {
-  pool.finish(plan.depth(), [this](const Run& run, const float* hidden) {
-    Ticket& ticket = tickets.at(run.feed);
-    ticket.done += run.count;
-    const std::int64_t skipped = std::clamp<std::int64_t>(ticket.keep_from - run.first, 0, run.count);
-    ticket.kept.insert(ticket.kept.end(), hidden + skipped * config.hidden_size,
-                       hidden + run.count * config.hidden_size);
+  pool.finish([this](const Run& run) { return run.visit == plan.depth(); },
+              [this](const Run& run, const float* hidden) {
+                if (run.state != Run::State::left) keep(tickets.at(run.feed), run, hidden);
+              });
+  pool.each([this](Run& run, const float*) {
+    if (run.state != Run::State::under_way || run.visit == 0) return;
+    const Exits& exits = tickets.at(run.feed).exits;
+    const auto made = static_cast<std::size_t>(run.visit - 1);
+    if (made >= exits.size() || !exits[made] || run.asked == run.visit) return;
+    run.state = Run::State::at_exit;
+    run.asked = run.visit;
   });
 }
 
@@ -200,6 +238,17 @@ void Engine::State::check_idle(int sequence) const {
   for (const auto& [number, ticket] : tickets)
     if (ticket.sequence == sequence && ticket.done < ticket.count())
       fail("sequence {} still has tokens on their way", sequence);
+}
+
+template <typename Verdict>
+void Engine::State::judge(std::int64_t number, const Verdict& verdict) {
+  bool found = false;
+  pool.each([&](Run& run, const float* hidden) {
+    if (run.state != Run::State::at_exit || run.feed != number) return;
+    found = true;
+    verdict(run, hidden);
+  });
+  if (!found) fail("ticket {} waits for no verdict", number);
 }
 
 Engine::Engine(const Checkpoint& checkpoint, const EngineOptions& options)
@@ -215,11 +264,12 @@ std::int64_t Engine::weight_bytes() const { return state_->weights.bytes(); }
 Compute Engine::kv_type() const { return state_->cache.layout().type; }
 Compute Engine::layer_type() const { return state_->weights.layers.front().down->type; }
 std::int64_t Engine::kv_bytes() const { return state_->cache.layout().page_bytes() / page_positions; }
+std::int64_t Engine::kv_pages() const { return state_->cache.pages_in_use(); }
 
 int Engine::open() { return state_->cache.open(); }
 
 void Engine::close(int sequence) {
-  state_->check_idle(sequence);
+  truncate(sequence, 0);
   state_->cache.close(sequence);
 }
 
@@ -228,6 +278,7 @@ std::int64_t Engine::length(int sequence) const { return state_->cache.length(se
 void Engine::truncate(int sequence, std::int64_t length) {
   state_->check_idle(sequence);
   state_->cache.truncate(sequence, length);
+  state_->pool.truncate(sequence, length);
 }
 
 std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observer) {
@@ -243,9 +294,7 @@ std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observ
     while (step(observer)) {
     }
   } catch (...) {  // an observer's, for instance: nothing of this call may run on in the next
-    state_->pool.clear();
-    state_->queue.clear();
-    state_->tickets.clear();
+    for (const std::int64_t number : numbers) cancel(number);
     throw;
   }
   std::vector<float> kept;
@@ -266,6 +315,7 @@ std::int64_t Engine::submit(const Feed& feed) {
   ticket.tokens.assign(feed.tokens.begin(), feed.tokens.end());
   ticket.first = first;
   ticket.keep_from = first + ticket.count() - feed.keep;
+  if (feed.exits != nullptr) ticket.exits = *feed.exits;
   if (ticket.count() > 0) state_->queue.push_back(number);
   state_->tickets.emplace(number, std::move(ticket));
   return number;
@@ -273,10 +323,65 @@ std::int64_t Engine::submit(const Feed& feed) {
 
 bool Engine::step(Observer* observer) {
   state_->admit(observer != nullptr ? std::numeric_limits<std::int64_t>::max() : batch_rows());
-  if (state_->pool.rows() == 0) return false;
-  state_->run_picked(state_->pool.pick(state_->plan), observer);
+  const std::span<const Run> runs = state_->pool.pick(state_->plan);
+  if (runs.empty()) return false;
+  state_->run_picked(runs, observer);
   state_->collect();
   return true;
+}
+
+void Engine::cancel(std::int64_t number) {
+  const Ticket ticket = state_->ticket(number);
+  state_->tickets.erase(number);
+  std::erase(state_->queue, number);
+  state_->pool.drop([&](const Run& run) { return run.feed == number && run.state != Run::State::left; });
+  truncate(ticket.sequence, std::min(ticket.first, length(ticket.sequence)));
+}
+
+std::vector<AtExit> Engine::at_exits() const {
+  std::vector<AtExit> waiting;
+  state_->pool.each([&](const Run& run, const float* hidden) {
+    if (run.state == Run::State::at_exit)
+      waiting.push_back(
+          {run.feed, run.visit - 1, {hidden, static_cast<std::size_t>(state_->config.hidden_size)}});
+  });
+  return waiting;
+}
+
+void Engine::go_on(std::int64_t ticket) {
+  state_->judge(ticket, [](Run& run, const float*) { run.state = Run::State::under_way; });
+}
+
+void Engine::leave(std::int64_t ticket, ExitedKv policy) {
+  state_->judge(ticket, [&](Run& run, const float* hidden) {
+    state_->keep(state_->tickets.at(ticket), run, hidden);
+    run.state = Run::State::left;
+    run.keys_only = policy == ExitedKv::copy;
+    if (policy != ExitedKv::skip) return;
+    state_->cache.skip(run.sequence, run.first, run.visit);
+    run.visit = state_->plan.depth();
+  });
+  if (policy == ExitedKv::skip) state_->collect();
+}
+
+std::int64_t Engine::catch_up(int sequence, std::int64_t keep) {
+  state_->check_idle(sequence);
+  const std::int64_t number = state_->next_ticket++;
+  Ticket ticket;
+  ticket.sequence = sequence;
+  state_->pool.each([&](Run& run, const float*) {
+    if (run.sequence != sequence || run.state != Run::State::left || run.keys_only) return;
+    run.state = Run::State::under_way;
+    run.feed = number;
+    ticket.begun += run.count;
+  });
+  if (keep < 0 || keep > ticket.begun)
+    fail("hidden states of {} tokens were asked for, but {} have to catch up", keep, ticket.begun);
+  ticket.tokens.resize(static_cast<std::size_t>(ticket.begun));
+  ticket.first = state_->cache.length(sequence) - ticket.begun;
+  ticket.keep_from = state_->cache.length(sequence) - keep;
+  state_->tickets.emplace(number, std::move(ticket));
+  return number;
 }
 
 const Ticket& Engine::State::ticket(std::int64_t number) const {

@@ -1,7 +1,8 @@
 // Inference by visits. Rows, not sequences, are the unit: a row is one token of one sequence at one visit,
 // with its hidden state. Each step picks a layer that rows wait for, gathers them whatever their sequence and
 // visit, runs the layer once over all of them and scatters the results. Keys and values have one slot for
-// each (sequence, visit).
+// each (sequence, visit). A token may stop after any visit and leave there: the engine asks, and knows no
+// rule (runtime/decoder.h).
 #pragma once
 
 #include <cstdint>
@@ -37,11 +38,31 @@ class Observer {
   virtual void observe(Tap tap, std::int64_t visit, std::int64_t rows, std::span<const float> values) = 0;
 };
 
+/// Visits after which a token waits for a verdict, one flag a visit (that of the last does not matter).
+using Exits = std::vector<bool>;
+
 /// Tokens that a sequence takes in, after those it already has.
 struct Feed {
   int sequence = 0;
   std::span<const Token> tokens;
   std::int64_t keep = 1;  ///< of the last `keep` tokens the hidden state after the last visit is returned
+  const Exits* exits = nullptr;  ///< of a feed of one token, until it has gone through; none: full depth
+};
+
+/// What becomes of the visits that a token did not make when it left, for the tokens after it.
+enum class ExitedKv {
+  exact,  ///< it makes them together with the next token of its sequence that does: nothing is lost
+  copy,   ///< then its keys and values are computed there, but from the state that it left with (state
+          ///< propagation: Schuster et al. 2022, arXiv 2207.07061, 3.1)
+  skip    ///< later tokens do not see it there; a window counts those that they see
+};
+inline constexpr const char* exited_kv_names[] = {"exact", "copy", "skip"};
+
+/// A token that waits for a verdict.
+struct AtExit {
+  std::int64_t ticket = 0;
+  std::int64_t visit = 0;         ///< the last one that it made
+  std::span<const float> hidden;  ///< after it; until the next step
 };
 
 struct EngineOptions {
@@ -68,6 +89,7 @@ class Engine {
   Compute layer_type() const;     ///< what a layer's weights became: those of the first one's down projection
   Compute kv_type() const;        ///< of the cached keys and values
   std::int64_t kv_bytes() const;  ///< memory of one token's keys and values at one visit
+  std::int64_t kv_pages() const;  ///< that open sequences hold
 
   /// A new, empty sequence. Its memory grows with its length, and close leaves it to other sequences.
   int open();
@@ -91,6 +113,19 @@ class Engine {
   bool step(Observer* observer = nullptr);
   bool finished(std::int64_t ticket) const;
   std::vector<float> take(std::int64_t ticket);
+
+  /// Takes a feed back, at any moment: its sequence is as it was before, and others notice nothing.
+  void cancel(std::int64_t ticket);
+
+  /// Tokens that wait for a verdict; step does not touch them before they have it. What was kept of one that
+  /// leaves is its state at the exit, and its ticket is finished.
+  std::vector<AtExit> at_exits() const;
+  void go_on(std::int64_t ticket);
+  void leave(std::int64_t ticket, ExitedKv policy);
+  /// Lets all tokens of a sequence that left (exact), and have not gone through, go through: a ticket as
+  /// submit's, which keeps the states of the last `keep` of them. The sequence must have nothing else under
+  /// way.
+  std::int64_t catch_up(int sequence, std::int64_t keep);
 
   /// Final norm, head and soft cap: logits[rows, vocab] of hidden[rows, hidden].
   void head(std::int64_t rows, const float* hidden, float* logits) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <utility>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -10,24 +11,8 @@
 namespace fathom {
 namespace {
 
-// Of a prompt between looks at the interrupt flag: below a second on slow machines, and long enough for the
-// matrix products to be efficient.
-constexpr std::size_t prompt_chunk = 512;
-
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-/// Runs what is new of the prompt and returns the last token's hidden state; nothing when a signal came.
-std::vector<float> run_prompt(Engine& engine, int sequence, std::span<const Token> prompt) {
-  std::vector<float> hidden;
-  for (std::size_t at = 0; at < prompt.size() && !interrupted(); at += prompt_chunk) {
-    const std::size_t count = std::min(prompt_chunk, prompt.size() - at);
-    const bool last = at + count == prompt.size();
-    const Feed feed{sequence, prompt.subspan(at, count), last ? 1 : 0};
-    hidden = engine.forward(std::span(&feed, 1));
-  }
-  return interrupted() ? std::vector<float>() : hidden;
 }
 
 void check_prompt(const Engine& engine, std::span<const Token> prompt) {
@@ -80,65 +65,62 @@ std::string StopFilter::push(std::string_view piece) {
 }
 
 Generated generate(Engine& engine, const Tokenizer& tokenizer, int sequence, std::span<const Token> prompt,
-                   const GenerateOptions& options, const std::function<void(std::string_view)>& stream) {
+                   const GenerateOptions& options,
+                   const std::function<void(std::string_view text, std::int64_t visits)>& stream) {
   check_prompt(engine, prompt);
   assert(engine.length(sequence) < std::ssize(prompt));
   Sampler sampler(options.sampler);
   StopFilter filter(options.stop);
   StreamDecoder decoder(tokenizer, prompt);
   Generated result;
-  const auto emit = [&](const std::string& text) {
+  const auto emit = [&](const std::string& text, std::int64_t visits) {
     if (text.empty()) return;
     result.text += text;
-    if (stream) stream(text);
+    if (stream) stream(text, visits);
   };
   const auto is_end = [&](Token token) {
     return !options.ignore_end &&
            std::ranges::find(tokenizer.end_tokens(), token) != tokenizer.end_tokens().end();
   };
 
-  auto start = std::chrono::steady_clock::now();
   const auto fresh = prompt.subspan(static_cast<std::size_t>(engine.length(sequence)));
-  std::vector<float> hidden = run_prompt(engine, sequence, fresh);
-  result.prompt_tokens = std::ssize(fresh);
-  result.prompt_seconds = seconds_since(start);
-
-  start = std::chrono::steady_clock::now();
   std::vector<Token> seen(prompt.begin(), prompt.end());
-  std::vector<float> logits(static_cast<std::size_t>(engine.config().vocab_size));
-  const auto next_reason = [&]() -> std::optional<StopReason> {
-    if (interrupted()) return StopReason::interrupted;
+  result.prompt_tokens = std::ssize(fresh);
+  auto start = std::chrono::steady_clock::now();
+  const auto token_after = [&](const Prediction& prediction) -> std::optional<StopReason> {
+    if (options.max_tokens >= 0 && std::ssize(result.tokens) >= options.max_tokens)
+      return StopReason::max_tokens;
+    const Token token = sampler.pick(prediction.logits, seen);
+    result.tokens.push_back(token);
+    result.visits.push_back(prediction.visits);
+    seen.push_back(token);
+    if (is_end(token)) return StopReason::end_of_text;
+    emit(filter.push(decoder.push(token)), prediction.visits);
+    if (filter.stopped()) return StopReason::stop_string;
     if (options.max_tokens >= 0 && std::ssize(result.tokens) >= options.max_tokens)
       return StopReason::max_tokens;
     // The last token sampled waits to be fed.
-    if (!result.tokens.empty() && engine.length(sequence) >= engine.max_context())
-      return StopReason::context_full;
+    if (std::ssize(seen) > engine.max_context()) return StopReason::context_full;
     return {};
   };
   std::optional<StopReason> reason;
-  while (!(reason = next_reason())) {
-    if (!result.tokens.empty()) {
-      const Feed feed{sequence, std::span(&result.tokens.back(), 1), 1};
-      hidden = engine.forward(std::span(&feed, 1));
-    }
-    engine.head(1, hidden.data(), logits.data());
-    const Token token = sampler.pick(logits, seen);
-    result.tokens.push_back(token);
-    seen.push_back(token);
-    if (is_end(token)) {
-      reason = StopReason::end_of_text;
-      break;
-    }
-    emit(filter.push(decoder.push(token)));
-    if (filter.stopped()) {
-      reason = StopReason::stop_string;
-      break;
-    }
+  const auto choose = [&](const Prediction& prediction) -> std::optional<Token> {
+    if (result.prompt_seconds == 0)
+      result.prompt_seconds = seconds_since(std::exchange(start, std::chrono::steady_clock::now()));
+    reason = token_after(prediction);
+    if (reason) return {};
+    return result.tokens.back();
+  };
+  Decoder loop(engine, options.decoder);
+  loop.add(sequence, fresh, choose);
+  while (!interrupted() && loop.step()) {
   }
-  result.reason = *reason;
-  if (!filter.stopped()) emit(filter.push(decoder.finish()));
-  if (!filter.stopped()) emit(filter.finish());
-  result.generate_seconds = seconds_since(start);
+  result.reason = reason.value_or(StopReason::interrupted);
+  result.counts = loop.counts();
+  const std::int64_t visits = result.visits.empty() ? 0 : result.visits.back();
+  if (!filter.stopped()) emit(filter.push(decoder.finish()), visits);
+  if (!filter.stopped()) emit(filter.finish(), visits);
+  (result.prompt_seconds == 0 ? result.prompt_seconds : result.generate_seconds) = seconds_since(start);
   return result;
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/decoder.h"
 #include "runtime/engine.h"
 #include "runtime/sampler.h"
 
@@ -17,6 +18,7 @@ struct GenerateOptions {
   std::vector<std::string> stop = {};  ///< strings that end the text; they are not part of it
   bool ignore_end = false;             ///< goes on after end tokens
   SamplerOptions sampler = {};
+  DecoderOptions decoder = {};
 };
 
 enum class StopReason { end_of_text, stop_string, max_tokens, context_full, interrupted };
@@ -24,8 +26,10 @@ enum class StopReason { end_of_text, stop_string, max_tokens, context_full, inte
 std::string_view to_string(StopReason reason);
 
 struct Generated {
-  std::vector<Token> tokens;  ///< all that were sampled, the end token included
-  std::string text;           ///< what was streamed
+  std::vector<Token> tokens;         ///< all that were sampled, the end token included
+  std::vector<std::int64_t> visits;  ///< of each token: made by the one before it, from which it was chosen
+  std::string text;                  ///< what was streamed
+  Decoder::Counts counts;
   StopReason reason = StopReason::max_tokens;
   std::int64_t prompt_tokens = 0;  ///< that the sequence did not hold yet
   double prompt_seconds = 0, generate_seconds = 0;
@@ -35,11 +39,12 @@ struct Generated {
 /// all of them. `stream` gets whole UTF-8 characters as soon as they are certain not to belong to a stop
 /// string; it may be null. The text is what decoding prompt and answer together has behind the prompt's text.
 /// Of the last token sampled keys and values are not computed: Engine::length tells what the sequence holds.
-/// The repetition penalty looks at `prompt` and what follows. A signal (base/interrupt.h) ends it with what
-/// is there, reason `interrupted`. Throws Error when the prompt does not fit into the context; UsageError
-/// when prompt or a stop string are empty.
+/// `stream` is told how many visits the piece's last token took. The repetition penalty looks at `prompt` and
+/// what follows. A signal (base/interrupt.h) ends it with what is there, reason `interrupted`. Throws Error
+/// when the prompt does not fit into the context; UsageError when prompt or a stop string are empty.
 Generated generate(Engine& engine, const Tokenizer& tokenizer, int sequence, std::span<const Token> prompt,
-                   const GenerateOptions& options, const std::function<void(std::string_view)>& stream);
+                   const GenerateOptions& options,
+                   const std::function<void(std::string_view text, std::int64_t visits)>& stream);
 
 /// Passes text on but for stop strings, wherever they are cut into pieces.
 class StopFilter {

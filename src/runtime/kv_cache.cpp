@@ -44,12 +44,23 @@ void KvCache::truncate(int sequence, std::int64_t length) {
   if (length < 0 || length > cut.length)
     fail("sequence {} has {} tokens and cannot be truncated to {}", sequence, cut.length, length);
   cut.length = length;
+  std::erase_if(cut.skips, [length](const Skip& skip) { return skip.position >= length; });
   const auto needed = static_cast<std::size_t>((length + page_positions - 1) / page_positions);
   for (auto& pages : cut.pages) {
     free_.insert(free_.end(), pages.begin() + static_cast<std::ptrdiff_t>(std::min(needed, pages.size())),
                  pages.end());
     pages.resize(std::min(needed, pages.size()));
   }
+}
+
+void KvCache::skip(int sequence, std::int64_t position, std::int64_t visit) {
+  at(sequence).skips.push_back({position, visit});
+}
+
+std::int64_t KvCache::entry(int sequence, std::int64_t visit, std::int64_t position) const {
+  return position - std::ranges::count_if(at(sequence).skips, [=](const Skip& skip) {
+           return skip.position < position && skip.visit <= visit;
+         });
 }
 
 std::byte* const* KvCache::pages_to_write(int sequence, std::int64_t visit, std::int64_t first,

@@ -60,7 +60,7 @@ void LayerRunner::run(const Batch& batch, Observer* observer) {
   const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
   show(observer, Tap::visit_input, batch, config_.hidden_size, batch.hidden);
   attention(weights, batch, observer);
-  feed_forward(weights, batch, observer);
+  feed_forward(weights, batch.whole(), observer);
   show(observer, Tap::visit_output, batch, config_.hidden_size, batch.hidden);
 }
 
@@ -88,23 +88,27 @@ void LayerRunner::attention(const LayerWeights& layer, const Batch& batch, Obser
   const std::int64_t last = *std::max_element(batch.positions.begin(), batch.positions.end());
   for (const VisitRows& rows : batch.visits) {
     const Visit& visit = plan_.visits[static_cast<std::size_t>(rows.visit)];
-    const AttentionType& type = config_.attention_types[static_cast<std::size_t>(visit.type)];
     const float* table = rotary_[static_cast<std::size_t>(visit.type)].rows(last + 1);
-    const std::int64_t* positions = batch.positions.data() + rows.row;
     // Keys lie right behind the queries: one pass turns both.
-    backend_.rotary(rows.count, config_.heads + config_.kv_heads, head_dim, positions, table,
-                    q + rows.row * stride, stride);
-    const AttentionShape shape = {.heads = config_.heads,
-                                  .query_stride = stride,
-                                  .cache = layout_,
-                                  .window = type.window,
-                                  .scale = static_cast<float>(config_.attention_scale),
-                                  .softcap = static_cast<float>(config_.attention_softcap)};
+    backend_.rotary(rows.count, config_.heads + config_.kv_heads, head_dim, batch.positions.data() + rows.row,
+                    table, q + rows.row * stride, stride);
+    if (rows.row >= batch.full) backend_.store_kv(layout_, rows.spans, k, v, stride);
+  }
+  const Batch whole = batch.whole();
+  for (const VisitRows& rows : whole.visits) {
+    const Visit& visit = plan_.visits[static_cast<std::size_t>(rows.visit)];
+    const AttentionShape shape = {
+        .heads = config_.heads,
+        .query_stride = stride,
+        .cache = layout_,
+        .window = config_.attention_types[static_cast<std::size_t>(visit.type)].window,
+        .scale = static_cast<float>(config_.attention_scale),
+        .softcap = static_cast<float>(config_.attention_softcap)};
     backend_.attention(shape, rows.spans, q, {.keys = k, .values = v, .stride = stride}, mixed);
   }
-  show(observer, Tap::attention_mixed, batch, mixed);
+  show(observer, Tap::attention_mixed, whole, mixed);
   const Update update = {*layer.o, Linear::o, Norm::attention_post, Tap::attention_update};
-  add_update(layer, update, batch, mixed, observer);
+  add_update(layer, update, whole, mixed, observer);
 }
 
 void LayerRunner::feed_forward(const LayerWeights& layer, const Batch& batch, Observer* observer) {

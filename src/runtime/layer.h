@@ -22,9 +22,19 @@ struct VisitRows {
 
 struct Batch {
   std::int64_t rows = 0;
+  std::int64_t full = 0;    ///< the rest of them have keys and values stored, and stay as they are
   float* hidden = nullptr;  ///< [rows, hidden_size], updated in place
   std::span<const std::int64_t> positions;
   std::span<const VisitRows> visits;  ///< all of the same layer
+
+  /// Of the rows that are not for keys and values alone.
+  Batch whole() const {
+    Batch own = *this;
+    own.rows = full;
+    while (!own.visits.empty() && own.visits.back().row >= full)
+      own.visits = own.visits.first(own.visits.size() - 1);
+    return own;
+  }
 };
 
 /// How a layer keeps what it computes.

@@ -1,6 +1,7 @@
 #include "runtime/row_pool.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace fathom {
 
@@ -17,19 +18,40 @@ std::span<const Run> RowPool::pick(const DepthPlan& plan) {
   const auto layer_of = [&plan](const Run& run) {
     return static_cast<std::size_t>(plan.visits[static_cast<std::size_t>(run.visit)].layer);
   };
+  const auto waits = [](const Run& run) { return run.state == Run::State::under_way; };
   std::vector<std::int64_t> waiting(static_cast<std::size_t>(plan.layers));
-  for (const Run& run : runs_) waiting[layer_of(run)] += run.count;
-  const auto most = std::max_element(runs_.begin(), runs_.end(), [&](const Run& a, const Run& b) {
-    return waiting[layer_of(a)] < waiting[layer_of(b)];
-  });
-
+  for (const Run& run : runs_)
+    if (waits(run)) waiting[layer_of(run)] += run.count;
   picked_.clear();
-  for (std::size_t i = 0; i < runs_.size(); ++i)
-    if (layer_of(runs_[i]) == layer_of(*most)) picked_.push_back(i);
-  std::stable_sort(picked_.begin(), picked_.end(),
-                   [this](std::size_t a, std::size_t b) { return runs_[a].visit < runs_[b].visit; });
   picked_runs_.clear();
-  for (const std::size_t index : picked_) picked_runs_.push_back(runs_[index]);
+  const Run* most = nullptr;
+  const auto comes_before = [&](const Run& a, const Run& b) {
+    const bool late = a.waited >= plan.depth(), other_late = b.waited >= plan.depth();
+    return late != other_late ? late : waiting[layer_of(a)] > waiting[layer_of(b)];
+  };
+  for (const Run& run : runs_)
+    if (waits(run) && (most == nullptr || comes_before(run, *most))) most = &run;
+  if (most == nullptr) return {};
+
+  std::vector<std::pair<int, std::int64_t>> led;  // sequences and visits of which something goes on
+  for (std::size_t i = 0; i < runs_.size(); ++i)
+    if (waits(runs_[i]) && layer_of(runs_[i]) == layer_of(*most)) {
+      picked_.push_back(i);
+      led.emplace_back(runs_[i].sequence, runs_[i].visit);
+    }
+  for (std::size_t i = 0; i < runs_.size(); ++i)
+    if (runs_[i].state == Run::State::left &&
+        std::ranges::find(led, std::pair(runs_[i].sequence, runs_[i].visit)) != led.end())
+      picked_.push_back(i);
+  std::ranges::stable_sort(picked_, {}, [this](std::size_t i) {
+    const Run& run = runs_[i];
+    return std::tuple(run.keys_only, run.visit, run.sequence, run.first);
+  });
+  for (Run& run : runs_) ++run.waited;
+  for (const std::size_t index : picked_) {
+    runs_[index].waited = 0;
+    picked_runs_.push_back(runs_[index]);
+  }
   return picked_runs_;
 }
 
@@ -58,6 +80,20 @@ void RowPool::advance() {
     }
     ++runs_[index].visit;
   }
+}
+
+void RowPool::truncate(int sequence, std::int64_t length) {
+  for (Run& run : runs_)
+    if (run.sequence == sequence && run.first + run.count > length && run.first < length) {
+      // Its last rows go: what comes after them moves up.
+      const auto index = static_cast<std::size_t>(&run - runs_.data());
+      const std::int64_t kept = length - run.first, gone = run.count - kept;
+      const auto begin = hidden_.begin() + (row_of(index) + kept) * width_;
+      std::copy(begin + gone * width_, hidden_.begin() + rows_ * width_, begin);
+      run.count = kept;
+      rows_ -= gone;
+    }
+  drop([&](const Run& run) { return run.sequence == sequence && run.first >= length; });
 }
 
 std::int64_t RowPool::row_of(std::size_t index) const {

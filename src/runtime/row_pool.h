@@ -1,8 +1,9 @@
-// Rows in flight: their hidden states side by side, and which layer they wait for.
+// Rows in flight: their hidden states side by side, and what they wait for.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/aligned.h"
@@ -12,14 +13,25 @@ namespace fathom {
 
 /// Neighbouring tokens of one sequence that are at the same visit: rows that travel together.
 struct Run {
-  std::int64_t feed = 0;  ///< the ticket under which they came
+  enum class State : std::uint8_t {
+    under_way,  ///< waits for a layer
+    at_exit,    ///< waits for a verdict: on, or out
+    left        ///< its token is out; what it owes later ones it does with the next of its sequence
+  };
+  std::int64_t feed = 0;  ///< the ticket under which they came; none once they have left
   int sequence = 0;
   std::int64_t first = 0, count = 0;  ///< positions
   std::int64_t visit = 0;             ///< the next one
+  std::int64_t asked = 0;             ///< before which visit it last came to an exit
+  std::int64_t waited = 0;            ///< for how many layers of others
+  State state = State::under_way;
+  bool keys_only = false;  ///< what it owes is keys and values of the state that it left with, no more
 };
 
 /// Runs keep the order in which they came, so a later run of a sequence never overtakes an earlier one: when
-/// both wait for the same visit they wait for the same layer and go together.
+/// both wait for the same visit they wait for the same layer and go together. Runs that have left wait until
+/// a later one of their sequence is at their visit, and go on with it: every position's keys and values are
+/// then there before a later position looks for them.
 class RowPool {
  public:
   /// `width` floats a row.
@@ -30,19 +42,28 @@ class RowPool {
   float* add(const Run& run);
 
   /// The runs that wait for the layer for which most rows wait (of several such, the one that the first run
-  /// waits for), by visit. Empty when nothing waits. They stay picked until `advance`.
+  /// waits for); but where one has waited for as many layers as the plan has visits, its own: rows that leave
+  /// early and come again would always be more. By visit and within a visit by sequence and position; behind
+  /// them those that owe keys alone. Empty when nothing waits. They stay picked until `advance`.
   std::span<const Run> pick(const DepthPlan& plan);
   /// The picked runs' hidden states one after another. No copy when they lie so anyway.
   float* gather();
   /// Takes the hidden states back to where they were, and moves the picked runs on by one visit.
   void advance();
 
-  /// Calls take(run, hidden) for each run that has made `depth` visits, and drops it.
-  template <typename Take>
-  void finish(std::int64_t depth, Take take);
-  void clear() {
-    runs_.clear();
-    rows_ = 0;
+  /// Calls change(run, hidden) for each run; it may change the state, and what goes with it.
+  template <typename Change>
+  void each(Change change);
+  /// Drops the positions from `length` on of what has left of a sequence.
+  void truncate(int sequence, std::int64_t length);
+
+  /// Calls take(run, hidden) for each run that is done, and drops it.
+  template <typename Done, typename Take>
+  void finish(Done done, Take take);
+  /// Drops runs.
+  template <typename Which>
+  void drop(Which which) {
+    finish(which, [](const Run&, const float*) {});
   }
 
  private:
@@ -58,14 +79,23 @@ class RowPool {
   bool in_place_ = false;
 };
 
-template <typename Take>
-void RowPool::finish(std::int64_t depth, Take take) {
+template <typename Change>
+void RowPool::each(Change change) {
+  std::int64_t row = 0;
+  for (Run& run : runs_) {
+    change(run, std::as_const(hidden_).data() + row * width_);
+    row += run.count;
+  }
+}
+
+template <typename Done, typename Take>
+void RowPool::finish(Done done, Take take) {
   std::size_t kept = 0;
   std::int64_t from = 0, to = 0;
   for (const Run run : runs_) {
     const auto begin = hidden_.begin() + from * width_;
     from += run.count;
-    if (run.visit == depth) {
+    if (done(run)) {
       take(run, &*begin);
       continue;
     }

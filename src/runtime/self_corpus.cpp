@@ -8,7 +8,7 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/progress.h"
-#include "base/threads.h"
+#include "runtime/decoder.h"
 #include "runtime/sampler.h"
 
 namespace fathom {
@@ -41,7 +41,8 @@ struct Slot {
   const Kind* kind = nullptr;
   std::optional<Sampler> sampler;
   std::vector<Token> document;
-  Token next = 0;  ///< to be fed
+  bool ended = false;
+  std::int64_t written = 0;  ///< tokens that are not counted yet
 
   bool ends(Token token, std::int64_t length) const {
     return std::ssize(document) >= length || std::ranges::find(kind->ends, token) != kind->ends.end();
@@ -61,11 +62,14 @@ class Corpus {
 
   std::vector<std::vector<Token>> write() {
     slots_.resize(static_cast<std::size_t>(options_.batch));
-    for (Slot& slot : slots_) {
-      slot.sequence = engine_.open();
-      begin(slot);
+    {
+      Decoder decoder(engine_);
+      for (Slot& slot : slots_) {
+        slot.sequence = engine_.open();
+        begin(slot, decoder);
+      }
+      while (tokens_ < options_.tokens) step(decoder);
     }
-    while (tokens_ < options_.tokens) step();
     for (Slot& slot : slots_) {
       finish(slot);
       engine_.close(slot.sequence);
@@ -75,44 +79,42 @@ class Corpus {
   }
 
  private:
-  void begin(Slot& slot) {
+  void begin(Slot& slot, Decoder& decoder) {
     slot.kind = &kinds_[started_ % kinds_.size()];
     // Own random numbers for every document, so that it does not depend on those beside it.
     slot.sampler.emplace(
         SamplerOptions{.temperature = options_.temperature, .seed = Random(options_.seed).next() + started_});
     started_++;
-    slot.next = slot.kind->start;
-    if (slot.kind->keep_start) slot.document.push_back(slot.next);
+    slot.ended = false;
+    const Token start = slot.kind->start;
+    if (slot.kind->keep_start) slot.document.push_back(start);
     engine_.truncate(slot.sequence, 0);
+    decoder.add(slot.sequence, {&start, 1},
+                [this, &slot](const Prediction& prediction) -> std::optional<Token> {
+                  const Token token = slot.sampler->pick(prediction.logits, {});
+                  slot.ended = slot.ends(token, length_);
+                  if (slot.ended) return {};
+                  slot.document.push_back(token);
+                  ++slot.written;
+                  return token;
+                });
   }
 
   void finish(Slot& slot) {
     if (!slot.document.empty()) documents_.push_back(std::exchange(slot.document, {}));
   }
 
-  /// One more token of every document.
-  void step() {
+  /// One layer further of every document. Those that end are counted and begun anew by this thread alone,
+  /// in the order of their slots.
+  void step(Decoder& decoder) {
     check_interrupt();
-    std::vector<Feed> feeds;
-    for (const Slot& slot : slots_) feeds.push_back({slot.sequence, std::span(&slot.next, 1), 1});
-    const std::vector<float> hidden = engine_.forward(feeds);
-    const auto vocab = static_cast<std::size_t>(engine_.config().vocab_size);
-    logits_.resize(slots_.size() * vocab);
-    engine_.head(std::ssize(slots_), hidden.data(), logits_.data());
-    parallel_for(std::ssize(slots_), [&](std::int64_t i) {
-      Slot& slot = slots_[static_cast<std::size_t>(i)];
-      slot.next =
-          slot.sampler->pick(std::span(logits_).subspan(static_cast<std::size_t>(i) * vocab, vocab), {});
-    });
+    decoder.step();
     std::int64_t written = 0;
     for (Slot& slot : slots_) {
-      if (slot.ends(slot.next, length_)) {
-        finish(slot);
-        begin(slot);
-      } else {
-        slot.document.push_back(slot.next);
-        written++;
-      }
+      written += std::exchange(slot.written, 0);
+      if (!slot.ended) continue;
+      finish(slot);
+      begin(slot, decoder);
     }
     tokens_ += written;
     progress_.advance(written);
@@ -124,7 +126,6 @@ class Corpus {
   std::int64_t length_;
   Progress progress_;
   std::vector<Slot> slots_;
-  std::vector<float> logits_;
   std::vector<std::vector<Token>> documents_;
   std::uint64_t started_ = 0;
   std::int64_t tokens_ = 0;

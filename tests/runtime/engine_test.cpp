@@ -9,24 +9,14 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/random.h"
 #include "oracle.h"
+#include "runtime/small_models.h"
 
 namespace fathom {
 namespace {
 
 // Merging rounds every weight once more, and hidden states are of size 1 to 10.
 constexpr float merged_tolerance = 5e-5F;
-
-Checkpoint load(const std::string& name) { return load_checkpoint(load_oracle(name).model); }
-
-std::vector<Token> some_tokens(const Checkpoint& checkpoint, std::size_t count, std::uint64_t seed = 0) {
-  Random random(seed);
-  std::vector<Token> tokens(count);
-  for (Token& token : tokens)
-    token = static_cast<Token>(random.below(static_cast<std::uint64_t>(checkpoint.config.vocab_size)));
-  return tokens;
-}
 
 Feed all_of(int sequence, std::span<const Token> tokens) {
   return {.sequence = sequence, .tokens = tokens, .keep = static_cast<std::int64_t>(tokens.size())};
@@ -81,38 +71,6 @@ Checkpoint unrolled(const Checkpoint& model) {
   }
   plain.plan = plain_plan(types);
   return plain;
-}
-
-// Layers 0 and 1 visited in turn, `loops` times, with low-rank pairs and a norm of their own on some visits.
-Checkpoint recursive(const std::string& name, std::int64_t loops) {
-  Checkpoint model = load(name);
-  const auto types = model.plan.visits;
-  model.plan.visits.clear();
-  Random random(3);
-  for (std::int64_t v = 0; v < 2 * loops; ++v) {
-    Visit visit = types[static_cast<std::size_t>(v) % types.size()];
-    visit.layer = v % 2;
-    visit.adapter = v % 3 == 1 ? -1 : model.plan.adapters();
-    model.plan.visits.push_back(visit);
-    if (visit.adapter < 0) continue;
-    for (const Linear linear : all_linears) {
-      if ((v + static_cast<std::int64_t>(linear)) % 4 == 0) continue;
-      const std::int64_t rank = 1 + v, out = out_features(model.config, linear);
-      const std::int64_t in = in_features(model.config, linear);
-      const auto values = [&](std::int64_t count) {
-        std::vector<float> some(static_cast<std::size_t>(count));
-        for (float& value : some) value = static_cast<float>(random.normal() * 0.05);
-        return some;
-      };
-      const std::string base = adapter_name(visit.adapter, linear_name(linear));
-      model.tensors[base + ".lora_A.weight"] = make_tensor(DType::f32, {rank, in}, values(rank * in));
-      model.tensors[base + ".lora_B.weight"] = make_tensor(DType::f32, {out, rank}, values(out * rank));
-    }
-    std::vector<float> gain(static_cast<std::size_t>(model.config.hidden_size), 0.7F);
-    model.tensors[adapter_name(visit.adapter, "input_layernorm.weight")] =
-        make_tensor(DType::f32, {model.config.hidden_size}, gain);
-  }
-  return model;
 }
 
 TEST(Engine, ARecursivePlanWithAdaptersEqualsTheUnrolledModelWithMergedWeights) {

@@ -58,7 +58,7 @@ class Generate : public ::testing::Test {
     const int sequence = engine.open();
     const auto ids = tokenizer_.encode(prompt);
     return generate(engine, tokenizer_, sequence, ids, options,
-                    [&](std::string_view piece) { pieces_.emplace_back(piece); });
+                    [&](std::string_view piece, std::int64_t) { pieces_.emplace_back(piece); });
   }
 
   std::string streamed() const {
@@ -167,7 +167,7 @@ TEST_F(Generate, ContinuesASequenceThatHoldsEarlierTokens) {
   const Feed feed{sequence, all.first(ids.size() - 1), 0};
   engine.forward(std::span(&feed, 1));
   const Generated generated =
-      generate(engine, tokenizer_, sequence, all, {.max_tokens = 20}, [](std::string_view) {});
+      generate(engine, tokenizer_, sequence, all, {.max_tokens = 20}, [](std::string_view, std::int64_t) {});
   EXPECT_EQ(generated.prompt_tokens, 1);
   EXPECT_EQ(generated.tokens, run(engine, "Hello, world!\n", {.max_tokens = 20}).tokens);
 }
@@ -178,7 +178,7 @@ TEST_F(Generate, ASignalEndsItWithWhatIsThere) {
   int pieces = 0;
   const auto ids = tokenizer_.encode("def f(x):\n    return x");
   const Generated generated =
-      generate(engine, tokenizer_, engine.open(), ids, {.max_tokens = 100}, [&](std::string_view) {
+      generate(engine, tokenizer_, engine.open(), ids, {.max_tokens = 100}, [&](std::string_view, std::int64_t) {
         if (++pieces == 3) std::raise(SIGINT);
       });
   EXPECT_EQ(generated.reason, StopReason::interrupted);

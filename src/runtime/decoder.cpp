@@ -1,0 +1,241 @@
+#include "runtime/decoder.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "base/threads.h"
+
+namespace fathom {
+
+struct Decoder::Stream {
+  int sequence = 0;
+  Choose choose;
+  Wants wants = Wants::logits;
+  bool ended = false;
+  std::int64_t ticket = -1;
+
+  // Of the token under way, at the exits that it has passed.
+  std::vector<float> before;
+  std::vector<Token> best;
+
+  // What the exit made of the tokens after those that were fed since `start`; they are verified from there.
+  std::vector<Token> drafts;
+  std::int64_t start = 0, most = 0;
+  bool verifying = false;
+};
+
+// A state of which the head is to be asked, and what it says.
+struct Decoder::Row {
+  Stream* stream = nullptr;
+  std::vector<float> hidden = {};
+  std::int64_t visits = 0;
+  bool wants_logits = false;
+  std::span<float> logits = {};
+  Token best = 0;
+};
+
+Decoder::Decoder(Engine& engine, DecoderOptions options) : engine_(engine), options_(std::move(options)) {
+  const DepthPlan& plan = engine.plan();
+  const std::int64_t drafting = options_.draft.visits;
+  if (options_.exit != nullptr && drafting > 0)
+    fail_usage("--exit and --draft exclude each other: a draft leaves at its exit, and is verified");
+  if (drafting < 0 || drafting >= plan.depth())
+    fail_usage("a draft of {} visits was asked for, expected 1 to {}", drafting, plan.depth() - 1);
+  if (drafting > 0) {
+    exits_.assign(static_cast<std::size_t>(plan.depth()), false);
+    exits_[static_cast<std::size_t>(drafting - 1)] = true;
+  } else if (options_.exit != nullptr) {
+    exits_ = options_.exit->exits(plan);
+  }
+}
+
+Decoder::~Decoder() {
+  for (const auto& stream : streams_) {
+    if (stream->ticket >= 0) engine_.cancel(stream->ticket);
+    if (!stream->drafts.empty()) engine_.truncate(stream->sequence, stream->start);
+  }
+}
+
+void Decoder::add(int sequence, std::span<const Token> tokens, Choose choose, Wants wants) {
+  auto stream = std::make_unique<Stream>();
+  stream->sequence = sequence;
+  stream->choose = std::move(choose);
+  stream->wants = wants;
+  stream->most = options_.draft.most_tokens;
+  stream->ticket = engine_.submit({.sequence = sequence, .tokens = tokens});
+  streams_.push_back(std::move(stream));
+}
+
+bool Decoder::step() {
+  engine_.step();
+  judge();
+  collect();
+  std::erase_if(streams_, [](const auto& stream) { return stream->ended; });
+  return !streams_.empty();
+}
+
+// The next token of a stream on its way.
+void Decoder::feed(Stream& stream, std::span<const Token> tokens) {
+  stream.before.clear();
+  stream.best.clear();
+  if (options_.draft.visits > 0 && stream.drafts.empty()) stream.start = engine_.length(stream.sequence);
+  stream.ticket = engine_.submit(
+      {.sequence = stream.sequence, .tokens = tokens, .exits = exits_.empty() ? nullptr : &exits_});
+}
+
+// Those that wait at an exit: drafts leave, others when their rule says so.
+void Decoder::judge() {
+  const bool drafting = options_.draft.visits > 0;
+  const bool reads_logits = !drafting && options_.exit != nullptr && options_.exit->reads_logits();
+  std::vector<Row> rows;
+  for (const AtExit& at : engine_.at_exits())
+    for (const auto& stream : streams_)
+      if (stream->ticket == at.ticket)
+        rows.push_back({.stream = stream.get(),
+                        .hidden = {at.hidden.begin(), at.hidden.end()},
+                        .visits = at.visit + 1,
+                        .wants_logits = reads_logits});
+  if (rows.empty()) return;
+  if (drafting || reads_logits) ask_heads(rows);
+  std::vector<Row> left;
+  for (Row& row : rows) {
+    Stream& stream = *row.stream;
+    if (drafting) {
+      draft_on(stream, row.best);
+      continue;
+    }
+    stream.best.push_back(row.best);
+    const ExitView view = {.visit = row.visits - 1,
+                           .hidden = row.hidden,
+                           .before = stream.before,
+                           .logits = row.logits,
+                           .best = stream.best};
+    if (options_.exit->leaves(view)) {
+      engine_.leave(stream.ticket, options_.exited_kv);
+      engine_.take(std::exchange(stream.ticket, -1));
+      left.push_back(std::move(row));
+    } else {
+      engine_.go_on(stream.ticket);
+      stream.before = std::move(row.hidden);
+    }
+  }
+  if (!reads_logits) {
+    for (Row& row : left) row.wants_logits = row.stream->wants == Wants::logits;
+    ask_heads(left);
+  }
+  choose(left);
+}
+
+// A drafted token leaves; another follows it, or all of them go through the rest.
+void Decoder::draft_on(Stream& stream, Token best) {
+  engine_.leave(stream.ticket, ExitedKv::exact);
+  engine_.take(std::exchange(stream.ticket, -1));
+  stream.drafts.push_back(best);
+  if (std::ssize(stream.drafts) < stream.most && engine_.length(stream.sequence) < engine_.max_context())
+    return feed(stream, {&stream.drafts.back(), 1});
+  stream.ticket = engine_.catch_up(stream.sequence, std::ssize(stream.drafts));
+  stream.verifying = true;
+}
+
+// Those that have gone through.
+void Decoder::collect() {
+  const auto width = engine_.config().hidden_size;
+  std::vector<Row> rows;
+  for (const auto& stream : streams_) {
+    if (stream->ended || stream->ticket < 0 || !engine_.finished(stream->ticket)) continue;
+    const std::vector<float> kept = engine_.take(std::exchange(stream->ticket, -1));
+    for (auto at = kept.begin(); at != kept.end(); at += width)
+      rows.push_back({.stream = stream.get(),
+                      .hidden = {at, at + width},
+                      .visits = engine_.plan().depth(),
+                      .wants_logits = stream->wants == Wants::logits});
+  }
+  ask_heads(rows);
+  std::vector<Row> single;
+  for (auto row = rows.begin(); row != rows.end();) {
+    if (!row->stream->verifying) {
+      single.push_back(std::move(*row++));
+      continue;
+    }
+    const std::ptrdiff_t count = std::ssize(row->stream->drafts);
+    verify({row, row + count});
+    row += count;
+  }
+  choose(single);
+}
+
+void Decoder::ask_heads(std::vector<Row>& rows) {
+  const auto vocab = static_cast<std::size_t>(engine_.config().vocab_size);
+  const auto of_those = [&](bool wants_logits, const auto& use) {
+    std::vector<Row*> those;
+    hidden_.clear();
+    for (Row& row : rows) {
+      if (row.wants_logits != wants_logits) continue;
+      those.push_back(&row);
+      hidden_.insert(hidden_.end(), row.hidden.begin(), row.hidden.end());
+    }
+    if (!those.empty()) use(those);
+    counts_.heads += std::ssize(those);
+  };
+  of_those(false, [&](const std::vector<Row*>& those) {
+    std::vector<float> none;
+    const auto summaries = engine_.summarise_head(std::ssize(those), hidden_.data(), {}, none);
+    for (std::size_t i = 0; i < those.size(); ++i) those[i]->best = static_cast<Token>(summaries[i].best);
+  });
+  of_those(true, [&](const std::vector<Row*>& those) {
+    logits_.resize(std::max(logits_.size(), those.size() * vocab));
+    engine_.head(std::ssize(those), hidden_.data(), logits_.data());
+    parallel_for(std::ssize(those), [&](std::int64_t i) {
+      Row& row = *those[static_cast<std::size_t>(i)];
+      row.logits = std::span(logits_).subspan(static_cast<std::size_t>(i) * vocab, vocab);
+      if (options_.exit != nullptr && options_.exit->reads_logits())
+        row.best = static_cast<Token>(std::ranges::max_element(row.logits) - row.logits.begin());
+    });
+  });
+}
+
+// One row a stream.
+void Decoder::choose(const std::vector<Row>& rows) {
+  std::vector<std::optional<Token>> tokens(rows.size());
+  parallel_for(std::ssize(rows), [&](std::int64_t i) {
+    const Row& row = rows[static_cast<std::size_t>(i)];
+    tokens[static_cast<std::size_t>(i)] = row.stream->choose({row.logits, row.best, row.visits});
+  });
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    if (next(*rows[i].stream, rows[i], tokens[i])) feed(*rows[i].stream, {&*tokens[i], 1});
+}
+
+// Of tokens that were fed one after another, the draft being right: the first that is not ends it.
+void Decoder::verify(std::span<const Row> rows) {
+  Stream& stream = *rows.front().stream;
+  const std::vector<Token> drafts = std::exchange(stream.drafts, {});
+  stream.verifying = false;
+  counts_.drafted += std::ssize(drafts);
+  ++counts_.verified;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Row& row = rows[i];
+    const std::optional<Token> token = stream.choose({row.logits, row.best, row.visits});
+    const bool goes_on = next(stream, row, token), right = token == drafts[i];
+    counts_.accepted += right ? 1 : 0;
+    ++counts_.passed;
+    if (goes_on && right && i + 1 < rows.size()) continue;
+    // A draft of one token more than was right costs one visit of the first layers too many.
+    const auto agreed = static_cast<std::int64_t>(i) + (right ? 1 : 0);
+    stream.most =
+        std::clamp<std::int64_t>(right ? stream.most + 1 : agreed + 1, 1, options_.draft.most_tokens);
+    engine_.truncate(stream.sequence, stream.start + static_cast<std::int64_t>(i) + 1);
+    if (goes_on) feed(stream, {&*token, 1});
+    return;
+  }
+}
+
+// Whether the stream goes on with the token.
+bool Decoder::next(Stream& stream, const Row& row, std::optional<Token> token) {
+  ++counts_.tokens;
+  counts_.visits += row.visits;
+  stream.ended = !token.has_value();
+  return !stream.ended;
+}
+
+}  // namespace fathom

@@ -1,0 +1,88 @@
+// From prompts to tokens, for any number of sequences: the one loop that generates. Each token goes through
+// the plan, or leaves early by a rule, or is drafted by the first visits and verified by the others.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "runtime/engine.h"
+#include "runtime/exit_rule.h"
+
+namespace fathom {
+
+/// Self-speculation (Elhoushi et al. 2024, arXiv 2404.16710, 4.3): the first visits draft tokens one by one,
+/// the others go through all of them at once.
+struct Draft {
+  std::int64_t visits = 0;       ///< that draft; 0: none
+  std::int64_t most_tokens = 8;  ///< at a time; how many it is follows what is accepted
+};
+
+struct DecoderOptions {
+  std::shared_ptr<const ExitRule> exit = nullptr;  ///< none: every token has full depth
+  ExitedKv exited_kv = ExitedKv::exact;
+  Draft draft = {};  ///< not together with `exit`
+};
+
+/// What the model makes of the token that follows.
+struct Prediction {
+  std::span<float> logits;  ///< [vocab], may be changed; none of a stream that wants the best alone
+  Token best = 0;           ///< the most probable one, the first of several; of logits that may be changed
+  std::int64_t visits = 0;  ///< that the token before it has made
+};
+
+/// The next token, or none to end. Those of different sequences may be asked at the same time.
+using Choose = std::function<std::optional<Token>(const Prediction&)>;
+
+class Decoder {
+ public:
+  /// The engine outlives it, and nothing else feeds the sequences that it was given. Throws UsageError for
+  /// options that the plan does not allow.
+  explicit Decoder(Engine& engine, DecoderOptions options = {});
+  /// Takes back what is under way.
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  /// Feeds `tokens` at full depth, then what `choose` returns, until that is nothing; it may join while
+  /// others are on their way. The last token chosen is not fed. What is drafted is chosen as if it had not
+  /// been: from the logits of full depth, in order. Throws Error as Engine::submit.
+  enum class Wants { logits, best };
+  void add(int sequence, std::span<const Token> tokens, Choose choose, Wants wants = Wants::logits);
+
+  /// One layer further. False when no sequence is left.
+  bool step();
+
+  struct Counts {
+    std::int64_t tokens = 0, visits = 0;  ///< chosen ones, and the visits of those that they were chosen from
+    std::int64_t heads = 0;               ///< rows for which the head was asked
+    std::int64_t verified = 0;            ///< passes through the visits that verify
+    std::int64_t drafted = 0, accepted = 0,
+                 passed = 0;  ///< tokens: drafted, right, and chosen by those passes
+  };
+  const Counts& counts() const { return counts_; }
+
+ private:
+  struct Stream;
+  struct Row;
+  void feed(Stream& stream, std::span<const Token> tokens);
+  void judge();
+  void collect();
+  void ask_heads(std::vector<Row>& rows);
+  void choose(const std::vector<Row>& rows);
+  void draft_on(Stream& stream, Token best);
+  void verify(std::span<const Row> rows);
+  bool next(Stream& stream, const Row& row, std::optional<Token> token);
+
+  Engine& engine_;
+  DecoderOptions options_;
+  Exits exits_;
+  Counts counts_;
+  std::vector<std::unique_ptr<Stream>> streams_;
+  std::vector<float> hidden_, logits_;
+};
+
+}  // namespace fathom

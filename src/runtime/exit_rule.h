@@ -1,0 +1,51 @@
+// When a token may leave: rules by name, each in a file of its own in exits/.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/depth_plan.h"
+#include "model/tokenizer.h"
+#include "runtime/engine.h"
+
+namespace fathom {
+
+/// A token at an exit, as a rule sees it.
+struct ExitView {
+  std::int64_t visit = 0;         ///< the last one that it made
+  std::span<const float> hidden;  ///< the residual stream there
+  std::span<const float> before;  ///< the same at the exit before; none at the first
+  std::span<const float> logits;  ///< of the head there [vocab]; none unless the rule reads them
+  std::span<const Token> best;    ///< likewise: the most probable token at each exit up to this one
+};
+
+class ExitRule {
+ public:
+  virtual ~ExitRule() = default;
+  /// Whether it needs the head at every exit: where the vocabulary is large that costs as much as many
+  /// layers.
+  virtual bool reads_logits() const { return false; }
+  /// Where it is asked: the exits that the plan marks, unless it knows better.
+  virtual Exits exits(const DepthPlan& plan) const;
+  virtual bool leaves(const ExitView& view) const = 0;
+};
+
+/// A rule's name, what its threshold means, and how it is made from one. To add a rule: a file in exits/
+/// with a class and a constant of this type, declared and listed in exit_rule.cpp.
+struct ExitRuleKind {
+  std::string_view name;
+  std::string_view leaves_when;  ///< "the most probable token has at least this probability"
+  double threshold;              ///< where none is given
+  std::unique_ptr<ExitRule> (*make)(double threshold);
+};
+std::span<const ExitRuleKind* const> exit_rule_kinds();
+
+/// The rule that "NAME" or "NAME:THRESHOLD" names. Throws UsageError for others, and where the rule would
+/// never be asked by this plan.
+std::shared_ptr<const ExitRule> parse_exit_rule(const std::string& text, const DepthPlan& plan);
+
+}  // namespace fathom

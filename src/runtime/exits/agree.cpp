@@ -1,0 +1,29 @@
+// The most probable token has been the same at some exits in a row.
+#include <algorithm>
+
+#include "runtime/exit_rule.h"
+
+namespace fathom {
+namespace {
+
+class Agree : public ExitRule {
+ public:
+  explicit Agree(double exits) : exits_(std::max<std::size_t>(1, static_cast<std::size_t>(exits))) {}
+  bool reads_logits() const override { return true; }
+  bool leaves(const ExitView& view) const override {
+    return view.best.size() >= exits_ &&
+           std::ranges::all_of(view.best.last(exits_), [&](Token t) { return t == view.best.back(); });
+  }
+
+ private:
+  std::size_t exits_;
+};
+
+}  // namespace
+
+extern const ExitRuleKind agree_exit;
+const ExitRuleKind agree_exit = {
+    "agree", "the most probable token has been the same at so many exits", 2,
+    [](double threshold) -> std::unique_ptr<ExitRule> { return std::make_unique<Agree>(threshold); }};
+
+}  // namespace fathom

@@ -1,0 +1,323 @@
+// Exits, drafts and what becomes of them, against plain loops (sequential.h) and against full depth.
+#include "runtime/decoder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "base/threads.h"
+#include "runtime/sampler.h"
+#include "runtime/sequential.h"
+#include "runtime/small_models.h"
+
+namespace fathom {
+namespace {
+
+using testing::HasSubstr;
+
+struct Text {
+  std::vector<Token> tokens;
+  std::vector<std::int64_t> visits;
+  bool operator==(const Text&) const = default;
+};
+
+constexpr std::int64_t length = 12;
+
+/// A model of six visits, two of which are exits.
+Checkpoint with_exits() {
+  Checkpoint model = recursive("llama", 3);
+  model.plan.visits[1].exit = model.plan.visits[3].exit = true;
+  return model;
+}
+
+std::vector<std::vector<Token>> prompts(const Checkpoint& model) {
+  std::vector<std::vector<Token>> all;
+  for (const std::size_t size : {1, 7, 3, 70, 12}) all.push_back(some_tokens(model, size, size));
+  return all;
+}
+
+/// Takes in a prompt and records what follows.
+class Follower {
+ public:
+  explicit Follower(std::int64_t count = length, const SamplerOptions& sampler = {})
+      : left_(count), sampler_(sampler) {}
+  std::optional<Token> operator()(std::span<float> logits, std::int64_t visits) {
+    text.tokens.push_back(sampler_.pick(logits, {}));
+    text.visits.push_back(visits);
+    if (--left_ == 0) return {};
+    return text.tokens.back();
+  }
+  Text text;
+
+ private:
+  std::int64_t left_;
+  Sampler sampler_;
+};
+
+/// All prompts at once, or one joining after every `apart` steps.
+std::vector<Text> decode(Engine& engine, const std::vector<std::vector<Token>>& prompts,
+                         const DecoderOptions& options, std::int64_t apart = 0, double temperature = 0,
+                         Decoder::Counts* counts = nullptr) {
+  std::vector<Follower> followers;
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    followers.emplace_back(length, SamplerOptions{.temperature = temperature, .seed = i});
+  std::vector<int> sequences;
+  {
+    Decoder decoder(engine, options);
+    std::size_t joined = 0;
+    for (std::int64_t step = 0; joined < prompts.size() || decoder.step(); ++step) {
+      if (joined == prompts.size()) continue;
+      if (apart > 0 && step % apart != 0) {
+        decoder.step();
+        continue;
+      }
+      sequences.push_back(engine.open());
+      Follower& follower = followers[joined];
+      decoder.add(sequences.back(), prompts[joined++],
+                  [&follower](const Prediction& p) { return follower(p.logits, p.visits); });
+    }
+    if (counts != nullptr) *counts = decoder.counts();
+  }
+  for (const int sequence : sequences) engine.close(sequence);
+  EXPECT_EQ(engine.kv_pages(), 0);
+  std::vector<Text> texts;
+  for (const Follower& follower : followers) texts.push_back(follower.text);
+  return texts;
+}
+
+/// The same by plain loops, where `rule` decides.
+Text sequentially(const Checkpoint& model, const std::vector<Token>& prompt, ExitedKv policy,
+                  const ExitRule& rule) {
+  Sequential plain(model, policy);
+  Follower follower;
+  Sequential::Output output;
+  for (const Token token : prompt) output = plain.take(token);
+  const Exits exits = rule.exits(model.plan);
+  for (;;) {
+    const auto token = follower(output.logits, output.visits);
+    if (!token) return follower.text;
+    std::vector<float> before;
+    std::vector<Token> best;
+    output = plain.take(
+        *token, exits,
+        [&](std::int64_t visit, const std::vector<float>& hidden, const std::vector<float>& logits) {
+          best.push_back(static_cast<Token>(std::ranges::max_element(logits) - logits.begin()));
+          const bool leaves = rule.leaves(
+              {.visit = visit, .hidden = hidden, .before = before, .logits = logits, .best = best});
+          before = hidden;
+          return leaves;
+        });
+  }
+}
+
+struct Case {
+  const char* rule;
+  ExitedKv policy;
+};
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const char* rule : {"depth:1", "depth:4", "top1:0.15", "margin:0.02", "entropy:3.6", "change:0.75",
+                           "cosine:0.75", "agree:2"})
+    for (const ExitedKv policy : {ExitedKv::exact, ExitedKv::copy, ExitedKv::skip})
+      all.push_back({rule, policy});
+  return all;
+}
+
+TEST(Decoder, TokensLeaveAndAreSeenAsInPlainLoops) {
+  const Checkpoint model = with_exits();
+  Engine engine(model);
+  const auto texts = prompts(model);
+  std::map<std::string, std::set<std::int64_t>> depths;
+  for (const auto& [name, policy] : cases()) {
+    const auto rule = parse_exit_rule(name, model.plan);
+    const DecoderOptions options = {.exit = rule, .exited_kv = policy};
+    const auto got = decode(engine, texts, options);
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      EXPECT_EQ(got[i], sequentially(model, texts[i], policy, *rule))
+          << name << " " << exited_kv_names[static_cast<int>(policy)] << ", prompt " << i;
+      depths[name].insert(got[i].visits.begin() + 1, got[i].visits.end());
+    }
+    for (const std::int64_t apart : {1, 3, 8})
+      EXPECT_EQ(decode(engine, texts, options, apart), got) << name << ", " << apart << " steps apart";
+  }
+  for (const auto& [name, seen] : depths)
+    EXPECT_GT(seen.size(), name.starts_with("depth") ? 0U : 1U) << name << " decides nothing here";
+}
+
+// Whatever is drafted, at any batch size and sampled or not: the tokens of full depth, to the last one.
+TEST(Decoder, DraftsChangeNoToken) {
+  const Checkpoint model = with_exits();
+  for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int8}) {
+    Engine engine(model, {.compute = compute});
+    const auto texts = prompts(model);
+    for (const double temperature : {0.0, 1.0}) {
+      const auto expected = decode(engine, texts, {}, 0, temperature);
+      for (const std::int64_t visits : {1, 2, 4, 5})
+        for (const std::int64_t most : {1, 3, 8}) {
+          const DecoderOptions options = {.draft = {visits, most}};
+          Decoder::Counts counts;
+          const auto together = decode(engine, texts, options, 0, temperature, &counts);
+          for (std::size_t i = 0; i < texts.size(); ++i)
+            EXPECT_EQ(together[i].tokens, expected[i].tokens) << visits << " visits draft, prompt " << i;
+          EXPECT_EQ(decode(engine, texts, options, 2, temperature), together);
+          EXPECT_EQ(decode(engine, {texts[1]}, options, 0, temperature)[0].tokens.size(),
+                    std::size_t{length});
+          EXPECT_GT(counts.drafted, counts.accepted);
+          EXPECT_GE(counts.passed, counts.verified);
+        }
+    }
+  }
+}
+
+// A model that is certain at its exit drafts what is accepted.
+TEST(Decoder, DraftsOfAModelThatOnlyRepeatsAreAccepted) {
+  Checkpoint model = with_exits();
+  // Later visits that add nothing: full depth says what the exit says.
+  for (std::size_t v = 2; v < model.plan.visits.size(); ++v) {
+    Visit& visit = model.plan.visits[v];
+    visit.layer = model.plan.layers;
+    visit.adapter = -1;
+  }
+  for (const auto& [name, tensor] : std::map(model.tensors)) {
+    const std::string prefix = layer_name(0, "");
+    if (!name.starts_with(prefix)) continue;
+    const std::string own = name.substr(prefix.size());
+    const bool adds = own.starts_with("self_attn.o_proj") || own.starts_with("mlp.down_proj");
+    std::vector<float> values = decode(tensor);
+    if (adds) std::ranges::fill(values, 0.0F);
+    model.tensors[layer_name(model.plan.layers, own)] = make_tensor(DType::f32, tensor.shape, values);
+  }
+  ++model.plan.layers;
+  Engine engine(model);
+  Decoder::Counts counts;
+  decode(engine, prompts(model), {.draft = {2, 4}}, 0, 0, &counts);
+  EXPECT_EQ(counts.accepted + std::ssize(prompts(model)), counts.passed);  // the last of each ends its text
+  EXPECT_GT(counts.passed, 2 * counts.verified);
+}
+
+TEST(Decoder, WhatIsTakenBackLeavesNothingBehind) {
+  const Checkpoint model = with_exits();
+  Engine engine(model);
+  const auto texts = prompts(model);
+  const DecoderOptions options = {.exit = parse_exit_rule("top1:0.15", model.plan)};
+  const auto expected = decode(engine, texts, options);
+  for (const int steps : {0, 1, 5, 20, 33}) {
+    std::vector<int> sequences;
+    {
+      Decoder decoder(engine, options);
+      for (const auto& text : texts) {
+        sequences.push_back(engine.open());
+        decoder.add(
+            sequences.back(), text, [](const Prediction& p) { return std::optional(p.best); },
+            Decoder::Wants::best);
+      }
+      for (int i = 0; i < steps; ++i) decoder.step();
+    }
+    for (const int sequence : sequences) engine.close(sequence);
+    EXPECT_EQ(engine.kv_pages(), 0);
+    EXPECT_EQ(decode(engine, texts, options), expected) << "after " << steps << " steps";
+  }
+}
+
+TEST(Decoder, AnErrorOfOneChoiceLeavesAWorkingEngine) {
+  const Checkpoint model = with_exits();
+  Engine engine(model);
+  const auto texts = prompts(model);
+  const auto expected = decode(engine, texts, {});
+  std::vector<int> sequences;
+  EXPECT_THROW(
+      {
+        Decoder decoder(engine, {.draft = {2, 3}});
+        for (const auto& text : texts) {
+          sequences.push_back(engine.open());
+          decoder.add(sequences.back(), text,
+                      [count = 0](const Prediction& p) mutable -> std::optional<Token> {
+                        if (++count == 4) fail("four");
+                        return static_cast<Token>(std::ranges::max_element(p.logits) - p.logits.begin());
+                      });
+        }
+        while (decoder.step()) {
+        }
+      },
+      Error);
+  for (const int sequence : sequences) engine.close(sequence);
+  EXPECT_EQ(engine.kv_pages(), 0);
+  EXPECT_EQ(decode(engine, texts, {}), expected);
+}
+
+// Feeds, cancellations, cuts, exits and drafts in any order lose no page and no row.
+TEST(Decoder, RandomSchedulesLeaveNothingBehind) {
+  const Checkpoint model = with_exits();
+  Engine engine(model, {.max_context = 60});
+  Random random(11);
+  const auto below = [&](std::int64_t count) {
+    return static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(count)));
+  };
+  const Exits exits = {true, false, true, false, true, false};
+  struct Live {
+    int sequence = 0;
+    std::int64_t ticket = -1;
+  };
+  std::vector<Live> live;
+  for (int round = 0; round < 10'000; ++round) {
+    if (live.size() < 6 && below(4) == 0) live.push_back({engine.open()});
+    if (live.empty()) continue;
+    Live& one = live[static_cast<std::size_t>(below(std::ssize(live)))];
+    const std::int64_t what = below(8), held = engine.length(one.sequence);
+    if (one.ticket >= 0) {
+      if (what == 0) {
+        engine.cancel(std::exchange(one.ticket, -1));
+      } else if (engine.finished(one.ticket)) {
+        EXPECT_EQ(std::ssize(engine.take(std::exchange(one.ticket, -1))), model.config.hidden_size);
+      } else {
+        engine.step();
+      }
+    } else if (what < 3 && held < 50) {
+      const auto tokens = some_tokens(model, static_cast<std::size_t>(1 + below(8)), random.next());
+      one.ticket = engine.submit({.sequence = one.sequence, .tokens = tokens});
+    } else if (what < 6 && held > 0 && held < 60) {
+      const auto token = some_tokens(model, 1, random.next());
+      one.ticket = engine.submit({.sequence = one.sequence, .tokens = token, .exits = &exits});
+    } else if (what == 6) {
+      engine.truncate(one.sequence, below(held + 1));
+    } else {
+      engine.close(one.sequence);
+      live.erase(live.begin() + (&one - live.data()));
+    }
+    for (const AtExit& at : engine.at_exits())
+      below(2) == 0 ? engine.go_on(at.ticket) : engine.leave(at.ticket, static_cast<ExitedKv>(below(3)));
+  }
+  for (const Live& one : live) {
+    if (one.ticket >= 0) engine.cancel(one.ticket);
+    engine.close(one.sequence);
+  }
+  EXPECT_EQ(engine.kv_pages(), 0);
+  EXPECT_FALSE(engine.step());
+}
+
+TEST(Decoder, WhatThePlanDoesNotAllowIsRefused) {
+  const Checkpoint plain = load("llama"), model = with_exits();
+  Engine engine(model);
+  EXPECT_THROW(Decoder(engine, {.draft = {6, 3}}), UsageError);
+  EXPECT_THROW(Decoder(engine, {.exit = parse_exit_rule("top1", model.plan), .draft = {2, 3}}), UsageError);
+  for (const char* wrong : {"top2", "top1:", "top1:x", "top1:-1", "top1:0.5x", "depth:0", "depth:6", ""})
+    EXPECT_THROW(parse_exit_rule(wrong, model.plan), UsageError) << wrong;
+  try {
+    parse_exit_rule("margin:0.5", plain.plan);
+    FAIL() << "a model without exits was accepted";
+  } catch (const UsageError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("marks no exits"));
+  }
+}
+
+}  // namespace
+}  // namespace fathom
