@@ -242,6 +242,10 @@ void Background::finish() {
 }
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body) {
+  if (count <= 1) {
+    if (count == 1) body(0);
+    return;
+  }
   std::exception_ptr first;
   std::mutex mutex;
   on_each_thread([&](int thread, int threads) {

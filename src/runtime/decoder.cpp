@@ -69,7 +69,7 @@ void Decoder::add(int sequence, std::span<const Token> tokens, Choose choose, Wa
 
 bool Decoder::step() {
   engine_.step();
-  judge();
+  if (!exits_.empty()) judge();
   collect();
   std::erase_if(streams_, [](const auto& stream) { return stream->ended; });
   return !streams_.empty();
@@ -151,6 +151,7 @@ void Decoder::collect() {
                       .visits = engine_.plan().depth(),
                       .wants_logits = stream->wants == Wants::logits});
   }
+  if (rows.empty()) return;
   ask_heads(rows);
   std::vector<Row> single;
   for (auto row = rows.begin(); row != rows.end();) {

@@ -138,6 +138,8 @@ void Engine::State::check(const Feed& feed) const {
     fail("hidden states of {} tokens were asked for, but {} are fed", feed.keep, count);
   if (feed.exits != nullptr && count != 1)
     fail("{} tokens were fed to stop at exits, but they do so one by one", count);
+  if (feed.exits != nullptr && std::ssize(*feed.exits) != plan.depth())
+    fail("exits of {} visits were given, but the plan has {}", feed.exits->size(), plan.depth());
 }
 
 // Lets queued tokens begin, in the order in which they came, as long as there is room for their rows.
@@ -225,10 +227,9 @@ void Engine::State::collect() {
                 if (run.state != Run::State::left) keep(tickets.at(run.feed), run, hidden);
               });
   pool.each([this](Run& run, const float*) {
-    if (run.state != Run::State::under_way || run.visit == 0) return;
+    if (run.state != Run::State::under_way || run.asked == run.visit) return;
     const Exits& exits = tickets.at(run.feed).exits;
-    const auto made = static_cast<std::size_t>(run.visit - 1);
-    if (made >= exits.size() || !exits[made] || run.asked == run.visit) return;
+    if (exits.empty() || !exits[static_cast<std::size_t>(run.visit - 1)]) return;
     run.state = Run::State::at_exit;
     run.asked = run.visit;
   });
