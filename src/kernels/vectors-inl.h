@@ -32,24 +32,38 @@ HWY_INLINE void each_vector(std::size_t count, Body body) {
   if (i < count) body(i, count - i);
 }
 
+// What lies behind a shorter rest may be another thread's row, or no memory at all. Masks of Highway's keep
+// off it where the processor has masked loads and stores; elsewhere a masked load reads a whole vector, and
+// on NEON a store writes what it has read there back, over what another thread wrote meanwhile. So there a
+// rest goes by way of a vector's room of its own.
+inline constexpr bool masks_floats = HWY_TARGET <= HWY_AVX2, masks_halves = HWY_TARGET <= HWY_AVX3;
+
+template <class Tag, class T>
+HWY_INLINE hn::Vec<Tag> load_rest(Tag d, const T* from, std::size_t lanes) {
+  T rest[hn::MaxLanes(d)] = {};
+  for (std::size_t i = 0; i < lanes; ++i) rest[i] = from[i];
+  return hn::LoadU(d, rest);
+}
+template <class Tag, class T>
+HWY_INLINE void store_rest(hn::Vec<Tag> v, Tag d, T* to, std::size_t lanes) {
+  T rest[hn::MaxLanes(d)];
+  hn::StoreU(v, d, rest);
+  for (std::size_t i = 0; i < lanes; ++i) to[i] = rest[i];
+}
+
 // Loads of a shorter rest are filled up with zeros.
 HWY_INLINE Vector load(const float* from, std::size_t lanes) {
   const D d;
-  return HWY_LIKELY(lanes == hn::Lanes(d)) ? hn::LoadU(d, from)
-                                           : hn::MaskedLoad(hn::FirstN(d, lanes), d, from);
+  if (HWY_LIKELY(lanes == hn::Lanes(d))) return hn::LoadU(d, from);
+  if constexpr (masks_floats)
+    return hn::MaskedLoad(hn::FirstN(d, lanes), d, from);
+  else
+    return load_rest(d, from, lanes);
 }
 
 HWY_INLINE Vector load(const std::uint16_t* from, std::size_t lanes) {
   const D16 d16;
-  hn::Vec<D16> bits;
-  if (HWY_LIKELY(lanes == hn::Lanes(d16))) {
-    bits = hn::LoadU(d16, from);
-  } else {
-    // A masked load of halves reads the whole vector where the processor has none: beyond the end.
-    std::uint16_t rest[hn::MaxLanes(d16)] = {};
-    for (std::size_t i = 0; i < lanes; ++i) rest[i] = from[i];
-    bits = hn::LoadU(d16, rest);
-  }
+  const auto bits = HWY_LIKELY(lanes == hn::Lanes(d16)) ? hn::LoadU(d16, from) : load_rest(d16, from, lanes);
   return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(D32(), bits)));
 }
 
@@ -57,8 +71,10 @@ HWY_INLINE void store(Vector v, float* to, std::size_t lanes) {
   const D d;
   if (HWY_LIKELY(lanes == hn::Lanes(d)))
     hn::StoreU(v, d, to);
-  else
+  else if constexpr (masks_floats)
     hn::BlendedStore(v, hn::FirstN(d, lanes), d, to);
+  else
+    store_rest(v, d, to, lanes);
 }
 
 // The bits of v rounded to bf16 in the upper halves, zeros below. A NaN stays one: adding to its bits could
@@ -94,8 +110,10 @@ HWY_INLINE void store(Vector v, std::uint16_t* to, std::size_t lanes) {
   const hn::Vec<D16> halves = to_halves<Native>(v);
   if (HWY_LIKELY(lanes == hn::Lanes(d16)))
     hn::StoreU(halves, d16, to);
-  else
+  else if constexpr (masks_halves)
     hn::BlendedStore(halves, hn::FirstN(d16, lanes), d16, to);
+  else
+    store_rest(halves, d16, to, lanes);
 }
 
 // Types of results; Native where the machine has AMX.

@@ -3,9 +3,12 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <optional>
 #include <string>
@@ -321,6 +324,62 @@ TEST(Backend, AddAndSoftcap) {
     make_reference_backend()->softcap(count, 30, expected.data());
     make_cpu_backend()->softcap(count, 30, got.data());
     expect_close(got, expected, 1e-6, fmt::format("{}", count));
+  }
+}
+
+// Floats that end where memory does: who reads or writes a vector that goes on does not come back.
+class LastFloats {
+ public:
+  explicit LastFloats(const std::vector<float>& values) {
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)),
+               bytes = values.size() * sizeof(float);
+    const std::size_t kept = (bytes + page - 1) / page * page;
+    size_ = kept + page;
+    start_ = static_cast<std::byte*>(
+        ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (start_ == MAP_FAILED || ::mprotect(start_ + kept, page, PROT_NONE) != 0) std::abort();
+    floats_ = reinterpret_cast<float*>(start_ + kept - bytes);
+    std::ranges::copy(values, floats_);
+  }
+  ~LastFloats() { ::munmap(start_, size_); }
+  LastFloats(const LastFloats&) = delete;
+  LastFloats& operator=(const LastFloats&) = delete;
+  float* data() const { return floats_; }
+
+ private:
+  std::byte* start_ = nullptr;
+  std::size_t size_ = 0;
+  float* floats_ = nullptr;
+};
+
+// Behind a row lies another thread's. Whoever reads a whole vector there, changes its own part and writes
+// it back undoes what that thread writes meanwhile, which a test sees once in thousands of products.
+TEST_P(BackendTest, ProductsLeaveAloneWhatLiesBehindTheirRows) {
+  const std::int64_t in = 70, half = 57;
+  const Tensor weight = make_tensor(DType::f32, {half, in}, normals(random_, half * in, 0.1));
+  const LinearPart part = {&weight, nullptr};
+  const auto plain = cpu_->pack({&part, 1}, GetParam()), pair = cpu_->pack_gated(part, part, GetParam());
+  for (const std::int64_t rows : {1, 4, 9, 40}) {
+    const LastFloats x(normals(random_, rows * in)), y(normals(random_, rows * half));
+    const LastFloats addend(normals(random_, rows * 2 * half));
+    for (const bool accumulate : {false, true})
+      cpu_->linear(*plain, rows, float_rows(x.data(), in), y.data(), half, accumulate);
+    cpu_->gated_linear(*pair, rows, float_rows(x.data(), in), GateActivation::silu, addend.data(),
+                       float_rows(y.data(), half));
+  }
+}
+
+TEST(Backend, LoopsOverRowsLeaveAloneWhatLiesBehindThem) {
+  Random random(6);
+  const auto cpu = make_cpu_backend();
+  for (const std::int64_t width : widths) {
+    const std::int64_t rows = 3;
+    const LastFloats x(normals(random, rows * width)), y(normals(random, rows * width));
+    const LastFloats gain(normals(random, width));
+    cpu->rms_norm(rows, width, x.data(), gain.data(), 1e-5F, float_rows(y.data(), width));
+    cpu->norm_heads(1, rows, width, gain.data(), 1e-5F, y.data(), rows * width);
+    cpu->add(rows * width, x.data(), y.data());
+    cpu->softcap(rows * width, 30, y.data());
   }
 }
 
