@@ -226,13 +226,18 @@ void Engine::State::collect() {
               [this](const Run& run, const float* hidden) {
                 if (run.state != Run::State::left) keep(tickets.at(run.feed), run, hidden);
               });
-  pool.each([this](Run& run, const float*) {
+  std::vector<std::pair<int, std::int64_t>> gone_on;
+  pool.each([&](Run& run, const float*) {
     if (run.state != Run::State::under_way || run.asked == run.visit) return;
     const Exits& exits = tickets.at(run.feed).exits;
-    if (exits.empty() || !exits[static_cast<std::size_t>(run.visit - 1)]) return;
+    if (exits.empty() || !exits[static_cast<std::size_t>(run.visit - 1)]) {
+      gone_on.emplace_back(run.sequence, run.visit);
+      return;
+    }
     run.state = Run::State::at_exit;
     run.asked = run.visit;
   });
+  for (const auto& [sequence, visit] : gone_on) pool.wake(sequence, visit);
 }
 
 void Engine::State::check_idle(int sequence) const {
@@ -336,6 +341,7 @@ void Engine::cancel(std::int64_t number) {
   state_->tickets.erase(number);
   std::erase(state_->queue, number);
   state_->pool.drop([&](const Run& run) { return run.feed == number && run.state != Run::State::left; });
+  state_->pool.park(ticket.sequence);
   truncate(ticket.sequence, std::min(ticket.first, length(ticket.sequence)));
 }
 
@@ -350,19 +356,27 @@ std::vector<AtExit> Engine::at_exits() const {
 }
 
 void Engine::go_on(std::int64_t ticket) {
-  state_->judge(ticket, [](Run& run, const float*) { run.state = Run::State::under_way; });
+  Run judged;
+  state_->judge(ticket, [&](Run& run, const float*) {
+    run.state = Run::State::under_way;
+    judged = run;
+  });
+  state_->pool.wake(judged.sequence, judged.visit);
 }
 
 void Engine::leave(std::int64_t ticket, ExitedKv policy) {
+  const int sequence = state_->ticket(ticket).sequence;
   state_->judge(ticket, [&](Run& run, const float* hidden) {
     state_->keep(state_->tickets.at(ticket), run, hidden);
     run.state = Run::State::left;
     run.keys_only = policy == ExitedKv::copy;
-    if (policy != ExitedKv::skip) return;
-    state_->cache.skip(run.sequence, run.first, run.visit);
-    run.visit = state_->plan.depth();
+    if (policy == ExitedKv::skip) state_->cache.skip(run.sequence, run.first, run.visit);
   });
-  if (policy == ExitedKv::skip) state_->collect();
+  if (policy == ExitedKv::skip)
+    state_->pool.drop([&](const Run& run) {
+      return run.sequence == sequence && run.state == Run::State::left && run.feed == ticket;
+    });
+  state_->pool.park(sequence);
 }
 
 std::int64_t Engine::catch_up(int sequence, std::int64_t keep) {
@@ -370,12 +384,7 @@ std::int64_t Engine::catch_up(int sequence, std::int64_t keep) {
   const std::int64_t number = state_->next_ticket++;
   Ticket ticket;
   ticket.sequence = sequence;
-  state_->pool.each([&](Run& run, const float*) {
-    if (run.sequence != sequence || run.state != Run::State::left || run.keys_only) return;
-    run.state = Run::State::under_way;
-    run.feed = number;
-    ticket.begun += run.count;
-  });
+  ticket.begun = state_->pool.send(sequence, number);
   if (keep < 0 || keep > ticket.begun)
     fail("hidden states of {} tokens were asked for, but {} have to catch up", keep, ticket.begun);
   ticket.tokens.resize(static_cast<std::size_t>(ticket.begun));

@@ -82,18 +82,66 @@ void RowPool::advance() {
   }
 }
 
-void RowPool::truncate(int sequence, std::int64_t length) {
-  for (Run& run : runs_)
-    if (run.sequence == sequence && run.first + run.count > length && run.first < length) {
-      // Its last rows go: what comes after them moves up.
-      const auto index = static_cast<std::size_t>(&run - runs_.data());
-      const std::int64_t kept = length - run.first, gone = run.count - kept;
-      const auto begin = hidden_.begin() + (row_of(index) + kept) * width_;
-      std::copy(begin + gone * width_, hidden_.begin() + rows_ * width_, begin);
-      run.count = kept;
-      rows_ -= gone;
+void RowPool::park(int sequence) {
+  std::vector<Parked>& parked = parked_[sequence];
+  const auto has_left = [&](const Run& run) {
+    return run.sequence == sequence && run.state == Run::State::left;
+  };
+  finish(has_left, [&](const Run& run, const float* hidden) {
+    const auto end = hidden + run.count * width_;
+    // Neighbours that wait for the same go on together.
+    if (!parked.empty()) {
+      Run& last = parked.back().run;
+      if (last.visit == run.visit && last.keys_only == run.keys_only &&
+          last.first + last.count == run.first) {
+        last.count += run.count;
+        parked.back().hidden.insert(parked.back().hidden.end(), hidden, end);
+        return;
+      }
     }
-  drop([&](const Run& run) { return run.sequence == sequence && run.first >= length; });
+    parked.push_back({run, {hidden, end}});
+  });
+  std::ranges::stable_sort(parked, {}, [](const Parked& one) { return one.run.first; });
+}
+
+// Takes parked runs back among the others, as which(run) makes them where it is true.
+template <typename Which>
+void RowPool::unpark(int sequence, Which which) {
+  const auto found = parked_.find(sequence);
+  if (found == parked_.end()) return;
+  std::erase_if(found->second, [&](Parked& one) {
+    if (!which(one.run)) return false;
+    std::ranges::copy(one.hidden, add(one.run));
+    return true;
+  });
+  if (found->second.empty()) parked_.erase(found);
+}
+
+void RowPool::wake(int sequence, std::int64_t visit) {
+  unpark(sequence, [&](const Run& run) { return run.visit == visit; });
+}
+
+std::int64_t RowPool::send(int sequence, std::int64_t feed) {
+  std::int64_t sent = 0;
+  unpark(sequence, [&](Run& run) {
+    if (run.keys_only) return false;
+    run.state = Run::State::under_way;
+    run.feed = feed;
+    sent += run.count;
+    return true;
+  });
+  return sent;
+}
+
+void RowPool::truncate(int sequence, std::int64_t length) {
+  const auto found = parked_.find(sequence);
+  if (found == parked_.end()) return;
+  for (auto& [run, hidden] : found->second) {
+    run.count = std::min(run.count, length - run.first);
+    hidden.resize(static_cast<std::size_t>(std::max<std::int64_t>(0, run.count) * width_));
+  }
+  std::erase_if(found->second, [](const Parked& one) { return one.run.count <= 0; });
+  if (found->second.empty()) parked_.erase(found);
 }
 
 std::int64_t RowPool::row_of(std::size_t index) const {

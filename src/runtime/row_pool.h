@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <utility>
 #include <vector>
@@ -29,15 +30,15 @@ struct Run {
 };
 
 /// Runs keep the order in which they came, so a later run of a sequence never overtakes an earlier one: when
-/// both wait for the same visit they wait for the same layer and go together. Runs that have left wait until
-/// a later one of their sequence is at their visit, and go on with it: every position's keys and values are
-/// then there before a later position looks for them.
+/// both wait for the same visit they wait for the same layer and go together. Runs that have left are parked
+/// until a later one of their sequence is at their visit, and go on with it: every position's keys and values
+/// are then there before a later position looks for them.
 class RowPool {
  public:
   /// `width` floats a row.
   explicit RowPool(std::int64_t width) : width_(width) {}
 
-  std::int64_t rows() const { return rows_; }
+  std::int64_t rows() const { return rows_; }  ///< without those that are parked
   /// Adds a run and returns its hidden states [count, width], to be filled.
   float* add(const Run& run);
 
@@ -51,10 +52,18 @@ class RowPool {
   /// Takes the hidden states back to where they were, and moves the picked runs on by one visit.
   void advance();
 
-  /// Calls change(run, hidden) for each run; it may change the state, and what goes with it.
+  /// Calls change(run, hidden) for each run that is not parked; it may change the state, and what goes with
+  /// it.
   template <typename Change>
   void each(Change change);
-  /// Drops the positions from `length` on of what has left of a sequence.
+
+  /// Puts aside what has left of a sequence.
+  void park(int sequence);
+  /// Lets what is parked of a sequence before this visit go with those that are there.
+  void wake(int sequence, std::int64_t visit);
+  /// Makes all that is parked of a sequence, but what owes keys alone, rows of a feed; returns how many.
+  std::int64_t send(int sequence, std::int64_t feed);
+  /// Drops the positions from `length` on of what is parked of a sequence.
   void truncate(int sequence, std::int64_t length);
 
   /// Calls take(run, hidden) for each run that is done, and drops it.
@@ -67,12 +76,20 @@ class RowPool {
   }
 
  private:
+  template <typename Which>
+  void unpark(int sequence, Which which);
   std::int64_t row_of(std::size_t index) const;
 
   std::int64_t width_;
   std::int64_t rows_ = 0;
   std::vector<Run> runs_;
   LargeFloats hidden_;  // [rows, width], in the order of the runs
+  struct Parked {
+    Run run;
+    std::vector<float> hidden;
+  };
+  // By sequence; apart from the others, which move up when some are done.
+  std::map<int, std::vector<Parked>> parked_;
   std::vector<std::size_t> picked_;
   std::vector<Run> picked_runs_;
   LargeFloats gathered_;

@@ -178,6 +178,19 @@ TEST(Decoder, DraftsChangeNoToken) {
   }
 }
 
+// More tokens that have left, and wait for one that goes on, than a step has rows.
+TEST(Decoder, TokensThatWaitKeepNoOthersOut) {
+  const Checkpoint model = with_exits();
+  Engine engine(model);
+  std::vector<std::vector<Token>> texts;
+  for (std::size_t i = 0; i < 60; ++i) texts.push_back(some_tokens(model, 5, i));
+  for (const ExitedKv policy : {ExitedKv::exact, ExitedKv::copy, ExitedKv::skip}) {
+    const auto got =
+        decode(engine, texts, {.exit = parse_exit_rule("depth:1", model.plan), .exited_kv = policy});
+    EXPECT_EQ(got.back().visits.back(), 1);
+  }
+}
+
 // A model that is certain at its exit drafts what is accepted.
 TEST(Decoder, DraftsOfAModelThatOnlyRepeatsAreAccepted) {
   Checkpoint model = with_exits();
