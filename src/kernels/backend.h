@@ -148,7 +148,12 @@ struct RowSummary {
   std::int64_t best = 0;   ///< where the largest is, the first of equals
   float largest = 0;       ///< NaN if any is
   double log_sum_exp = 0;  ///< log(sum(exp(y)))
+  float second = 0;        ///< the largest of the others
+  double entropy = 0;      ///< of softmax(y), in nats
 };
+
+/// Of outputs that are there: the same to the last bit as what Backend::summarise() of the CPU finds.
+RowSummary summary_of(std::span<const float> row);
 
 /// One output of one row.
 struct Pick {

@@ -44,6 +44,31 @@ void share_out(std::int64_t count, std::int64_t values, Body body) {
       [&](int thread, int threads) { body(count * thread / threads, count * (thread + 1) / threads); });
 }
 
+// Logits are summed up in pieces of so many.
+constexpr std::int64_t piece_panels = 64, piece_outputs = piece_panels * panel_outputs;
+
+RowSummary joined(std::span<const simd::PieceSummary> pieces) {
+  RowSummary row = {.best = 0, .largest = -std::numeric_limits<float>::infinity()};
+  row.second = row.largest;
+  for (std::size_t p = 0; p < pieces.size(); ++p) {
+    if (std::isnan(pieces[p].largest))
+      return {.largest = pieces[p].largest, .log_sum_exp = pieces[p].largest};
+    row.second = std::max({row.second, pieces[p].second, std::min(row.largest, pieces[p].largest)});
+    if (pieces[p].largest <= row.largest) continue;
+    row.largest = pieces[p].largest;
+    row.best = static_cast<std::int64_t>(p) * piece_outputs + static_cast<std::int64_t>(pieces[p].best);
+  }
+  double sum = 0, weighted = 0;
+  for (const simd::PieceSummary& piece : pieces) {
+    const double below = double{piece.largest} - row.largest, scale = std::exp(below);
+    sum += piece.sum * scale;
+    weighted += (piece.weighted + below * piece.sum) * scale;
+  }
+  row.log_sum_exp = row.largest + std::log(sum);
+  row.entropy = std::log(sum) - weighted / sum;
+  return row;
+}
+
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 class CpuBackend : public Backend {
@@ -259,7 +284,6 @@ class CpuBackend : public Backend {
   // Pieces are the same whatever the number of threads, and summed up in their order.
   void summarise_rows(const PackedMatrix& weight, ConstRows x, const PieceJob& job,
                       RowSummary* summaries) const {
-    constexpr std::int64_t piece_panels = 64, piece_outputs = piece_panels * panel_outputs;
     const std::int64_t pieces = (weight.panels() + piece_panels - 1) / piece_panels;
     const Prepared prepared = prepare(weight, job.rows, x);
     form_all(weight, prepared, job.rows, x);
@@ -288,23 +312,7 @@ class CpuBackend : public Backend {
       }
     });
     for (std::int64_t r = 0; r < job.rows; ++r)
-      summaries[r] = joined(std::span(pieces_).subspan(size(r * pieces), size(pieces)), piece_outputs);
-  }
-
-  static RowSummary joined(std::span<const simd::PieceSummary> pieces, std::int64_t piece_outputs) {
-    RowSummary row = {.best = 0, .largest = -std::numeric_limits<float>::infinity()};
-    for (std::size_t p = 0; p < pieces.size(); ++p) {
-      if (std::isnan(pieces[p].largest))
-        return {.largest = pieces[p].largest, .log_sum_exp = pieces[p].largest};
-      if (pieces[p].largest <= row.largest) continue;
-      row.largest = pieces[p].largest;
-      row.best = static_cast<std::int64_t>(p) * piece_outputs + static_cast<std::int64_t>(pieces[p].best);
-    }
-    double sum = 0;
-    for (const simd::PieceSummary& piece : pieces)
-      sum += piece.sum * std::exp(double{piece.largest} - row.largest);
-    row.log_sum_exp = row.largest + std::log(sum);
-    return row;
+      summaries[r] = joined(std::span(pieces_).subspan(size(r * pieces), size(pieces)));
   }
 
   // Where the rows of activations for this weight lie.
@@ -385,6 +393,16 @@ class CpuBackend : public Backend {
 };
 
 }  // namespace
+
+RowSummary summary_of(std::span<const float> row) {
+  std::vector<simd::PieceSummary> pieces;
+  for (std::size_t at = 0; at < row.size(); at += size(piece_outputs)) {
+    const std::size_t count = std::min(size(piece_outputs), row.size() - at);
+    // Without a cap nothing is written.
+    pieces.push_back(simd::summarise(count, 0, const_cast<float*>(row.data() + at)));
+  }
+  return joined(pieces);
+}
 
 std::unique_ptr<Backend> make_cpu_backend() { return std::make_unique<CpuBackend>(); }
 

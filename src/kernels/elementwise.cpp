@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "kernels/isa.h"
 #include "kernels/simd.h"
@@ -87,9 +88,11 @@ PieceSummary summarise(std::size_t count, float cap, float* y) {
   const auto filled = [&](std::size_t i, std::size_t n) {
     return n == hn::Lanes(d) ? hn::LoadU(d, y + i) : hn::IfThenElse(hn::FirstN(d, n), load(y + i, n), lowest);
   };
-  Vector top = lowest, finite = hn::Zero(d);
+  Vector top = lowest, second = lowest, finite = hn::Zero(d);
   each_vector(count, [&](std::size_t i, std::size_t n) {
-    top = hn::Max(top, filled(i, n));
+    const auto value = filled(i, n);
+    second = hn::Max(second, hn::Min(top, value));
+    top = hn::Max(top, value);
     finite = hn::MulAdd(load(y + i, n), hn::Zero(d), finite);  // a NaN or an infinity makes this NaN
   });
   PieceSummary summary;
@@ -100,13 +103,24 @@ PieceSummary summarise(std::size_t count, float cap, float* y) {
     return summary;
   }
   while (y[summary.best] != summary.largest) ++summary.best;
+  // The second is another lane's largest, or in second place in its own.
+  summary.second = hn::GetLane(hn::MaxOfLanes(d, second));
+  bool found = false;
+  for (std::size_t lane = 0; lane < hn::Lanes(d); ++lane) {
+    const float other = hn::ExtractLane(top, lane);
+    if (other == summary.largest && !std::exchange(found, true)) continue;
+    summary.second = std::max(summary.second, other);
+  }
   const auto largest = hn::Set(d, summary.largest);
-  Vector sum = hn::Zero(d);
+  Vector sum = hn::Zero(d), weighted = hn::Zero(d);
   each_vector(count, [&](std::size_t i, std::size_t n) {
     const auto far = hn::Max(hn::Sub(filled(i, n), largest), hn::Set(d, -87.0F));  // e^-87 adds nothing
-    sum = hn::Add(sum, exponential(far));
+    const auto weight = exponential(far);
+    sum = hn::Add(sum, weight);
+    weighted = hn::MulAdd(weight, far, weighted);
   });
   summary.sum = hn::GetLane(hn::SumOfLanes(d, sum));
+  summary.weighted = hn::GetLane(hn::SumOfLanes(d, weighted));
   return summary;
 }
 

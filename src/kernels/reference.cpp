@@ -216,9 +216,15 @@ class ReferenceBackend : public Backend {
     for (std::int64_t r = 0; r < rows; ++r) {
       const float* row = y.data() + r * weight.out;
       const float* best = std::max_element(row, row + weight.out);
-      double sum = 0;
-      for (std::int64_t o = 0; o < weight.out; ++o) sum += std::exp(double{row[o]} - *best);
-      summaries[r] = {best - row, *best, *best + std::log(sum)};
+      double sum = 0, weighted = 0;
+      float second = -std::numeric_limits<float>::infinity();
+      for (std::int64_t o = 0; o < weight.out; ++o) {
+        const double below = double{row[o]} - *best, e = std::exp(below);
+        sum += e;
+        weighted += e * below;
+        if (row + o != best) second = std::max(second, row[o]);
+      }
+      summaries[r] = {best - row, *best, *best + std::log(sum), second, std::log(sum) - weighted / sum};
     }
     for (std::size_t i = 0; i < picks.size(); ++i)
       values[i] = y[static_cast<std::size_t>(picks[i].row * weight.out + picks[i].output)];

@@ -24,7 +24,9 @@ void rotary(std::size_t rows, std::size_t heads, std::size_t head_dim, const std
 struct PieceSummary {
   std::size_t best = 0;  ///< within the piece
   float largest = 0;     ///< NaN if any is not finite
-  float sum = 0;         ///< of e^(y - largest)
+  float second = 0;      ///< the largest of the others
+  float sum = 0;         ///< of e^x, x = y - largest
+  float weighted = 0;    ///< of x e^x
 };
 PieceSummary summarise(std::size_t count, float cap, float* y);
 void add(std::size_t count, const float* x, float* y);

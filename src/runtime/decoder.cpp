@@ -17,7 +17,7 @@ struct Decoder::Stream {
 
   // Of the token under way, at the exits that it has passed.
   std::vector<float> before;
-  std::vector<Token> best;
+  std::vector<RowSummary> heads;
 
   // What the exit made of the tokens after those that were fed since `start`; they are verified from there.
   std::vector<Token> drafts;
@@ -32,7 +32,9 @@ struct Decoder::Row {
   std::int64_t visits = 0;
   bool wants_logits = false;
   std::span<float> logits = {};
-  Token best = 0;
+  RowSummary head = {};
+
+  Token best() const { return static_cast<Token>(head.best); }
 };
 
 Decoder::Decoder(Engine& engine, DecoderOptions options) : engine_(engine), options_(std::move(options)) {
@@ -78,7 +80,7 @@ bool Decoder::step() {
 // The next token of a stream on its way.
 void Decoder::feed(Stream& stream, std::span<const Token> tokens) {
   stream.before.clear();
-  stream.best.clear();
+  stream.heads.clear();
   if (options_.draft.visits > 0 && stream.drafts.empty()) stream.start = engine_.length(stream.sequence);
   stream.ticket = engine_.submit(
       {.sequence = stream.sequence, .tokens = tokens, .exits = exits_.empty() ? nullptr : &exits_});
@@ -87,7 +89,7 @@ void Decoder::feed(Stream& stream, std::span<const Token> tokens) {
 // Those that wait at an exit: drafts leave, others when their rule says so.
 void Decoder::judge() {
   const bool drafting = options_.draft.visits > 0;
-  const bool reads_logits = !drafting && options_.exit != nullptr && options_.exit->reads_logits();
+  const bool asks_head = !drafting && options_.exit->asks_head();
   std::vector<Row> rows;
   for (const AtExit& at : engine_.at_exits())
     for (const auto& stream : streams_)
@@ -95,22 +97,19 @@ void Decoder::judge() {
         rows.push_back({.stream = stream.get(),
                         .hidden = {at.hidden.begin(), at.hidden.end()},
                         .visits = at.visit + 1,
-                        .wants_logits = reads_logits});
+                        .wants_logits = asks_head && stream->wants == Wants::logits});
   if (rows.empty()) return;
-  if (drafting || reads_logits) ask_heads(rows);
+  if (drafting || asks_head) ask_heads(rows);
   std::vector<Row> left;
   for (Row& row : rows) {
     Stream& stream = *row.stream;
     if (drafting) {
-      draft_on(stream, row.best);
+      draft_on(stream, row.best());
       continue;
     }
-    stream.best.push_back(row.best);
-    const ExitView view = {.visit = row.visits - 1,
-                           .hidden = row.hidden,
-                           .before = stream.before,
-                           .logits = row.logits,
-                           .best = stream.best};
+    if (asks_head) stream.heads.push_back(row.head);
+    const ExitView view = {
+        .visit = row.visits - 1, .hidden = row.hidden, .before = stream.before, .heads = stream.heads};
     if (options_.exit->leaves(view)) {
       engine_.leave(stream.ticket, options_.exited_kv);
       engine_.take(std::exchange(stream.ticket, -1));
@@ -120,7 +119,7 @@ void Decoder::judge() {
       stream.before = std::move(row.hidden);
     }
   }
-  if (!reads_logits) {
+  if (!asks_head) {
     for (Row& row : left) row.wants_logits = row.stream->wants == Wants::logits;
     ask_heads(left);
   }
@@ -182,7 +181,7 @@ void Decoder::ask_heads(std::vector<Row>& rows) {
   of_those(false, [&](const std::vector<Row*>& those) {
     std::vector<float> none;
     const auto summaries = engine_.summarise_head(std::ssize(those), hidden_.data(), {}, none);
-    for (std::size_t i = 0; i < those.size(); ++i) those[i]->best = static_cast<Token>(summaries[i].best);
+    for (std::size_t i = 0; i < those.size(); ++i) those[i]->head = summaries[i];
   });
   of_those(true, [&](const std::vector<Row*>& those) {
     logits_.resize(std::max(logits_.size(), those.size() * vocab));
@@ -190,8 +189,7 @@ void Decoder::ask_heads(std::vector<Row>& rows) {
     parallel_for(std::ssize(those), [&](std::int64_t i) {
       Row& row = *those[static_cast<std::size_t>(i)];
       row.logits = std::span(logits_).subspan(static_cast<std::size_t>(i) * vocab, vocab);
-      if (options_.exit != nullptr && options_.exit->reads_logits())
-        row.best = static_cast<Token>(std::ranges::max_element(row.logits) - row.logits.begin());
+      if (options_.exit != nullptr && options_.exit->asks_head()) row.head = summary_of(row.logits);
     });
   });
 }
@@ -201,7 +199,7 @@ void Decoder::choose(const std::vector<Row>& rows) {
   std::vector<std::optional<Token>> tokens(rows.size());
   parallel_for(std::ssize(rows), [&](std::int64_t i) {
     const Row& row = rows[static_cast<std::size_t>(i)];
-    tokens[static_cast<std::size_t>(i)] = row.stream->choose({row.logits, row.best, row.visits});
+    tokens[static_cast<std::size_t>(i)] = row.stream->choose({row.logits, row.best(), row.visits});
   });
   for (std::size_t i = 0; i < rows.size(); ++i)
     if (next(*rows[i].stream, rows[i], tokens[i])) feed(*rows[i].stream, {&*tokens[i], 1});
@@ -216,7 +214,7 @@ void Decoder::verify(std::span<const Row> rows) {
   ++counts_.verified;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Row& row = rows[i];
-    const std::optional<Token> token = stream.choose({row.logits, row.best, row.visits});
+    const std::optional<Token> token = stream.choose({row.logits, row.best(), row.visits});
     const bool goes_on = next(stream, row, token), right = token == drafts[i];
     counts_.accepted += right ? 1 : 0;
     ++counts_.passed;

@@ -30,7 +30,7 @@ struct DecoderOptions {
 /// What the model makes of the token that follows.
 struct Prediction {
   std::span<float> logits;  ///< [vocab], may be changed; none of a stream that wants the best alone
-  Token best = 0;           ///< the most probable one, the first of several; of logits that may be changed
+  Token best = 0;           ///< the most probable one, the first of several, where logits are not wanted
   std::int64_t visits = 0;  ///< that the token before it has made
 };
 

@@ -19,16 +19,15 @@ struct ExitView {
   std::int64_t visit = 0;         ///< the last one that it made
   std::span<const float> hidden;  ///< the residual stream there
   std::span<const float> before;  ///< the same at the exit before; none at the first
-  std::span<const float> logits;  ///< of the head there [vocab]; none unless the rule reads them
-  std::span<const Token> best;    ///< likewise: the most probable token at each exit up to this one
+  /// What the head says at each exit up to this one; none unless the rule asks it.
+  std::span<const RowSummary> heads;
 };
 
 class ExitRule {
  public:
   virtual ~ExitRule() = default;
-  /// Whether it needs the head at every exit: where the vocabulary is large that costs as much as many
-  /// layers.
-  virtual bool reads_logits() const { return false; }
+  /// Whether it asks the head at every exit: where the vocabulary is large that costs as much as many layers.
+  virtual bool asks_head() const { return false; }
   /// Where it is asked: the exits that the plan marks, unless it knows better.
   virtual Exits exits(const DepthPlan& plan) const;
   virtual bool leaves(const ExitView& view) const = 0;

@@ -222,6 +222,10 @@ TEST_P(BackendTest, SummariesAreThoseOfTheOutputs) {
           EXPECT_EQ(got[r].best, expected[r].best) << out;
           EXPECT_NEAR(got[r].largest, expected[r].largest, 1e-4);
           EXPECT_NEAR(got[r].log_sum_exp, expected[r].log_sum_exp, 1e-4);
+          if (out > 1) {  // otherwise there is none
+            EXPECT_NEAR(got[r].second, expected[r].second, 1e-4);
+          }
+          EXPECT_NEAR(got[r].entropy, expected[r].entropy, 1e-3);
         }
       }
     }

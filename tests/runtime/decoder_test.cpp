@@ -106,13 +106,13 @@ Text sequentially(const Checkpoint& model, const std::vector<Token>& prompt, Exi
     const auto token = follower(output.logits, output.visits);
     if (!token) return follower.text;
     std::vector<float> before;
-    std::vector<Token> best;
+    std::vector<RowSummary> heads;
     output = plain.take(
         *token, exits,
         [&](std::int64_t visit, const std::vector<float>& hidden, const std::vector<float>& logits) {
-          best.push_back(static_cast<Token>(std::ranges::max_element(logits) - logits.begin()));
-          const bool leaves = rule.leaves(
-              {.visit = visit, .hidden = hidden, .before = before, .logits = logits, .best = best});
+          heads.push_back(summary_of(logits));
+          const bool leaves =
+              rule.leaves({.visit = visit, .hidden = hidden, .before = before, .heads = heads});
           before = hidden;
           return leaves;
         });

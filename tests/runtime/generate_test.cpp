@@ -177,10 +177,10 @@ TEST_F(Generate, ASignalEndsItWithWhatIsThere) {
   install_interrupt_handler();
   int pieces = 0;
   const auto ids = tokenizer_.encode("def f(x):\n    return x");
-  const Generated generated =
-      generate(engine, tokenizer_, engine.open(), ids, {.max_tokens = 100}, [&](std::string_view, std::int64_t) {
-        if (++pieces == 3) std::raise(SIGINT);
-      });
+  const Generated generated = generate(engine, tokenizer_, engine.open(), ids, {.max_tokens = 100},
+                                       [&](std::string_view, std::int64_t) {
+                                         if (++pieces == 3) std::raise(SIGINT);
+                                       });
   EXPECT_EQ(generated.reason, StopReason::interrupted);
   EXPECT_EQ(generated.tokens.size(), 3U);
   clear_interrupt();

@@ -9,10 +9,10 @@ namespace {
 class Agree : public ExitRule {
  public:
   explicit Agree(double exits) : exits_(std::max<std::size_t>(1, static_cast<std::size_t>(exits))) {}
-  bool reads_logits() const override { return true; }
+  bool asks_head() const override { return true; }
   bool leaves(const ExitView& view) const override {
-    return view.best.size() >= exits_ &&
-           std::ranges::all_of(view.best.last(exits_), [&](Token t) { return t == view.best.back(); });
+    const auto same = [&](const RowSummary& head) { return head.best == view.heads.back().best; };
+    return view.heads.size() >= exits_ && std::ranges::all_of(view.heads.last(exits_), same);
   }
 
  private:

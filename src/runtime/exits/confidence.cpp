@@ -1,6 +1,5 @@
 // How sure the head is: the probability of the best token, its lead over the second (Schuster et al. 2022,
 // arXiv 2207.07061, 3.4), or the distribution's entropy in nats.
-#include <algorithm>
 #include <cmath>
 
 #include "runtime/exit_rule.h"
@@ -8,37 +7,19 @@
 namespace fathom {
 namespace {
 
-struct Distribution {
-  double first = 0, second = 0, entropy = 0;
-};
-
-Distribution distribution_of(std::span<const float> logits) {
-  float first = -INFINITY, second = -INFINITY;
-  for (const float l : logits) {
-    second = std::max(second, std::min(first, l));
-    first = std::max(first, l);
-  }
-  // The entropy is log S - (sum e^x x) / S, of x below the largest.
-  double sum = 0, weighted = 0;
-  for (const float l : logits) {
-    const float x = l - first, e = std::exp(x);
-    sum += e;
-    if (e > 0) weighted += double{e} * x;
-  }
-  return {1 / sum, std::exp(double{second} - first) / sum, std::log(sum) - weighted / sum};
-}
-
 enum class Measure { top1, margin, entropy };
 
 template <Measure measure>
 class Confidence : public ExitRule {
  public:
   explicit Confidence(double threshold) : threshold_(threshold) {}
-  bool reads_logits() const override { return true; }
+  bool asks_head() const override { return true; }
   bool leaves(const ExitView& view) const override {
-    const Distribution d = distribution_of(view.logits);
-    if constexpr (measure == Measure::entropy) return d.entropy <= threshold_;
-    return (measure == Measure::top1 ? d.first : d.first - d.second) >= threshold_;
+    const RowSummary& head = view.heads.back();
+    const auto probability = [&](float logit) { return std::exp(logit - head.log_sum_exp); };
+    if constexpr (measure == Measure::entropy) return head.entropy <= threshold_;
+    if constexpr (measure == Measure::top1) return probability(head.largest) >= threshold_;
+    return probability(head.largest) - probability(head.second) >= threshold_;
   }
 
  private:
