@@ -1,6 +1,6 @@
 # Fathom's two commands: `make demo` and `make test`. Each does all the set-up it needs and is quick the second time.
 # Set-up installs Debian packages (as root or with sudo); all else stays in this folder: .deps/, models/, build/, demo/.
-.PHONY: demo test test-arm build deps format lint clean
+.PHONY: demo test test-arm experiment build deps format lint clean
 FATHOM := build/release/fathom
 MODEL := models/smollm2-135m-instruct.gguf
 TEXT := models/debian-faq.txt
@@ -14,6 +14,9 @@ test: build  ## build and run every test
 
 test-arm:  ## cross-build for ARM, without training, and run its tests under emulation
 	scripts/test_arm.sh
+
+experiment: build $(MODEL) $(TEXT)  ## make experiment NAME=early_exit [ARGS="--minutes 20"]: experiments/NAME/run.py
+	experiments/$(NAME)/run.py $(ARGS)
 
 build: deps  ## the program: build/release/fathom
 	@cmake --preset release > build/configure.log || { cat build/configure.log; exit 1; }

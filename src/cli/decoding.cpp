@@ -53,7 +53,8 @@ void add_decoding(CLI::App& verb, DecodingOptions& options) {
   verb.add_option(
           "--exited-kv", options.exited_kv,
           "Of the visits that a token did not make, later ones see what it computes with them (exact), "
-          "keys and values of its state at the exit (copy), nothing (skip)")
+          "keys and values of its state at the exit (copy), nothing (skip), those of its last visit "
+          "of the layer (share)")
       ->check(CLI::IsMember(std::vector<std::string>(std::begin(exited_kv_names), std::end(exited_kv_names))))
       ->capture_default_str();
   verb.add_option("--draft", options.draft,

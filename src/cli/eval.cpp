@@ -3,13 +3,16 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/about.h"
+#include "cli/decoding.h"
 #include "cli/verbs.h"
 #include "eval/divergence.h"
+#include "eval/exits.h"
 #include "eval/perplexity.h"
 #include "eval/speed.h"
 #include "eval/tasks.h"
@@ -27,6 +30,8 @@ struct Options : CommonOptions {
   std::int64_t context = 512, windows = 0, limit = 0;
   std::string text_format = "auto", dtype = "f32", kv = "auto", against, samples;
   bool speed = false, trace = false;
+  DecodingOptions decoding;
+  double agreement = 0;  // 0: the threshold is given
 };
 
 void check(const Options& options) {
@@ -36,6 +41,12 @@ void check(const Options& options) {
     fail_usage("--tasks needs --data, the directory with the sets (hellaswag.jsonl, ...)");
   if (!options.against.empty() && options.text.empty())
     fail_usage("--against needs --text, on which the two types are compared");
+  const bool exits = !options.decoding.exit.empty();
+  if (exits && options.text.empty()) fail_usage("--exit needs --text, which is read token by token");
+  if (options.agreement > 0 && !exits)
+    fail_usage("--calibrate-exit needs --exit RULE, whose threshold it finds");
+  if (!options.decoding.draft.empty())
+    fail_usage("--draft changes no prediction, and nothing to measure here: see fathom bench --draft");
   const auto names = task_names();
   for (const auto& task : options.tasks) {
     if (std::ranges::find(names, task) == names.end())
@@ -56,6 +67,28 @@ std::string samples_as_lines(const TaskResult& result) {
   return lines;
 }
 
+/// The text again, token by token.
+Json measure_exits(Engine& engine, const Checkpoint& checkpoint, std::span<const Token> ids, Token bos,
+                   const Options& options) {
+  DecodingOptions decoding = options.decoding;
+  if (options.agreement > 0) {
+    const std::string rule = decoding.exit.substr(0, decoding.exit.find(':'));
+    const DecoderOptions asked = decoder_options(decoding, checkpoint.plan);
+    decoding.exit = fmt::format("{}:{:.4g}", rule,
+                                calibrate_exit(engine, ids, options.context, bos, options.windows, rule,
+                                               asked.exited_kv, options.agreement));
+  }
+  const ExitQuality quality = exit_quality(engine, ids, options.context, bos, options.windows,
+                                           decoder_options(decoding, checkpoint.plan));
+  return {{"rule", decoding.exit},
+          {"exited_kv", decoding.exited_kv},
+          {"perplexity", quality.perplexity.perplexity()},
+          {"perplexity_stderr", quality.perplexity.perplexity_error()},
+          {"visits", quality.visits},
+          {"depth", checkpoint.plan.depth()},
+          {"agreement", quality.agreement}};
+}
+
 Json measure_text(Engine& engine, const Checkpoint& checkpoint, const Tokenizer& tokenizer,
                   const Options& options) {
   const auto ids = tokenizer.encode(read_text(options.text, text_format(options.text_format)), false);
@@ -69,6 +102,9 @@ Json measure_text(Engine& engine, const Checkpoint& checkpoint, const Tokenizer&
                   {"nll_stderr", result.error},
                   {"perplexity", result.perplexity()},
                   {"perplexity_stderr", result.perplexity_error()}};
+  if (!options.decoding.exit.empty())
+    figures["exits"] =
+        about(options.text, [&] { return measure_exits(engine, checkpoint, ids, bos, options); });
   if (!options.against.empty()) {
     Engine reference(checkpoint,
                      {.compute = choose_compute(options.against, checkpoint), .cache = user_cache()});
@@ -98,6 +134,16 @@ void print_figures(std::FILE* where, const Json& figures) {
     fmt::print(where, "perplexity  {:.4f} ± {:.4f}   nll {:.5f} over {} tokens\n",
                figures["perplexity"].get<double>(), figures["perplexity_stderr"].get<double>(),
                figures["nll"].get<double>(), figures["tokens"].get<std::int64_t>());
+  }
+  if (figures.contains("exits")) {
+    const Json& exits = figures["exits"];
+    fmt::print(
+        where,
+        "with exits  {:.4f} ± {:.4f}   {:.1f} of {} visits a token, {:.2f} % as at full depth ({}, {})\n",
+        exits["perplexity"].get<double>(), exits["perplexity_stderr"].get<double>(),
+        exits["visits"].get<double>(), exits["depth"].get<std::int64_t>(),
+        100 * exits["agreement"].get<double>(), exits["rule"].get<std::string>(),
+        exits["exited_kv"].get<std::string>());
   }
   if (figures.contains("divergence")) {
     const Json& divergence = figures["divergence"];
@@ -174,6 +220,12 @@ void add_eval(CLI::App& program) {
                    "divergence, and how often the most probable token is the same")
       ->check(is_dtype())
       ->type_name("DTYPE");
+  add_decoding(*verb, options->decoding);
+  verb->add_option(
+          "--calibrate-exit", options->agreement,
+          "Find the threshold of --exit RULE at which this part of the tokens agrees with full depth")
+      ->check(CLI::Range(0.0, 1.0).description(""))
+      ->type_name("PART");
   verb->add_flag("--trace", options->trace,
                  "A line about each operation on standard error: shape, time, rates");
   verb->add_flag("--speed", options->speed, "Tokens per second of both phases: a prompt, and generation");
@@ -185,7 +237,8 @@ void add_eval(CLI::App& program) {
       "context or a choice.\n\n"
       "Example:\n  fathom eval models/smollm2.gguf --text wiki.txt --tasks hellaswag,piqa --data eval\n"
       "  fathom eval models/smollm2.gguf --text wiki.txt --dtype int8 --against bf16\n"
-      "  fathom eval models/smollm2.gguf --text wiki.txt --dtype bf16 --kv int8 --against bf16");
+      "  fathom eval models/smollm2.gguf --text wiki.txt --dtype bf16 --kv int8 --against bf16\n"
+      "  fathom eval out --text wiki.txt --windows 16 --exit margin --calibrate-exit 0.99 --exited-kv copy");
   verb->callback([options] {
     apply_common(*options);
     evaluate(*options);

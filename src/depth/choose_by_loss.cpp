@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <utility>
 
 #include "base/error.h"
@@ -9,13 +10,13 @@
 #include "base/progress.h"
 #include "runtime/engine.h"
 #include "runtime/likelihood.h"
+#include "runtime/model.h"
 
 namespace fathom {
 namespace {
 
 /// Mean negative log-likelihood over whole windows of `context` tokens.
-double mean_loss(const Checkpoint& checkpoint, std::span<const Token> ids, std::int64_t context, Token bos) {
-  Engine engine(checkpoint, {.compute = float_compute(checkpoint), .max_context = 0});
+double mean_loss(Engine& engine, std::span<const Token> ids, std::int64_t context, Token bos) {
   const std::int64_t scored = bos >= 0 ? context : context - 1;
   double sum = 0;
   std::int64_t tokens = 0;
@@ -53,6 +54,8 @@ VisitChoice choose_by_loss(const Checkpoint& checkpoint, std::int64_t count, std
   }
   const auto text = ids.first(std::min(ids.size(), static_cast<std::size_t>(tokens)));
   const std::int64_t depth = checkpoint.plan.depth();
+  // The weights are packed once: a candidate is another plan over them.
+  const auto model = std::make_shared<Model>(checkpoint, float_compute(checkpoint));
   Progress progress("choosing by loss", count * depth - count * (count - 1) / 2, "candidates");
   std::vector<std::int64_t> dropped;
   Json losses = Json::array();  // after each step
@@ -61,9 +64,13 @@ VisitChoice choose_by_loss(const Checkpoint& checkpoint, std::int64_t count, std
     std::int64_t best = -1;
     for (std::int64_t visit = 0; visit < depth; ++visit) {
       if (std::find(dropped.begin(), dropped.end(), visit) != dropped.end()) continue;
-      std::vector<std::int64_t> candidate = dropped;
-      candidate.push_back(visit);
-      const double loss = mean_loss(prune(checkpoint, candidate), text, context, options.bos);
+      DepthPlan candidate = checkpoint.plan;
+      candidate.visits.clear();
+      for (std::int64_t v = 0; v < depth; ++v)
+        if (v != visit && std::find(dropped.begin(), dropped.end(), v) == dropped.end())
+          candidate.visits.push_back(checkpoint.plan.visits[static_cast<std::size_t>(v)]);
+      Engine engine(model, candidate);
+      const double loss = mean_loss(engine, text, context, options.bos);
       if (best < 0 || loss < least) {
         least = loss;
         best = visit;

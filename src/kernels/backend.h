@@ -119,6 +119,10 @@ struct KvLayout {
   std::int64_t page_bytes() const { return 2 * kv_heads * head_bytes(); }
 };
 
+/// Copies what a page has at one of its 64 positions to one of another page (or the same).
+void copy_kv(const KvLayout& layout, const std::byte* from, std::int64_t entry, std::byte* to,
+             std::int64_t target);
+
 /// Rows of one sequence at one visit: their positions are [first, first + count), and under causality (and
 /// the window) they see the cache's entries [0, first + count).
 struct AttentionSpan {

@@ -134,3 +134,28 @@ void store_kv(const KvLayout& layout, const AttentionSpan& span, std::int64_t kv
 }
 
 }  // namespace fathom::simd
+
+namespace fathom {
+
+void copy_kv(const KvLayout& layout, const std::byte* from, std::int64_t entry, std::byte* to,
+             std::int64_t target) {
+  const std::int64_t bytes = layout.element_bytes(), per_word = 4 / bytes, padded = layout.padded_dim();
+  const auto copy = [&](std::int64_t at, std::int64_t of_entry, std::int64_t of_target, std::int64_t count) {
+    std::memcpy(to + at + of_target, from + at + of_entry, static_cast<std::size_t>(count));
+  };
+  const auto value = [&](std::int64_t position, std::int64_t d) {
+    return (position / per_word * padded * per_word + position % per_word + d * per_word) * bytes;
+  };
+  for (std::int64_t head = 0; head < layout.kv_heads; ++head) {
+    const std::int64_t keys = head * layout.head_bytes(),
+                       values = keys + layout.kv_heads * layout.head_bytes();
+    for (std::int64_t word = 0; word < padded / per_word; ++word)
+      copy(keys + word * page_positions * 4, entry * 4, target * 4, 4);
+    for (std::int64_t d = 0; d < padded; ++d) copy(values, value(entry, d), value(target, d), bytes);
+    if (layout.type != Compute::int8) continue;
+    for (const std::int64_t scales : {keys + layout.head_elements(), values + layout.head_elements()})
+      copy(scales, entry * 4, target * 4, 4);
+  }
+}
+
+}  // namespace fathom

@@ -49,6 +49,11 @@ Decoder::Decoder(Engine& engine, DecoderOptions options) : engine_(engine), opti
     exits_[static_cast<std::size_t>(drafting - 1)] = true;
   } else if (options_.exit != nullptr) {
     exits_ = options_.exit->exits(plan);
+    if (options_.exited_kv == ExitedKv::share && !can_share(plan, exits_))
+      fail_usage(
+          "--exited-kv share takes keys and values from an earlier visit of the same layer, but after an "
+          "exit of this plan ({}) there are layers that were not visited before; use copy",
+          plan.describe());
   }
 }
 

@@ -15,8 +15,8 @@
 #include "base/threads.h"
 #include "runtime/kv_cache.h"
 #include "runtime/layer.h"
+#include "runtime/model.h"
 #include "runtime/row_pool.h"
-#include "runtime/weights.h"
 
 namespace fathom {
 namespace {
@@ -26,12 +26,12 @@ namespace {
 // has its own: with 16 and 512 rows, 128 for a quarter of the outputs would be all that one computes.
 std::int64_t batch_rows() { return 128 * std::max(4, thread_count()); }
 
-std::int64_t context_limit(const Checkpoint& checkpoint, const EngineOptions& options) {
-  const std::int64_t own = checkpoint.config.max_positions;
+std::int64_t context_limit(const Model& model, const EngineOptions& options) {
+  const std::int64_t own = model.config.max_positions;
   if (options.max_context == 0) return own > 0 ? own : std::numeric_limits<std::int32_t>::max();
   if (options.max_context < 0 || (own > 0 && options.max_context > own))
-    fail("a context of {} tokens was asked for, but {} has at most {}", options.max_context,
-         checkpoint.source.string(), own);
+    fail("a context of {} tokens was asked for, but {} has at most {}", options.max_context, model.source,
+         own);
   return options.max_context;
 }
 
@@ -48,9 +48,11 @@ Compute row_type(const Weights& weights) {
   return Compute::bf16;
 }
 
-KvLayout kv_layout(const ModelConfig& config, const EngineOptions& options) {
-  const Compute beside = options.compute == Compute::f32 ? Compute::f32 : Compute::bf16;
-  return {.kv_heads = config.kv_heads, .head_dim = config.head_dim, .type = options.kv.value_or(beside)};
+KvLayout kv_layout(const Model& model, const EngineOptions& options) {
+  const Compute beside = model.compute == Compute::f32 ? Compute::f32 : Compute::bf16;
+  return {.kv_heads = model.config.kv_heads,
+          .head_dim = model.config.head_dim,
+          .type = options.kv.value_or(beside)};
 }
 
 // Whether a matrix of a layer is of a type that `is` picks.
@@ -60,6 +62,14 @@ bool any_weight(const Checkpoint& checkpoint, Is is) {
     for (const Linear linear : all_linears)
       if (is(checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight").dtype)) return true;
   return false;
+}
+
+// The last of the visits before `end` that is of the same layer as a later one; -1: none.
+std::int64_t same_layer_before(const DepthPlan& plan, std::int64_t end, std::int64_t later) {
+  const auto layer = [&](std::int64_t visit) { return plan.visits[static_cast<std::size_t>(visit)].layer; };
+  std::int64_t visit = end - 1;
+  while (visit >= 0 && layer(visit) != layer(later)) --visit;
+  return visit;
 }
 
 // A feed on its way: tokens that have not begun yet, and what its end will return.
@@ -79,17 +89,22 @@ struct Ticket {
 }  // namespace
 
 struct Engine::State {
-  State(const Checkpoint& checkpoint, const EngineOptions& options)
-      : config(checkpoint.config),
-        plan(checkpoint.plan),
-        max_context(context_limit(checkpoint, options)),
-        backend(options.trace ? make_tracing_backend(make_cpu_backend(), stderr) : make_cpu_backend()),
-        weights(pack_weights(checkpoint, *backend, options.compute, options.cache)),
-        cache(kv_layout(config, options), plan.depth()),
+  State(std::shared_ptr<const Model> shared, DepthPlan path, const EngineOptions& options)
+      : model(std::move(shared)),
+        config(model->config),
+        plan(std::move(path)),
+        max_context(context_limit(*model, options)),
+        backend(model->make_backend()),
+        weights(model->weights),
+        cache(kv_layout(*model, options), plan.depth()),
         pool(config.hidden_size),
         runner(config, plan, weights, *backend, {cache.layout(), row_type(weights)}),
         normed(row_type(weights)) {
-    if (plan.visits.empty()) fail("{}: the depth plan has no visits", checkpoint.source.string());
+    if (plan.visits.empty()) fail("{}: the depth plan has no visits", model->source);
+    for (const Visit& visit : plan.visits)
+      if (visit.layer >= std::ssize(weights.layers) || visit.adapter >= std::ssize(weights.adapters))
+        fail("{}: the plan visits layer {} with adapter {}, but the model has {} and {}", model->source,
+             visit.layer, visit.adapter, weights.layers.size(), weights.adapters.size());
   }
 
   void check(const Feed& feed) const;
@@ -104,11 +119,12 @@ struct Engine::State {
   void judge(std::int64_t ticket, const Verdict& verdict);
   ConstRows normalise(std::int64_t rows, const float* hidden);
 
-  ModelConfig config;
+  std::shared_ptr<const Model> model;
+  const ModelConfig& config;
   DepthPlan plan;
   std::int64_t max_context;
   std::unique_ptr<Backend> backend;
-  Weights weights;
+  const Weights& weights;
   KvCache cache;
   RowPool pool;
   LayerRunner runner;
@@ -142,20 +158,31 @@ void Engine::State::check(const Feed& feed) const {
     fail("exits of {} visits were given, but the plan has {}", feed.exits->size(), plan.depth());
 }
 
-// Lets queued tokens begin, in the order in which they came, as long as there is room for their rows.
+// Lets queued tokens begin: single ones, of sequences that generate, at once, and then go with the next chunk
+// of whatever prompt is on its way; prompts in the order in which they came, as long as there is room for
+// their rows.
 void Engine::State::admit(std::int64_t most_rows) {
-  while (!queue.empty() && pool.rows() < most_rows) {
-    const std::int64_t number = queue.front();
+  if (queue.empty()) return;
+  const auto begin = [&](std::int64_t number, std::int64_t most) {
     Ticket& ticket = tickets.at(number);
-    const std::int64_t count = std::min(ticket.count() - ticket.begun, most_rows - pool.rows());
+    const std::int64_t count = std::min(ticket.count() - ticket.begun, most);
     float* hidden = pool.add(
         {.feed = number, .sequence = ticket.sequence, .first = ticket.first + ticket.begun, .count = count});
     embed(std::span(ticket.tokens)
               .subspan(static_cast<std::size_t>(ticket.begun), static_cast<std::size_t>(count)),
           hidden);
     ticket.begun += count;
-    if (ticket.begun == ticket.count()) queue.pop_front();
-  }
+    return ticket.begun == ticket.count();
+  };
+  std::set<int> behind;  // sequences whose earlier tokens have not all begun
+  std::erase_if(queue, [&](std::int64_t number) {
+    const Ticket& ticket = tickets.at(number);
+    if (ticket.count() == 1 && !behind.contains(ticket.sequence)) return begin(number, 1);
+    behind.insert(ticket.sequence);
+    return false;
+  });
+  while (!queue.empty() && pool.rows() < most_rows)
+    if (begin(queue.front(), most_rows - pool.rows())) queue.pop_front();
 }
 
 void Engine::State::embed(std::span<const Token> tokens, float* hidden) const {
@@ -257,8 +284,11 @@ void Engine::State::judge(std::int64_t number, const Verdict& verdict) {
   if (!found) fail("ticket {} waits for no verdict", number);
 }
 
+Engine::Engine(std::shared_ptr<const Model> model, DepthPlan plan, const EngineOptions& options)
+    : state_(std::make_unique<State>(std::move(model), std::move(plan), options)) {}
 Engine::Engine(const Checkpoint& checkpoint, const EngineOptions& options)
-    : state_(std::make_unique<State>(checkpoint, options)) {}
+    : Engine(std::make_shared<Model>(checkpoint, options.compute, options.cache, options.trace),
+             checkpoint.plan, options) {}
 Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 
@@ -371,8 +401,16 @@ void Engine::leave(std::int64_t ticket, ExitedKv policy) {
     run.state = Run::State::left;
     run.keys_only = policy == ExitedKv::copy;
     if (policy == ExitedKv::skip) state_->cache.skip(run.sequence, run.first, run.visit);
+    if (policy != ExitedKv::share) return;
+    for (std::int64_t later = run.visit; later < state_->plan.depth(); ++later) {
+      const std::int64_t before = same_layer_before(state_->plan, run.visit, later);
+      if (before < 0)
+        fail("visit {} cannot share keys and values of an earlier one: its layer was not visited before {}",
+             later, run.visit);
+      state_->cache.share(run.sequence, run.first, before, later);
+    }
   });
-  if (policy == ExitedKv::skip)
+  if (policy == ExitedKv::skip || policy == ExitedKv::share)
     state_->pool.drop([&](const Run& run) {
       return run.sequence == sequence && run.state == Run::State::left && run.feed == ticket;
     });
@@ -441,6 +479,14 @@ std::vector<RowSummary> Engine::summarise_head(std::int64_t rows, const float* h
     if (!std::isfinite(summary.log_sum_exp))
       fail("the model's logits are not finite numbers: a weight is damaged or out of range");
   return summaries;
+}
+
+bool can_share(const DepthPlan& plan, const Exits& exits) {
+  for (std::int64_t exit = 0; exit + 1 < std::min(plan.depth(), std::ssize(exits)); ++exit)
+    for (std::int64_t later = exit + 1; exits[static_cast<std::size_t>(exit)] && later < plan.depth();
+         ++later)
+      if (same_layer_before(plan, exit + 1, later) < 0) return false;
+  return true;
 }
 
 Compute float_compute(const Checkpoint& checkpoint) {

@@ -54,9 +54,14 @@ enum class ExitedKv {
   exact,  ///< it makes them together with the next token of its sequence that does: nothing is lost
   copy,   ///< then its keys and values are computed there, but from the state that it left with (state
           ///< propagation: Schuster et al. 2022, arXiv 2207.07061, 3.1)
-  skip    ///< later tokens do not see it there; a window counts those that they see
+  skip,   ///< later tokens do not see it there; a window counts those that they see
+  share   ///< they see what it has at the last of its visits of the same layer; for plans that loop
 };
-inline constexpr const char* exited_kv_names[] = {"exact", "copy", "skip"};
+inline constexpr const char* exited_kv_names[] = {"exact", "copy", "skip", "share"};
+
+/// Whether a token that leaves at any of the exits has visited the layers of all later visits: what `share`
+/// cannot do without.
+bool can_share(const DepthPlan& plan, const Exits& exits);
 
 /// A token that waits for a verdict.
 struct AtExit {
@@ -73,10 +78,15 @@ struct EngineOptions {
   PackedCache cache = {};                    ///< none: weights are packed each time, and not kept
 };
 
+struct Model;
+
 class Engine {
  public:
-  /// Packs the weights, or finds them in the cache; the checkpoint's tensors are not needed afterwards.
-  /// Throws Error for token ids or contexts out of range.
+  /// A plan over a model's layers. Throws Error when it has none, or asks for layers or adapters that the
+  /// model does not have, or the context is longer than the model's. Of the options `kv` and `max_context`
+  /// matter.
+  Engine(std::shared_ptr<const Model> model, DepthPlan plan, const EngineOptions& options = {});
+  /// The checkpoint's own plan over a model of its own.
   explicit Engine(const Checkpoint& checkpoint, const EngineOptions& options = {});
   ~Engine();
   Engine(Engine&&) noexcept;

@@ -39,6 +39,7 @@ struct ExitRuleKind {
   std::string_view name;
   std::string_view leaves_when;  ///< "the most probable token has at least this probability"
   double threshold;              ///< where none is given
+  double loosest, strictest;     ///< ends of its range; equal where it has none
   std::unique_ptr<ExitRule> (*make)(double threshold);
 };
 std::span<const ExitRuleKind* const> exit_rule_kinds();

@@ -57,6 +57,14 @@ void KvCache::skip(int sequence, std::int64_t position, std::int64_t visit) {
   at(sequence).skips.push_back({position, visit});
 }
 
+void KvCache::share(int sequence, std::int64_t position, std::int64_t from, std::int64_t to) {
+  const std::int64_t own = entry(sequence, from, position), target = entry(sequence, to, position);
+  const std::byte* page =
+      at(sequence).pages[static_cast<std::size_t>(from)][static_cast<std::size_t>(own / page_positions)];
+  copy_kv(layout_, page, own % page_positions,
+          pages_to_write(sequence, to, target, 1)[target / page_positions], target % page_positions);
+}
+
 std::int64_t KvCache::entry(int sequence, std::int64_t visit, std::int64_t position) const {
   return position - std::ranges::count_if(at(sequence).skips, [=](const Skip& skip) {
            return skip.position < position && skip.visit <= visit;

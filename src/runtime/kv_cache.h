@@ -28,6 +28,8 @@ class KvCache {
   /// The position is not among those of `visit` and later ones: what comes after it moves up there. Positions
   /// are skipped in their order.
   void skip(int sequence, std::int64_t position, std::int64_t visit);
+  /// Gives a position at visit `to` the keys and values that it has at visit `from`.
+  void share(int sequence, std::int64_t position, std::int64_t from, std::int64_t to);
   /// Which entry at `visit` is the position's: of positions before it that are there, too.
   std::int64_t entry(int sequence, std::int64_t visit, std::int64_t position) const;
 

@@ -25,9 +25,9 @@ std::span<const Run> RowPool::pick(const DepthPlan& plan) {
   picked_.clear();
   picked_runs_.clear();
   const Run* most = nullptr;
+  const auto is_late = [&](const Run& run) { return run.waited > plan.depth(); };
   const auto comes_before = [&](const Run& a, const Run& b) {
-    const bool late = a.waited >= plan.depth(), other_late = b.waited >= plan.depth();
-    return late != other_late ? late : waiting[layer_of(a)] > waiting[layer_of(b)];
+    return is_late(a) != is_late(b) ? is_late(a) : waiting[layer_of(a)] > waiting[layer_of(b)];
   };
   for (const Run& run : runs_)
     if (waits(run) && (most == nullptr || comes_before(run, *most))) most = &run;
@@ -47,9 +47,10 @@ std::span<const Run> RowPool::pick(const DepthPlan& plan) {
     const Run& run = runs_[i];
     return std::tuple(run.keys_only, run.visit, run.sequence, run.first);
   });
+  // Whoever was late goes on to its end.
   for (Run& run : runs_) ++run.waited;
   for (const std::size_t index : picked_) {
-    runs_[index].waited = 0;
+    if (!is_late(runs_[index])) runs_[index].waited = 0;
     picked_runs_.push_back(runs_[index]);
   }
   return picked_runs_;

@@ -43,9 +43,10 @@ class RowPool {
   float* add(const Run& run);
 
   /// The runs that wait for the layer for which most rows wait (of several such, the one that the first run
-  /// waits for); but where one has waited for as many layers as the plan has visits, its own: rows that leave
-  /// early and come again would always be more. By visit and within a visit by sequence and position; behind
-  /// them those that owe keys alone. Empty when nothing waits. They stay picked until `advance`.
+  /// waits for); but where one has waited for more layers than the plan has visits, its own, and so until it
+  /// is done: rows that leave early and come again would always be more. By visit and within a visit by
+  /// sequence and position; behind them those that owe keys alone. Empty when nothing waits. They stay picked
+  /// until `advance`.
   std::span<const Run> pick(const DepthPlan& plan);
   /// The picked runs' hidden states one after another. No copy when they lie so anyway.
   float* gather();

@@ -57,6 +57,25 @@ TEST(GenerateVerb, DoesNotBeginBehindAnEndTokenThatTheTokenizerAppends) {
   EXPECT_EQ(run_program("tokenize " + appends.path().string() + " --text the").out, "[260, 2]\n");
 }
 
+TEST(GenerateVerb, DepthIsShownAndDraftsChangeNothing) {
+  const std::string command = "generate --threads 1 --dtype f32 --max-tokens 24 --prompt the " + model + " ";
+  const test::Run full = run_program(command);
+  const test::Run drafted = run_program(command + "--draft 1:4");
+  EXPECT_EQ(drafted.out, full.out);
+  EXPECT_THAT(drafted.err, HasSubstr("tokens a pass"));
+  const Json left = json_of(run_program(command + "--exit depth:2 --exited-kv copy --json -"));
+  ASSERT_EQ(left["visits"].size(), 24U);
+  EXPECT_EQ(left["visits"][0], 3);  // chosen after the prompt, which has full depth
+  EXPECT_EQ(left["visits"][1], 2);
+  EXPECT_THAT(run_program(command + "--exit depth:2 --show-depth").out, HasSubstr("\x1b[38;5;"));
+  const test::Run unmarked = run_program(command + "--exit margin:0.5");
+  EXPECT_EQ(unmarked.code, 2);
+  EXPECT_THAT(unmarked.err, HasSubstr("--exit depth:VISIT"));
+  for (const char* wrong : {"--draft loop", "--draft 3", "--draft 0", "--draft 1:0", "--draft x",
+                            "--exit depth:3", "--exited-kv some", "--exit depth:1 --draft 1"})
+    EXPECT_EQ(run_program(command + wrong).code, 2) << wrong;
+}
+
 TEST(GenerateVerb, SaysWhichInstructionSetsItUsesAndTakesALowerLevel) {
   const std::string command = "generate --prompt x --max-tokens 1 " + model;
   const auto with_level = [&](const char* level) {

@@ -87,6 +87,20 @@ TEST(Eval, PerplexityAsATableAndAsJson) {
   EXPECT_THAT(few.err, HasSubstr("a.txt: the text has"));
 }
 
+TEST(Eval, EarlyExitsAreReadTokenByToken) {
+  const test::Scratch scratch;
+  std::ofstream(scratch / "a.txt") << std::string(40, 'a') << " text that is long enough for two windows";
+  const std::string arguments = "eval " + model + "--context 16 --text " + (scratch / "a.txt").string() + " ";
+  const Json json = json_of(run_program(arguments + "--exit depth:2 --exited-kv copy --json -"));
+  EXPECT_EQ(json["exits"]["depth"], 3);
+  EXPECT_LT(json["exits"]["visits"].get<double>(), 2.2);
+  EXPECT_THAT(run_program(arguments + "--exit depth:2").out,
+              testing::ContainsRegex("with exits  [0-9.]+ ± [0-9.]+   2[.]1 of 3 visits a token"));
+  EXPECT_EQ(run_program(arguments + "--exit margin:0.5").code, 2);     // no exits are marked
+  EXPECT_EQ(run_program(arguments + "--calibrate-exit 0.9").code, 2);  // of which rule
+  EXPECT_EQ(run_program(arguments + "--draft 1").code, 2);
+}
+
 TEST(Eval, DivergenceFromTheModelInAnotherType) {
   const test::Scratch scratch;
   std::ofstream(scratch / "a.txt") << std::string(40, 'a') << " text that is long enough for two windows";

@@ -109,7 +109,8 @@ TEST_F(SpeedWithWindow, NoMoreThanTheWindowIsRead) {
 
 TEST_F(SpeedOf, ABenchmarkStandsBesideItsCeilings) {
   Progress progress("", 0, "tok");
-  const BenchResult result = bench(*engine_, checkpoint_, Operand::f32, {Phase::generate, 4, 8}, 2, progress);
+  const BenchResult result =
+      bench(*engine_, checkpoint_, Operand::f32, {Phase::generate, 4, 8}, {}, 2, progress);
   EXPECT_GT(result.rate.min, 0);
   EXPECT_LE(result.rate.min, result.rate.median);
   EXPECT_LE(result.rate.median, result.rate.max);

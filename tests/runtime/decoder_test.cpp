@@ -127,8 +127,8 @@ std::vector<Case> cases() {
   std::vector<Case> all;
   for (const char* rule : {"depth:1", "depth:4", "top1:0.15", "margin:0.02", "entropy:3.6", "change:0.75",
                            "cosine:0.75", "agree:2"})
-    for (const ExitedKv policy : {ExitedKv::exact, ExitedKv::copy, ExitedKv::skip})
-      all.push_back({rule, policy});
+    for (const ExitedKv policy : {ExitedKv::exact, ExitedKv::copy, ExitedKv::skip, ExitedKv::share})
+      if (std::string(rule) != "depth:1" || policy != ExitedKv::share) all.push_back({rule, policy});
   return all;
 }
 
@@ -176,6 +176,29 @@ TEST(Decoder, DraftsChangeNoToken) {
         }
     }
   }
+}
+
+// While a long prompt goes through, those who generate get a token for each of its chunks.
+TEST(Decoder, ALongPromptHoldsNobodyUp) {
+  Checkpoint model = with_exits();
+  model.config.max_positions = 6000;
+  Engine engine(model);
+  const auto prompt = some_tokens(model, 5000), word = some_tokens(model, 1);
+  Decoder decoder(engine);
+  std::int64_t written = 0, written_before = -1;
+  const int a = engine.open(), b = engine.open();
+  decoder.add(
+      a, word, [&](const Prediction& p) { return ++written, std::optional(p.best); }, Decoder::Wants::best);
+  for (int i = 0; i < 3; ++i) decoder.step();
+  decoder.add(
+      b, prompt,
+      [&](const Prediction&) -> std::optional<Token> {
+        written_before = written;
+        return {};
+      },
+      Decoder::Wants::best);
+  while (written_before < 0) decoder.step();
+  EXPECT_GE(written_before, 5000 / 512);
 }
 
 // More tokens that have left, and wait for one that goes on, than a step has rows.
@@ -321,6 +344,9 @@ TEST(Decoder, WhatThePlanDoesNotAllowIsRefused) {
   const Checkpoint plain = load("llama"), model = with_exits();
   Engine engine(model);
   EXPECT_THROW(Decoder(engine, {.draft = {6, 3}}), UsageError);
+  EXPECT_THROW(
+      Decoder(engine, {.exit = parse_exit_rule("depth:1", model.plan), .exited_kv = ExitedKv::share}),
+      UsageError);
   EXPECT_THROW(Decoder(engine, {.exit = parse_exit_rule("top1", model.plan), .draft = {2, 3}}), UsageError);
   for (const char* wrong : {"top2", "top1:", "top1:x", "top1:-1", "top1:0.5x", "depth:0", "depth:6", ""})
     EXPECT_THROW(parse_exit_rule(wrong, model.plan), UsageError) << wrong;

@@ -42,7 +42,10 @@ class Sequential {
       if (now.visit == depth || made >= exits.size() || !exits[made]) continue;
       const Values logits = head(now.hidden);
       if (!leaves(now.visit - 1, now.hidden, logits)) continue;
-      if (policy_ != ExitedKv::skip) left_.push_back(now);
+      if (policy_ == ExitedKv::exact || policy_ == ExitedKv::copy) left_.push_back(now);
+      if (policy_ == ExitedKv::share)
+        for (std::int64_t later = now.visit; later < depth; ++later)
+          entries_[static_cast<std::size_t>(later)].push_back(last_of_layer(now.visit, later));
       return {logits, now.visit};
     }
     return {head(now.hidden), depth};
@@ -56,6 +59,14 @@ class Sequential {
   struct Entry {
     Values key, value;
   };
+
+  // What the newest token has at the last of its visits of a later visit's layer.
+  Entry last_of_layer(std::int64_t made, std::int64_t later) const {
+    const auto layer = [&](std::int64_t v) { return model_.plan.visits[static_cast<std::size_t>(v)].layer; };
+    std::int64_t visit = made - 1;
+    while (layer(visit) != layer(later)) --visit;
+    return entries_[static_cast<std::size_t>(visit)].back();
+  }
 
   const Values& tensor(const std::string& name) const {
     Values& kept = decoded_[name];

@@ -22,8 +22,11 @@ class Agree : public ExitRule {
 }  // namespace
 
 extern const ExitRuleKind agree_exit;
-const ExitRuleKind agree_exit = {
-    "agree", "the most probable token has been the same at so many exits", 2,
-    [](double threshold) -> std::unique_ptr<ExitRule> { return std::make_unique<Agree>(threshold); }};
+const ExitRuleKind agree_exit = {"agree",
+                                 "the most probable token has been the same at so many exits",
+                                 2,
+                                 0,
+                                 0,
+                                 [](double threshold) -> std::unique_ptr<ExitRule> { return std::make_unique<Agree>(threshold); }};
 
 }  // namespace fathom

@@ -46,8 +46,10 @@ std::unique_ptr<ExitRule> make(double threshold) {
 
 extern const ExitRuleKind cosine_exit, change_exit;
 const ExitRuleKind cosine_exit = {
-    "cosine", "the hidden state's cosine with that at the exit before is at least this", 0.99, make<true>};
+    "cosine",  "the hidden state's cosine with that at the exit before is at least this", 0.99, 0, 1,
+    make<true>};
 const ExitRuleKind change_exit = {
-    "change", "the hidden state has changed by at most this part since the exit before", 0.03, make<false>};
+    "change",   "the hidden state has changed by at most this part since the exit before", 0.03, 2, 0,
+    make<false>};
 
 }  // namespace fathom

@@ -34,11 +34,11 @@ std::unique_ptr<ExitRule> make(double threshold) {
 }  // namespace
 
 extern const ExitRuleKind top1_exit, margin_exit, entropy_exit;
-const ExitRuleKind top1_exit = {"top1", "the most probable token has at least this probability", 0.9,
-                                make<Measure::top1>};
-const ExitRuleKind margin_exit = {"margin", "it is by so much more probable than the second", 0.5,
-                                  make<Measure::margin>};
-const ExitRuleKind entropy_exit = {"entropy", "the next token's entropy is at most so many nats", 1.0,
-                                   make<Measure::entropy>};
+const ExitRuleKind top1_exit = {
+    "top1", "the most probable token has at least this probability", 0.9, 0, 1, make<Measure::top1>};
+const ExitRuleKind margin_exit = {
+    "margin", "it is by so much more probable than the second", 0.5, 0, 1, make<Measure::margin>};
+const ExitRuleKind entropy_exit = {
+    "entropy", "the next token's entropy is at most so many nats", 1.0, 12, 0, make<Measure::entropy>};
 
 }  // namespace fathom
