@@ -325,11 +325,8 @@ void add_bench(CLI::App& program) {
       "batch\n"
       "(and --groups, if it is ours); where the file has several, as with and without flash attention, the\n"
       "fastest. The ratio is this run's median over the counterpart's: above 1, this run is faster.\n\n"
-      "With --exit or --draft each test of generation runs twice, at full depth and so; a line under the "
-      "table\n"
-      "compares them. What is generated follows from arbitrary tokens: real texts leave elsewhere.\n\n" +
-      exit_rules_help() +
-      "\n"
+      "With --exit (rules: fathom generate --help) or --draft generation runs at full depth, too, to "
+      "compare.\n\n"
       "Example: a prompt of 512, then 64 tokens after 128 for 1, 16 and 32 sequences\n"
       "  fathom bench models/smollm2.gguf --prompt 512 --generate 0\n"
       "  fathom bench models/smollm2.gguf --prompt 0 --generate 64 --depth 128 --batch 1,16,32 --csv "

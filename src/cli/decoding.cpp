@@ -50,16 +50,11 @@ ExitedKv parse_exited_kv(const std::string& name) {
 void add_decoding(CLI::App& verb, DecodingOptions& options) {
   verb.add_option("--exit", options.exit, "Let tokens leave early: a rule, and its threshold")
       ->type_name("RULE[:T]");
-  verb.add_option(
-          "--exited-kv", options.exited_kv,
-          "Of the visits that a token did not make, later ones see what it computes with them (exact), "
-          "keys and values of its state at the exit (copy), nothing (skip), those of its last visit "
-          "of the layer (share)")
+  verb.add_option("--exited-kv", options.exited_kv, "What later tokens see of visits that one did not make")
       ->check(CLI::IsMember(std::vector<std::string>(std::begin(exited_kv_names), std::end(exited_kv_names))))
       ->capture_default_str();
   verb.add_option("--draft", options.draft,
-                  "Self-speculation: the first VISITS, or the first loop, draft up to TOKENS that the others "
-                  "verify")
+                  "The first visits, or the first loop, draft what the others verify")
       ->type_name("loop|VISITS[:TOKENS]");
 }
 
