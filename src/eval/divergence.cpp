@@ -68,12 +68,12 @@ std::vector<RowDivergence> diverge(const Engine& engine, std::span<const float> 
 
 }  // namespace
 
-Divergence divergence(Engine& engine, Engine& reference, std::span<const Token> ids, std::int64_t context,
-                      Token bos, std::int64_t max_windows) {
+MeasuredDivergence divergence(Engine& engine, Engine& reference, std::span<const Token> ids,
+                              std::int64_t context, Token bos, std::int64_t max_windows) {
   assert(engine.config().vocab_size == reference.config().vocab_size);
   const TextWindows windows(ids, context, bos, max_windows,
                             std::min(engine.max_context(), reference.max_context()));
-  Divergence result;
+  MeasuredDivergence result;
   Progress progress("divergence", windows.predictions(), "tok");
   double kl = 0, same_top = 0;
   for (std::int64_t i = 0; i < windows.batches(); ++i) {
@@ -96,7 +96,7 @@ Divergence divergence(Engine& engine, Engine& reference, std::span<const Token> 
   return result;
 }
 
-Json to_json(const Divergence& result) {
+Json to_json(const MeasuredDivergence& result) {
   return {{"kl", result.kl}, {"same_top", result.same_top}, {"tokens", result.tokens}};
 }
 

@@ -7,14 +7,14 @@
 
 namespace fathom {
 
-void Range::include(double value) {
+void AxisRange::include(double value) {
   if (!std::isfinite(value)) return;
   least = empty ? value : std::min(least, value);
   most = empty ? value : std::max(most, value);
   empty = false;
 }
 
-Axis::Axis(Range range, double from, double to, bool logarithmic)
+Axis::Axis(AxisRange range, double from, double to, bool logarithmic)
     : least_(range.least), most_(range.most), from_(from), to_(to), logarithmic_(logarithmic) {
   if (range.empty) {
     least_ = logarithmic ? 1 : 0;

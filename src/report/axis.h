@@ -7,7 +7,7 @@
 namespace fathom {
 
 /// Smallest and largest of the finite values that were included.
-struct Range {
+struct AxisRange {
   double least = 0, most = 0;
   bool empty = true;
   void include(double value);
@@ -17,7 +17,7 @@ class Axis {
  public:
   /// Maps `range` to [from, to] in pixels (to < from for an axis that points up). A range of one value, or of
   /// none, is widened.
-  Axis(Range range, double from, double to, bool logarithmic = false);
+  Axis(AxisRange range, double from, double to, bool logarithmic = false);
 
   double pixel(double value) const;
   /// Some `about` round values inside the range: 1, 2 or 5 times a power of ten, or only these powers on a

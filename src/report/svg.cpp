@@ -65,7 +65,7 @@ std::string tooltip_of(const Series& series, const std::string& x_label, std::si
 }
 
 /// The colours' meaning, right of the heat map.
-void draw_colour_scale(Canvas& canvas, Range values) {
+void draw_colour_scale(Canvas& canvas, AxisRange values) {
   const Box box = {canvas.plot().right + 24, canvas.plot().top, canvas.plot().right + 38,
                    canvas.plot().bottom};
   const Axis axis(values, box.bottom, box.top);
@@ -85,7 +85,7 @@ void draw_colour_scale(Canvas& canvas, Range values) {
 
 bool use_logarithm(Scale scale, const std::vector<Series>& series) {
   if (scale != Scale::automatic) return scale == Scale::logarithmic;
-  Range values;
+  AxisRange values;
   for (const Series& one : series)
     for (const double y : one.y) values.include(y);
   return !values.empty && values.least > 0 && values.most / values.least > 100;
@@ -137,8 +137,8 @@ class LineChart {
     return std::isfinite(one.x[i]) && std::isfinite(one.y[i]) && (!logarithm_ || one.y[i] > 0);
   }
 
-  Range range_of(std::vector<double> Series::*values) const {
-    Range range;
+  AxisRange range_of(std::vector<double> Series::*values) const {
+    AxisRange range;
     for (const Series& one : series_)
       for (std::size_t i = 0; i < points_of(one); ++i)
         if (drawn(one, i)) range.include((one.*values)[i]);
@@ -176,7 +176,7 @@ Series running_mean(const Series& series) {
 
 std::string svg_heat_map(const std::string& title, const std::string& x_label, const std::string& y_label,
                          const std::vector<std::vector<double>>& rows, std::int64_t first_row) {
-  Range values;
+  AxisRange values;
   std::size_t columns = 1;
   for (const auto& row : rows) {
     columns = std::max(columns, row.size());
@@ -223,7 +223,7 @@ std::string svg_heat_map(const std::string& title, const std::string& x_label, c
 
 std::string svg_bars(const std::string& title, const std::string& x_label, const std::string& y_label,
                      const std::vector<Series>& series) {
-  Range x_range, y_range;
+  AxisRange x_range, y_range;
   for (const Series& one : series) {
     for (std::size_t i = 0; i < points_of(one); ++i) {
       x_range.include(one.x[i]);

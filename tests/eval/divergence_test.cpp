@@ -61,7 +61,7 @@ class DivergenceOf : public testing::TestWithParam<std::string> {
 TEST_P(DivergenceOf, ATypeFromItselfIsExactlyZero) {
   for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int8, Compute::int4}) {
     Engine one = engine(compute), other = engine(compute);
-    const Divergence result = divergence(one, other, oracle_.ids, length(), -1);
+    const MeasuredDivergence result = divergence(one, other, oracle_.ids, length(), -1);
     EXPECT_EQ(result.kl, 0);
     EXPECT_EQ(result.same_top, 1);
     EXPECT_EQ(result.tokens, length() - 1);
@@ -82,7 +82,7 @@ TEST_P(DivergenceOf, IsTheDefinitionOverIndependentWindows) {
     for (std::size_t i = 0; i < p.top.size(); ++i) same_top += p.top[i] == q.top[i];
     tokens += static_cast<double>(p.top.size());
   }
-  const Divergence result = divergence(model, reference, oracle_.ids, context, -1, 3);
+  const MeasuredDivergence result = divergence(model, reference, oracle_.ids, context, -1, 3);
   EXPECT_EQ(result.tokens, tokens);
   EXPECT_NEAR(result.kl, kl / tokens, 1e-6);
   // Far enough from the other direction to tell which of the two is the reference.

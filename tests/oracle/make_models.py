@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 OUT = Path(__file__).resolve().parent.parent / "data" / "models"
-TOKENS = 28
+TOKENS, LONG = 28, 150  # the long ones cross pages of 64 positions
 
 # Sizes that every model has unless it says otherwise. Windows are shorter than the sequence, so that they matter.
 BASE = dict(vocab_size=80, hidden_size=24, intermediate_size=36, num_hidden_layers=3, num_attention_heads=4,
@@ -29,6 +29,9 @@ BASE = dict(vocab_size=80, hidden_size=24, intermediate_size=36, num_hidden_laye
             eos_token_id=2, pad_token_id=None, tie_word_embeddings=False, attn_implementation="eager")
 GEMMA = dict(tie_word_embeddings=True, rms_norm_eps=1e-4, query_pre_attn_scalar=8, bos_token_id=2, eos_token_id=1)
 PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+# Heads as wide as real ones, in whole tiles, over several pages.
+WIDE = dict(hidden_size=128, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            head_dim=64)
 
 MODELS = {
     "llama": ("llama", dict(rope_parameters=PLAIN_ROPE, eos_token_id=[2, 5])),
@@ -46,6 +49,11 @@ MODELS = {
     "llama-bf16": ("llama", dict(num_hidden_layers=2, rope_parameters=PLAIN_ROPE)),
     "llama-text": ("llama", dict(vocab_size=320, hidden_size=32, intermediate_size=64, tie_word_embeddings=True,
                                  rope_parameters=PLAIN_ROPE, bos_token_id=0, eos_token_id=2)),
+    "llama-wide": ("llama", WIDE | dict(rope_parameters=PLAIN_ROPE)),
+    "gemma3-wide": ("gemma3_text", GEMMA | WIDE | dict(
+        query_pre_attn_scalar=64, sliding_window=70, layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={"sliding_attention": {"rope_type": "default", "rope_theta": 1000.0},
+                         "full_attention": {"rope_type": "default", "rope_theta": 100000.0}})),
     "mistral-window": ("mistral", dict(sliding_window=7, num_hidden_layers=2, rope_parameters=PLAIN_ROPE)),
     "qwen2": ("qwen2", dict(tie_word_embeddings=True, num_hidden_layers=2,
                             rope_parameters={"rope_type": "default", "rope_theta": 1e6})),
@@ -113,7 +121,8 @@ def build(name, model_type, options):
 
 
 def token_ids(name, vocab_size):
-    return np.random.default_rng(sum(name.encode())).integers(3, vocab_size, TOKENS).tolist()
+    count = LONG if name.endswith("-wide") else TOKENS
+    return np.random.default_rng(sum(name.encode())).integers(3, vocab_size, count).tolist()
 
 
 def write_oracle(folder, model, ids, gradients=True):
@@ -300,7 +309,7 @@ def make_directory(name):
     folder.mkdir(parents=True)
     model = build(name, model_type, options)
     stored = copy.deepcopy(model)
-    if name == "llama-bf16":
+    if name == "llama-bf16" or name.endswith("-wide"):  # half of the bytes
         stored = stored.to(torch.bfloat16)
         for weight, rounded in zip(model.parameters(), stored.parameters()):
             weight.data = rounded.data.float()
