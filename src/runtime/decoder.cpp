@@ -1,6 +1,7 @@
 #include "runtime/decoder.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/error.h"
@@ -22,7 +23,9 @@ struct Decoder::Stream {
   // What the exit made of the tokens after those that were fed since `start`; they are verified from there.
   std::vector<Token> drafts;
   std::int64_t start = 0, most = 0;
-  bool verifying = false;
+  bool complete = false, verifying = false;
+  int failures = 0;       // passes in a row that accepted nothing
+  std::int64_t rest = 0;  // tokens to go without drafts
 };
 
 // A state of which the head is to be asked, and what it says.
@@ -87,8 +90,9 @@ void Decoder::feed(Stream& stream, std::span<const Token> tokens) {
   stream.before.clear();
   stream.heads.clear();
   if (options_.draft.visits > 0 && stream.drafts.empty()) stream.start = engine_.length(stream.sequence);
+  const bool full_depth = exits_.empty() || (stream.rest > 0 && stream.rest-- > 0);
   stream.ticket = engine_.submit(
-      {.sequence = stream.sequence, .tokens = tokens, .exits = exits_.empty() ? nullptr : &exits_});
+      {.sequence = stream.sequence, .tokens = tokens, .exits = full_depth ? nullptr : &exits_});
 }
 
 // Those that wait at an exit: drafts leave, others when their rule says so.
@@ -104,14 +108,20 @@ void Decoder::judge() {
                         .visits = at.visit + 1,
                         .wants_logits = asks_head && stream->wants == Wants::logits});
   if (rows.empty()) return;
-  if (drafting || asks_head) ask_heads(rows);
+  if (drafting) {
+    std::vector<Row> ends;  // of which only full depth is asked
+    const auto completes = [](const Row& row) { return row.stream->complete; };
+    std::ranges::copy_if(rows, std::back_inserter(ends), completes);
+    std::erase_if(rows, completes);
+    ask_heads(rows);
+    for (const Row& row : rows) draft_on(*row.stream, row);
+    for (const Row& row : ends) draft_on(*row.stream, row);
+    return;
+  }
+  if (asks_head) ask_heads(rows);
   std::vector<Row> left;
   for (Row& row : rows) {
     Stream& stream = *row.stream;
-    if (drafting) {
-      draft_on(stream, row.best());
-      continue;
-    }
     if (asks_head) stream.heads.push_back(row.head);
     const ExitView view = {
         .visit = row.visits - 1, .hidden = row.hidden, .before = stream.before, .heads = stream.heads};
@@ -131,14 +141,19 @@ void Decoder::judge() {
   choose(left);
 }
 
-// A drafted token leaves; another follows it, or all of them go through the rest.
-void Decoder::draft_on(Stream& stream, Token best) {
+// A drafted token leaves, and the next follows it. The last one, too, makes the first visits: when all are
+// right, what full depth says after it is a token more.
+void Decoder::draft_on(Stream& stream, const Row& row) {
   engine_.leave(stream.ticket, ExitedKv::exact);
   engine_.take(std::exchange(stream.ticket, -1));
-  stream.drafts.push_back(best);
-  if (std::ssize(stream.drafts) < stream.most && engine_.length(stream.sequence) < engine_.max_context())
-    return feed(stream, {&stream.drafts.back(), 1});
-  stream.ticket = engine_.catch_up(stream.sequence, std::ssize(stream.drafts));
+  if (!stream.complete) {
+    stream.drafts.push_back(row.best());
+    const bool room = engine_.length(stream.sequence) < engine_.max_context();
+    stream.complete = std::ssize(stream.drafts) == stream.most || !room;
+    if (room) return feed(stream, {&stream.drafts.back(), 1});
+    stream.drafts.pop_back();
+  }
+  stream.ticket = engine_.catch_up(stream.sequence, std::ssize(stream.drafts) + 1);
   stream.verifying = true;
 }
 
@@ -163,7 +178,7 @@ void Decoder::collect() {
       single.push_back(std::move(*row++));
       continue;
     }
-    const std::ptrdiff_t count = std::ssize(row->stream->drafts);
+    const std::ptrdiff_t count = std::ssize(row->stream->drafts) + 1;
     verify({row, row + count});
     row += count;
   }
@@ -210,25 +225,29 @@ void Decoder::choose(const std::vector<Row>& rows) {
     if (next(*rows[i].stream, rows[i], tokens[i])) feed(*rows[i].stream, {&*tokens[i], 1});
 }
 
-// Of tokens that were fed one after another, the draft being right: the first that is not ends it.
+// Of tokens that were fed one after another, each draft being right: the first that is not ends it.
 void Decoder::verify(std::span<const Row> rows) {
   Stream& stream = *rows.front().stream;
   const std::vector<Token> drafts = std::exchange(stream.drafts, {});
-  stream.verifying = false;
+  stream.verifying = stream.complete = false;
   counts_.drafted += std::ssize(drafts);
   ++counts_.verified;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Row& row = rows[i];
     const std::optional<Token> token = stream.choose({row.logits, row.best(), row.visits});
-    const bool goes_on = next(stream, row, token), right = token == drafts[i];
+    const bool goes_on = next(stream, row, token), right = i < drafts.size() && token == drafts[i];
     counts_.accepted += right ? 1 : 0;
     ++counts_.passed;
-    if (goes_on && right && i + 1 < rows.size()) continue;
+    if (goes_on && right) continue;
+    const auto agreed = static_cast<std::int64_t>(i);
     // A draft of one token more than was right costs one visit of the first layers too many.
-    const auto agreed = static_cast<std::int64_t>(i) + (right ? 1 : 0);
-    stream.most =
-        std::clamp<std::int64_t>(right ? stream.most + 1 : agreed + 1, 1, options_.draft.most_tokens);
-    engine_.truncate(stream.sequence, stream.start + static_cast<std::int64_t>(i) + 1);
+    const bool all = i == drafts.size();
+    stream.most = std::clamp<std::int64_t>(all ? stream.most + 1 : agreed + 1, 1, options_.draft.most_tokens);
+    // Where the first visits know nothing of what comes, asking them is all cost: every 16 tokens is enough.
+    constexpr int patience = 3;
+    stream.failures = agreed > 0 ? 0 : stream.failures + 1;
+    if (stream.failures >= patience) stream.rest = 16, stream.failures = patience - 1;
+    engine_.truncate(stream.sequence, stream.start + agreed + 1);
     if (goes_on) feed(stream, {&*token, 1});
     return;
   }

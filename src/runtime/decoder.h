@@ -73,7 +73,7 @@ class Decoder {
   void collect();
   void ask_heads(std::vector<Row>& rows);
   void choose(const std::vector<Row>& rows);
-  void draft_on(Stream& stream, Token best);
+  void draft_on(Stream& stream, const Row& row);
   void verify(std::span<const Row> rows);
   bool next(Stream& stream, const Row& row, std::optional<Token> token);
 

@@ -236,8 +236,9 @@ TEST(Decoder, DraftsOfAModelThatOnlyRepeatsAreAccepted) {
   Engine engine(model);
   Decoder::Counts counts;
   decode(engine, prompts(model), {.draft = {2, 4}}, 0, 0, &counts);
-  EXPECT_EQ(counts.accepted + std::ssize(prompts(model)), counts.passed);  // the last of each ends its text
-  EXPECT_GT(counts.passed, 2 * counts.verified);
+  // Each pass has one token more than was accepted; the last of each text ends it.
+  EXPECT_GE(counts.accepted + std::ssize(prompts(model)) + counts.verified, counts.passed);
+  EXPECT_GT(counts.passed, 3 * counts.verified);
 }
 
 TEST(Decoder, WhatIsTakenBackLeavesNothingBehind) {
