@@ -192,11 +192,13 @@ class CpuBackend : public Backend {
  private:
   // Where all spans fit into a block of `step` tokens, each block writes its keys and values itself: a
   // token's keys lie in 32 lines, and of 32 sequences' tokens these take 65 us to come, which attention reads
-  // right afterwards. Returns what is left to write.
+  // right afterwards. Not where neighbours have the same pages: one's tokens see the other's. Returns what is
+  // left to write.
   NewKv store_long(const AttentionShape& shape, std::span<const AttentionSpan> spans, std::int64_t step,
                    const NewKv& fresh) const {
     const auto is_long = [step](const AttentionSpan& span) { return span.count > step; };
-    if (fresh.keys == nullptr || std::ranges::none_of(spans, is_long)) return fresh;
+    const bool apart = std::ranges::adjacent_find(spans, {}, &AttentionSpan::pages) == spans.end();
+    if (fresh.keys == nullptr || (apart && std::ranges::none_of(spans, is_long))) return fresh;
     store_kv(shape.cache, spans, fresh.keys, fresh.values, fresh.stride);
     return {};
   }

@@ -211,13 +211,11 @@ void Engine::State::run_picked(std::span<const Run> runs, Observer* observer) {
     if (!run.keys_only) full = row + run.count;
     const bool same_visit =
         before != nullptr && before->visit == run.visit && before->keys_only == run.keys_only;
-    if (same_visit && before->sequence == run.sequence && before->first + before->count == run.first) {
+    const std::int64_t entry = cache.entry(run.sequence, run.visit, run.first);
+    if (same_visit && before->sequence == run.sequence && spans.back().first + spans.back().count == entry) {
       spans.back().count += run.count;
     } else {
-      spans.push_back({.row = row,
-                       .count = run.count,
-                       .first = cache.entry(run.sequence, run.visit, run.first),
-                       .pages = nullptr});
+      spans.push_back({.row = row, .count = run.count, .first = entry, .pages = nullptr});
       if (!same_visit)
         visits.push_back({.visit = run.visit, .row = row, .count = 0, .spans = {&spans.back(), 0}});
       VisitRows& group = visits.back();
