@@ -23,7 +23,7 @@ RECIPES = {
                   '--layer-dropout', '0.1'],
 }
 RULES = ['margin:0.3', 'margin:0.6', 'margin:0.9', 'top1:0.5', 'top1:0.9', 'entropy:1', 'cosine:0.95', 'agree:2', 'agree:3']
-POLICIES = ['exact', 'copy', 'skip']  # and share, where layers are visited again
+POLICIES = ['exact', 'copy', 'skip']  # share is for layers that are visited again
 TEXTS = {
     'prose': 'The old lighthouse keeper climbed the stairs one more time. When he reached the top,',
     'facts': 'The planets of the solar system, in their order from the sun, are',
@@ -67,9 +67,9 @@ def main():
     for rule in ('depth:20', 'top1:0.5', 'cosine:0.95'):
         for policy in POLICIES:
             for batch in (1, 32):
-                text = fathom('bench', trained, '-q', '--dtype', options.dtype, '--prompt', 0, '--generate', 64, '--depth', 128, '--batch', batch,
-                              '-r', 3, '--exit', rule, '--exited-kv', policy, figures=False)
-                results['speed'].append({'policy': policy, 'line': text.strip().splitlines()[-1]})
+                run = fathom('bench', trained, '-q', '--dtype', options.dtype, '--prompt', 0, '--generate', 64, '--depth', 128, '--batch', batch,
+                             '-r', 3, '--exit', rule, '--exited-kv', policy)
+                results['speed'] += run['early']
     results['drafts'] = []
     for kind, prompt in TEXTS.items():
         generate = lambda *more: fathom('generate', trained, '-q', '--dtype', options.dtype, '--prompt', prompt, '--max-tokens', 192,
@@ -93,7 +93,10 @@ def as_markdown(results):
              '| leaves | visits | perplexity | as full depth | policy |', '|---|--:|--:|--:|---|']
     for row in [*results['exits'].values(), *results['rules']]:
         lines.append(f"| {row['rule']} | {row['visits']:.1f} | {row['perplexity']:.2f} | {100 * row['agreement']:.1f} % | {row['exited_kv']} |")
-    lines += ['', 'Speed:', ''] + [f"- {row['policy']}: {row['line']}" for row in results['speed']]
+    lines += ['', '| leaves | policy | sequences | visits | heads | times full depth | bound |', '|---|---|--:|--:|--:|--:|--:|']
+    for row in results['speed']:
+        lines.append(f"| {row['exit']} | {row['exited_kv']} | {row['batch']} | {row['visits_a_token']:.1f} | {row['heads_a_token']:.2f} | "
+                     f"{row['times_full_depth']:.2f} | {row['bound']:.2f} |")
     lines += ['', '| drafts by | text | accepted | tokens a pass | times full depth |', '|--:|---|--:|--:|--:|']
     for row in results['drafts']:
         passes = max(1, row['passes'])

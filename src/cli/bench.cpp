@@ -86,10 +86,16 @@ ComparedRun compare_with(const std::filesystem::path& file, const std::vector<Wo
   return compared;
 }
 
+/// What exits or drafts make of a test.
+struct Early {
+  Json figures;
+  std::string line;
+};
+
 struct Run {
   Json header;  // what all tests have in common
   std::vector<BenchResult> results;
-  std::string early;  // what exits or drafts made of them
+  std::vector<Early> early;
   std::optional<ComparedRun> compared;
   std::string differences;  // of its circumstances
 };
@@ -104,6 +110,7 @@ Json as_json(const Run& run) {
   Json all = run.header;
   all["tests"] = Json::array();
   for (const BenchResult& result : run.results) all["tests"].push_back(as_json(run, result));
+  for (const Early& early : run.early) all["early"].push_back(early.figures);
   return all;
 }
 
@@ -180,29 +187,40 @@ std::string as_markdown(const Run& run) {
       "first token after a prompt of 8.\n",
       head["backend"].get<std::string>(), head["load_seconds"].get<double>(),
       head["first_token_seconds"].get<double>());
-  if (!run.early.empty()) text += "\n" + run.early;
+  for (const Early& early : run.early) text += early.line + "\n";
   if (run.compared)
     text += fmt::format("Ratio: of medians, to {} in {}{}{}.\n", run.compared->engine,
                         run.compared->file.string(), run.differences.empty() ? "" : "; ", run.differences);
   return text;
 }
 
-/// One line about a test with exits or drafts.
-std::string beside_full_depth(const Checkpoint& checkpoint, const BenchResult& full, const BenchResult& early,
-                              const Options& options) {
+Early beside_full_depth(const Checkpoint& checkpoint, const BenchResult& full, const BenchResult& early,
+                        const Options& options) {
+  const DecodingOptions& decoding = options.decoding;
   const Decoder::Counts& counts = early.counts;
-  const auto tokens = static_cast<double>(counts.tokens);
+  const auto a_token = [&](std::int64_t count) {
+    return static_cast<double>(count) / static_cast<double>(counts.tokens);
+  };
   const double times = early.rate.median / full.rate.median;
-  std::string line = fmt::format("{} with {}: {:.2f} tok/s, {:.2f} times full depth; {}", early.work.name(),
-                                 options.decoding.draft.empty() ? options.decoding.exit : "drafts",
-                                 early.rate.median, times, depth_line(counts, checkpoint.plan));
-  if (options.decoding.draft.empty()) {
-    const double bound = exit_bound(checkpoint, static_cast<double>(counts.visits) / tokens,
-                                    static_cast<double>(counts.heads) / tokens);
-    line += fmt::format(", {:.2f} heads; at most {:.2f} times: {:.0f} %",
-                        static_cast<double>(counts.heads) / tokens, bound, 100 * times / bound);
+  Json figures = to_json(early);
+  figures.update({{"times_full_depth", times},
+                  {"visits_a_token", a_token(counts.visits)},
+                  {"heads_a_token", a_token(counts.heads)}});
+  std::string line = fmt::format(
+      "{} with {}: {:.2f} tok/s, {:.2f} times full depth; {}", early.work.name(),
+      decoding.exit.empty() ? "drafts by " + decoding.draft : decoding.exit + ", " + decoding.exited_kv,
+      early.rate.median, times, depth_line(counts, checkpoint.plan));
+  if (decoding.exit.empty()) {
+    figures.update({{"draft", decoding.draft},
+                    {"passes", counts.verified},
+                    {"drafted", counts.drafted},
+                    {"accepted", counts.accepted}});
+    return {figures, line};
   }
-  return line + "\n";
+  const double bound = exit_bound(checkpoint, a_token(counts.visits), a_token(counts.heads));
+  figures.update({{"exit", decoding.exit}, {"exited_kv", decoding.exited_kv}, {"bound", bound}});
+  return {figures, fmt::format("{}, {:.2f} heads; the bound is {:.2f} times: {:.0f} % of it", line,
+                               a_token(counts.heads), bound, 100 * times / bound)};
 }
 
 void emit(const Options& options, const Run& run) {
@@ -266,7 +284,8 @@ void measure(const Options& options) {
     for (const Workload& work : works) {
       run.results.push_back(measured(work, {}));
       if (early && work.phase == Phase::generate)
-        run.early += beside_full_depth(checkpoint, run.results.back(), measured(work, decoder), options);
+        run.early.push_back(
+            beside_full_depth(checkpoint, run.results.back(), measured(work, decoder), options));
     }
   } catch (const Interrupted&) {
     progress.finish();

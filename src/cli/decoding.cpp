@@ -34,9 +34,6 @@ Draft parse_draft(const std::string& text, const DepthPlan& plan) {
     draft.visits = first_loop(plan);
   else
     number(visits, draft.visits);
-  if (draft.visits >= plan.depth())
-    fail_usage("--draft is '{}': expected 1 to {} visits of the plan's {}", text, plan.depth() - 1,
-               plan.depth());
   return draft;
 }
 
@@ -47,12 +44,16 @@ ExitedKv parse_exited_kv(const std::string& name) {
 
 }  // namespace
 
-void add_decoding(CLI::App& verb, DecodingOptions& options) {
+void add_exit_options(CLI::App& verb, DecodingOptions& options) {
   verb.add_option("--exit", options.exit, "Let tokens leave early: a rule, and its threshold")
       ->type_name("RULE[:T]");
   verb.add_option("--exited-kv", options.exited_kv, "What later tokens see of visits that one did not make")
       ->check(CLI::IsMember(std::vector<std::string>(std::begin(exited_kv_names), std::end(exited_kv_names))))
       ->capture_default_str();
+}
+
+void add_decoding(CLI::App& verb, DecodingOptions& options) {
+  add_exit_options(verb, options);
   verb.add_option("--draft", options.draft,
                   "The first visits, or the first loop, draft what the others verify")
       ->type_name("loop|VISITS[:TOKENS]");
@@ -62,8 +63,7 @@ DecoderOptions decoder_options(const DecodingOptions& options, const DepthPlan& 
   DecoderOptions decoder = {.exited_kv = parse_exited_kv(options.exited_kv)};
   if (!options.exit.empty()) decoder.exit = parse_exit_rule(options.exit, plan);
   if (!options.draft.empty()) decoder.draft = parse_draft(options.draft, plan);
-  if (decoder.exit != nullptr && decoder.draft.visits > 0)
-    fail_usage("--exit and --draft exclude each other: a draft leaves at its exit, and is verified");
+  exits_of(decoder, plan);  // what does not go is told before the weights are packed
   return decoder;
 }
 

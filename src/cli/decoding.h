@@ -13,7 +13,9 @@ struct DecodingOptions {
   std::string exit, exited_kv = "exact", draft;
 };
 
-/// --exit, --exited-kv, --draft.
+/// --exit, --exited-kv.
+void add_exit_options(CLI::App& verb, DecodingOptions& options);
+/// These and --draft.
 void add_decoding(CLI::App& verb, DecodingOptions& options);
 /// Throws UsageError for words that are none, and for what the plan does not allow.
 DecoderOptions decoder_options(const DecodingOptions& options, const DepthPlan& plan);

@@ -45,8 +45,6 @@ void check(const Options& options) {
   if (exits && options.text.empty()) fail_usage("--exit needs --text, which is read token by token");
   if (options.agreement > 0 && !exits)
     fail_usage("--calibrate-exit needs --exit RULE, whose threshold it finds");
-  if (!options.decoding.draft.empty())
-    fail_usage("--draft changes no prediction, and nothing to measure here: see fathom bench --draft");
   const auto names = task_names();
   for (const auto& task : options.tasks) {
     if (std::ranges::find(names, task) == names.end())
@@ -220,7 +218,7 @@ void add_eval(CLI::App& program) {
                    "divergence, and how often the most probable token is the same")
       ->check(is_dtype())
       ->type_name("DTYPE");
-  add_decoding(*verb, options->decoding);
+  add_exit_options(*verb, options->decoding);
   verb->add_option(
           "--calibrate-exit", options->agreement,
           "Find the threshold of --exit RULE at which this part of the tokens agrees with full depth")

@@ -75,7 +75,6 @@ double exit_bound(const Checkpoint& checkpoint, double visits, double heads) {
 }
 
 Json to_json(const BenchResult& result) {
-  const Decoder::Counts& counts = result.counts;
   return {{"test", result.work.name()},
           {"phase", result.work.phase == Phase::prompt ? "prompt" : "generate"},
           {"tokens", result.work.tokens},
@@ -94,10 +93,6 @@ Json to_json(const BenchResult& result) {
           {"product_ceiling", result.product_ceiling.rate},
           {"product_unit", result.product_ceiling.unit},
           {"share_of_ceiling", result.share()},
-          {"visits", counts.visits},
-          {"heads", counts.heads},
-          {"drafted", counts.drafted},
-          {"accepted", counts.accepted},
           {"peak_memory", result.peak_memory}};
 }
 

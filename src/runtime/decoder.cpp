@@ -1,7 +1,6 @@
 #include "runtime/decoder.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "base/error.h"
@@ -40,25 +39,30 @@ struct Decoder::Row {
   Token best() const { return static_cast<Token>(head.best); }
 };
 
-Decoder::Decoder(Engine& engine, DecoderOptions options) : engine_(engine), options_(std::move(options)) {
-  const DepthPlan& plan = engine.plan();
-  const std::int64_t drafting = options_.draft.visits;
-  if (options_.exit != nullptr && drafting > 0)
-    fail_usage("--exit and --draft exclude each other: a draft leaves at its exit, and is verified");
-  if (drafting < 0 || drafting >= plan.depth())
-    fail_usage("a draft of {} visits was asked for, expected 1 to {}", drafting, plan.depth() - 1);
-  if (drafting > 0) {
-    exits_.assign(static_cast<std::size_t>(plan.depth()), false);
-    exits_[static_cast<std::size_t>(drafting - 1)] = true;
-  } else if (options_.exit != nullptr) {
-    exits_ = options_.exit->exits(plan);
-    if (options_.exited_kv == ExitedKv::share && !can_share(plan, exits_))
+Exits exits_of(const DecoderOptions& options, const DepthPlan& plan) {
+  const std::int64_t drafting = options.draft.visits;
+  if (drafting == 0 && options.exit == nullptr) return {};
+  if (drafting == 0) {
+    const Exits exits = options.exit->exits(plan);
+    if (options.exited_kv == ExitedKv::share && !can_share(plan, exits))
       fail_usage(
-          "--exited-kv share takes keys and values from an earlier visit of the same layer, but after an "
-          "exit of this plan ({}) there are layers that were not visited before; use copy",
+          "keys and values cannot be shared with earlier visits of the same layer: after an exit of this "
+          "plan "
+          "({}) there are layers that were not visited before; copy them",
           plan.describe());
+    return exits;
   }
+  if (options.exit != nullptr)
+    fail_usage("an exit rule and drafts exclude each other: a draft leaves at its exit, and is verified");
+  if (drafting < 0 || drafting >= plan.depth())
+    fail_usage("a draft by {} visits was asked for, expected 1 to {}", drafting, plan.depth() - 1);
+  Exits exits(static_cast<std::size_t>(plan.depth()));
+  exits[static_cast<std::size_t>(drafting - 1)] = true;
+  return exits;
 }
+
+Decoder::Decoder(Engine& engine, DecoderOptions options)
+    : engine_(engine), options_(std::move(options)), exits_(exits_of(options_, engine.plan())) {}
 
 Decoder::~Decoder() {
   for (const auto& stream : streams_) {
@@ -99,26 +103,21 @@ void Decoder::feed(Stream& stream, std::span<const Token> tokens) {
 void Decoder::judge() {
   const bool drafting = options_.draft.visits > 0;
   const bool asks_head = !drafting && options_.exit->asks_head();
-  std::vector<Row> rows;
+  std::vector<Row> rows, last;  // the last of a draft: only full depth's head is asked of it
   for (const AtExit& at : engine_.at_exits())
     for (const auto& stream : streams_)
       if (stream->ticket == at.ticket)
-        rows.push_back({.stream = stream.get(),
+        (stream->complete ? last : rows)
+            .push_back({.stream = stream.get(),
                         .hidden = {at.hidden.begin(), at.hidden.end()},
                         .visits = at.visit + 1,
                         .wants_logits = asks_head && stream->wants == Wants::logits});
-  if (rows.empty()) return;
+  if (drafting || asks_head) ask_heads(rows);
   if (drafting) {
-    std::vector<Row> ends;  // of which only full depth is asked
-    const auto completes = [](const Row& row) { return row.stream->complete; };
-    std::ranges::copy_if(rows, std::back_inserter(ends), completes);
-    std::erase_if(rows, completes);
-    ask_heads(rows);
-    for (const Row& row : rows) draft_on(*row.stream, row);
-    for (const Row& row : ends) draft_on(*row.stream, row);
+    for (const Row& row : rows) draft_on(row);
+    for (const Row& row : last) draft_on(row);
     return;
   }
-  if (asks_head) ask_heads(rows);
   std::vector<Row> left;
   for (Row& row : rows) {
     Stream& stream = *row.stream;
@@ -143,7 +142,8 @@ void Decoder::judge() {
 
 // A drafted token leaves, and the next follows it. The last one, too, makes the first visits: when all are
 // right, what full depth says after it is a token more.
-void Decoder::draft_on(Stream& stream, const Row& row) {
+void Decoder::draft_on(const Row& row) {
+  Stream& stream = *row.stream;
   engine_.leave(stream.ticket, ExitedKv::exact);
   engine_.take(std::exchange(stream.ticket, -1));
   if (!stream.complete) {
@@ -153,7 +153,7 @@ void Decoder::draft_on(Stream& stream, const Row& row) {
     if (room) return feed(stream, {&stream.drafts.back(), 1});
     stream.drafts.pop_back();
   }
-  stream.ticket = engine_.catch_up(stream.sequence, std::ssize(stream.drafts) + 1);
+  stream.ticket = engine_.catch_up(stream.sequence);
   stream.verifying = true;
 }
 
@@ -245,8 +245,8 @@ void Decoder::verify(std::span<const Row> rows) {
     stream.most = std::clamp<std::int64_t>(all ? stream.most + 1 : agreed + 1, 1, options_.draft.most_tokens);
     // Where the first visits know nothing of what comes, asking them is all cost: every 16 tokens is enough.
     constexpr int patience = 3;
-    stream.failures = agreed > 0 ? 0 : stream.failures + 1;
-    if (stream.failures >= patience) stream.rest = 16, stream.failures = patience - 1;
+    stream.failures = agreed > 0 ? 0 : std::min(stream.failures + 1, patience);
+    if (stream.failures == patience) stream.rest = 16;
     engine_.truncate(stream.sequence, stream.start + agreed + 1);
     if (goes_on) feed(stream, {&*token, 1});
     return;

@@ -27,6 +27,10 @@ struct DecoderOptions {
   Draft draft = {};  ///< not together with `exit`
 };
 
+/// The visits after which tokens stop; none where all have full depth. Throws UsageError for what the plan
+/// does not allow.
+Exits exits_of(const DecoderOptions& options, const DepthPlan& plan);
+
 /// What the model makes of the token that follows.
 struct Prediction {
   std::span<float> logits;  ///< [vocab], may be changed; none of a stream that wants the best alone
@@ -39,8 +43,8 @@ using Choose = std::function<std::optional<Token>(const Prediction&)>;
 
 class Decoder {
  public:
-  /// The engine outlives it, and nothing else feeds the sequences that it was given. Throws UsageError for
-  /// options that the plan does not allow.
+  /// The engine outlives it, and nothing else feeds the sequences that it was given. Throws as
+  /// exits_of().
   explicit Decoder(Engine& engine, DecoderOptions options = {});
   /// Takes back what is under way.
   ~Decoder();
@@ -73,7 +77,7 @@ class Decoder {
   void collect();
   void ask_heads(std::vector<Row>& rows);
   void choose(const std::vector<Row>& rows);
-  void draft_on(Stream& stream, const Row& row);
+  void draft_on(const Row& row);
   void verify(std::span<const Row> rows);
   bool next(Stream& stream, const Row& row, std::optional<Token> token);
 

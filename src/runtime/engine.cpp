@@ -114,6 +114,7 @@ struct Engine::State {
   void run_picked(std::span<const Run> runs, Observer* observer);
   void collect();
   void keep(Ticket& ticket, const Run& run, const float* hidden) const;
+  void share_visits(const Run& run);
   void check_idle(int sequence) const;
   template <typename Verdict>
   void judge(std::int64_t ticket, const Verdict& verdict);
@@ -265,6 +266,19 @@ void Engine::State::collect() {
   for (const auto& [sequence, visit] : gone_on) pool.wake(sequence, visit);
 }
 
+// Gives a token at all later visits what it has at the last of its visits of their layers.
+void Engine::State::share_visits(const Run& run) {
+  std::vector<std::int64_t> sources;
+  for (std::int64_t later = run.visit; later < plan.depth(); ++later) {
+    sources.push_back(same_layer_before(plan, run.visit, later));
+    if (sources.back() < 0)
+      fail("visit {} cannot share keys and values of an earlier one: its layer was not visited before {}",
+           later, run.visit);
+  }
+  for (std::size_t i = 0; i < sources.size(); ++i)
+    cache.share(run.sequence, run.first, sources[i], run.visit + static_cast<std::int64_t>(i));
+}
+
 void Engine::State::check_idle(int sequence) const {
   for (const auto& [number, ticket] : tickets)
     if (ticket.sequence == sequence && ticket.done < ticket.count())
@@ -321,6 +335,7 @@ std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observ
     state_->check(feed);
     if (!sequences.insert(feed.sequence).second)
       fail("sequence {} appears twice in one forward call", feed.sequence);
+    if (feed.exits != nullptr) fail("a forward call cannot wait for verdicts at exits");
   }
   std::vector<std::int64_t> numbers;
   for (const Feed& feed : feeds) numbers.push_back(submit(feed));
@@ -393,39 +408,28 @@ void Engine::go_on(std::int64_t ticket) {
 }
 
 void Engine::leave(std::int64_t ticket, ExitedKv policy) {
-  const int sequence = state_->ticket(ticket).sequence;
+  const bool owes = policy == ExitedKv::exact || policy == ExitedKv::copy;
+  Run left;
   state_->judge(ticket, [&](Run& run, const float* hidden) {
+    if (policy == ExitedKv::share) state_->share_visits(run);
+    if (policy == ExitedKv::skip) state_->cache.skip(run.sequence, run.first, run.visit);
     state_->keep(state_->tickets.at(ticket), run, hidden);
     run.state = Run::State::left;
     run.keys_only = policy == ExitedKv::copy;
-    if (policy == ExitedKv::skip) state_->cache.skip(run.sequence, run.first, run.visit);
-    if (policy != ExitedKv::share) return;
-    for (std::int64_t later = run.visit; later < state_->plan.depth(); ++later) {
-      const std::int64_t before = same_layer_before(state_->plan, run.visit, later);
-      if (before < 0)
-        fail("visit {} cannot share keys and values of an earlier one: its layer was not visited before {}",
-             later, run.visit);
-      state_->cache.share(run.sequence, run.first, before, later);
-    }
+    left = run;
   });
-  if (policy == ExitedKv::skip || policy == ExitedKv::share)
-    state_->pool.drop([&](const Run& run) {
-      return run.sequence == sequence && run.state == Run::State::left && run.feed == ticket;
-    });
-  state_->pool.park(sequence);
+  if (!owes) state_->pool.drop([&](const Run& run) { return run.feed == ticket; });
+  state_->pool.park(left.sequence);
 }
 
-std::int64_t Engine::catch_up(int sequence, std::int64_t keep) {
+std::int64_t Engine::catch_up(int sequence) {
   state_->check_idle(sequence);
   const std::int64_t number = state_->next_ticket++;
   Ticket ticket;
   ticket.sequence = sequence;
   ticket.begun = state_->pool.send(sequence, number);
-  if (keep < 0 || keep > ticket.begun)
-    fail("hidden states of {} tokens were asked for, but {} have to catch up", keep, ticket.begun);
   ticket.tokens.resize(static_cast<std::size_t>(ticket.begun));
-  ticket.first = state_->cache.length(sequence) - ticket.begun;
-  ticket.keep_from = state_->cache.length(sequence) - keep;
+  ticket.first = ticket.keep_from = state_->cache.length(sequence) - ticket.begun;
   state_->tickets.emplace(number, std::move(ticket));
   return number;
 }

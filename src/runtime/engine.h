@@ -133,9 +133,8 @@ class Engine {
   void go_on(std::int64_t ticket);
   void leave(std::int64_t ticket, ExitedKv policy);
   /// Lets all tokens of a sequence that left (exact), and have not gone through, go through: a ticket as
-  /// submit's, which keeps the states of the last `keep` of them. The sequence must have nothing else under
-  /// way.
-  std::int64_t catch_up(int sequence, std::int64_t keep);
+  /// submit's, which keeps the states of all of them. The sequence must have nothing else under way.
+  std::int64_t catch_up(int sequence);
 
   /// Final norm, head and soft cap: logits[rows, vocab] of hidden[rows, hidden].
   void head(std::int64_t rows, const float* hidden, float* logits) const;

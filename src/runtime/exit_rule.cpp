@@ -5,14 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
 
 #include "base/error.h"
 
 namespace fathom {
-
-extern const ExitRuleKind depth_exit, top1_exit, margin_exit, entropy_exit, cosine_exit, change_exit,
-    agree_exit;
 
 namespace {
 
@@ -43,8 +39,9 @@ std::shared_ptr<const ExitRule> parse_exit_rule(const std::string& text, const D
   if (colon != std::string::npos) {
     const char *begin = text.data() + colon + 1, *end = text.data() + text.size();
     const auto [rest, error] = std::from_chars(begin, end, threshold);
-    if (error != std::errc() || rest != end || !std::isfinite(threshold) || threshold < 0)
-      fail_usage("--exit is '{}', expected a number of 0 or more behind the colon", text);
+    constexpr double most = 1e6;
+    if (error != std::errc() || rest != end || !(threshold >= 0 && threshold <= most))
+      fail_usage("--exit is '{}', expected a number of 0 to {} behind the colon", text, most);
   }
   std::shared_ptr<const ExitRule> rule = (*kind)->make(threshold);
   const Exits exits = rule->exits(plan);

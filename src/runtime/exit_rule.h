@@ -34,7 +34,7 @@ class ExitRule {
 };
 
 /// A rule's name, what its threshold means, and how it is made from one. To add a rule: a file in exits/
-/// with a class and a constant of this type, declared and listed in exit_rule.cpp.
+/// with a class and a constant of this type, which is declared below and listed in exit_rule.cpp.
 struct ExitRuleKind {
   std::string_view name;
   std::string_view leaves_when;  ///< "the most probable token has at least this probability"
@@ -42,7 +42,15 @@ struct ExitRuleKind {
   double loosest, strictest;     ///< ends of its range; equal where it has none
   std::unique_ptr<ExitRule> (*make)(double threshold);
 };
+extern const ExitRuleKind depth_exit, top1_exit, margin_exit, entropy_exit, cosine_exit, change_exit,
+    agree_exit;
 std::span<const ExitRuleKind* const> exit_rule_kinds();
+
+/// ExitRuleKind::make of a class that a threshold makes.
+template <typename Rule>
+std::unique_ptr<ExitRule> make_exit_rule(double threshold) {
+  return std::make_unique<Rule>(threshold);
+}
 
 /// The rule that "NAME" or "NAME:THRESHOLD" names. Throws UsageError for others, and where the rule would
 /// never be asked by this plan.

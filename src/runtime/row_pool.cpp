@@ -47,12 +47,12 @@ std::span<const Run> RowPool::pick(const DepthPlan& plan) {
     const Run& run = runs_[i];
     return std::tuple(run.keys_only, run.visit, run.sequence, run.first);
   });
-  // Whoever was late goes on to its end.
-  for (Run& run : runs_) ++run.waited;
   for (const std::size_t index : picked_) {
-    if (!is_late(runs_[index])) runs_[index].waited = 0;
-    picked_runs_.push_back(runs_[index]);
+    Run& run = runs_[index];
+    if (!is_late(run)) run.waited = -1;  // whoever was late goes on to its end
+    picked_runs_.push_back(run);
   }
+  for (Run& run : runs_) ++run.waited;
   return picked_runs_;
 }
 

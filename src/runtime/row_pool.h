@@ -19,7 +19,7 @@ struct Run {
     at_exit,    ///< waits for a verdict: on, or out
     left        ///< its token is out; what it owes later ones it does with the next of its sequence
   };
-  std::int64_t feed = 0;  ///< the ticket under which they came; none once they have left
+  std::int64_t feed = 0;  ///< the ticket under which they came
   int sequence = 0;
   std::int64_t first = 0, count = 0;  ///< positions
   std::int64_t visit = 0;             ///< the next one

@@ -98,7 +98,7 @@ TEST(Eval, EarlyExitsAreReadTokenByToken) {
               testing::ContainsRegex("with exits  [0-9.]+ ± [0-9.]+   2[.]1 of 3 visits a token"));
   EXPECT_EQ(run_program(arguments + "--exit margin:0.5").code, 2);     // no exits are marked
   EXPECT_EQ(run_program(arguments + "--calibrate-exit 0.9").code, 2);  // of which rule
-  EXPECT_EQ(run_program(arguments + "--draft 1").code, 2);
+  EXPECT_EQ(run_program(arguments + "--draft 1").code, 2);             // changes no prediction
 }
 
 TEST(Eval, DivergenceFromTheModelInAnotherType) {

@@ -349,7 +349,8 @@ TEST(Decoder, WhatThePlanDoesNotAllowIsRefused) {
       Decoder(engine, {.exit = parse_exit_rule("depth:1", model.plan), .exited_kv = ExitedKv::share}),
       UsageError);
   EXPECT_THROW(Decoder(engine, {.exit = parse_exit_rule("top1", model.plan), .draft = {2, 3}}), UsageError);
-  for (const char* wrong : {"top2", "top1:", "top1:x", "top1:-1", "top1:0.5x", "depth:0", "depth:6", ""})
+  for (const char* wrong : {"top2", "top1:", "top1:x", "top1:-1", "top1:0.5x", "agree:1e300", "top1:nan",
+                            "depth:0", "depth:6", ""})
     EXPECT_THROW(parse_exit_rule(wrong, model.plan), UsageError) << wrong;
   try {
     parse_exit_rule("margin:0.5", plain.plan);

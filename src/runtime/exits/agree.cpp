@@ -21,12 +21,11 @@ class Agree : public ExitRule {
 
 }  // namespace
 
-extern const ExitRuleKind agree_exit;
-const ExitRuleKind agree_exit = {"agree",
-                                 "the most probable token has been the same at so many exits",
-                                 2,
-                                 0,
-                                 0,
-                                 [](double threshold) -> std::unique_ptr<ExitRule> { return std::make_unique<Agree>(threshold); }};
+const ExitRuleKind agree_exit = {.name = "agree",
+                                 .leaves_when = "the most probable token has been the same at so many exits",
+                                 .threshold = 2,
+                                 .loosest = 0,
+                                 .strictest = 0,
+                                 .make = make_exit_rule<Agree>};
 
 }  // namespace fathom

@@ -37,19 +37,21 @@ class LittleChange : public ExitRule {
   double threshold_;
 };
 
-template <bool by_angle>
-std::unique_ptr<ExitRule> make(double threshold) {
-  return std::make_unique<LittleChange<by_angle>>(threshold);
-}
-
 }  // namespace
 
-extern const ExitRuleKind cosine_exit, change_exit;
 const ExitRuleKind cosine_exit = {
-    "cosine",  "the hidden state's cosine with that at the exit before is at least this", 0.99, 0, 1,
-    make<true>};
+    .name = "cosine",
+    .leaves_when = "the hidden state's cosine with that at the exit before is at least this",
+    .threshold = 0.99,
+    .loosest = 0,
+    .strictest = 1,
+    .make = make_exit_rule<LittleChange<true>>};
 const ExitRuleKind change_exit = {
-    "change",   "the hidden state has changed by at most this part since the exit before", 0.03, 2, 0,
-    make<false>};
+    .name = "change",
+    .leaves_when = "the hidden state has changed by at most this part since the exit before",
+    .threshold = 0.03,
+    .loosest = 2,
+    .strictest = 0,
+    .make = make_exit_rule<LittleChange<false>>};
 
 }  // namespace fathom

@@ -26,19 +26,25 @@ class Confidence : public ExitRule {
   double threshold_;
 };
 
-template <Measure measure>
-std::unique_ptr<ExitRule> make(double threshold) {
-  return std::make_unique<Confidence<measure>>(threshold);
-}
-
 }  // namespace
 
-extern const ExitRuleKind top1_exit, margin_exit, entropy_exit;
-const ExitRuleKind top1_exit = {
-    "top1", "the most probable token has at least this probability", 0.9, 0, 1, make<Measure::top1>};
-const ExitRuleKind margin_exit = {
-    "margin", "it is by so much more probable than the second", 0.5, 0, 1, make<Measure::margin>};
-const ExitRuleKind entropy_exit = {
-    "entropy", "the next token's entropy is at most so many nats", 1.0, 12, 0, make<Measure::entropy>};
+const ExitRuleKind top1_exit = {.name = "top1",
+                                .leaves_when = "the most probable token has at least this probability",
+                                .threshold = 0.9,
+                                .loosest = 0,
+                                .strictest = 1,
+                                .make = make_exit_rule<Confidence<Measure::top1>>};
+const ExitRuleKind margin_exit = {.name = "margin",
+                                  .leaves_when = "it is by so much more probable than the second",
+                                  .threshold = 0.5,
+                                  .loosest = 0,
+                                  .strictest = 1,
+                                  .make = make_exit_rule<Confidence<Measure::margin>>};
+const ExitRuleKind entropy_exit = {.name = "entropy",
+                                   .leaves_when = "the next token's entropy is at most so many nats",
+                                   .threshold = 1.0,
+                                   .loosest = 12,
+                                   .strictest = 0,
+                                   .make = make_exit_rule<Confidence<Measure::entropy>>};
 
 }  // namespace fathom

@@ -24,12 +24,11 @@ class Depth : public ExitRule {
 
 }  // namespace
 
-extern const ExitRuleKind depth_exit;
-const ExitRuleKind depth_exit = {"depth",
-                                 "it has made so many visits",
-                                 0,
-                                 0,
-                                 0,
-                                 [](double threshold) -> std::unique_ptr<ExitRule> { return std::make_unique<Depth>(threshold); }};
+const ExitRuleKind depth_exit = {.name = "depth",
+                                 .leaves_when = "it has made so many visits",
+                                 .threshold = 0,
+                                 .loosest = 0,
+                                 .strictest = 0,
+                                 .make = make_exit_rule<Depth>};
 
 }  // namespace fathom
