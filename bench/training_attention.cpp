@@ -11,7 +11,7 @@
 
 #include "formats/float16.h"
 #include "kernels/aligned.h"
-#include "train/attention.h"
+#include "train/kernels/attention.h"
 #include "training.h"
 
 namespace fathom {

@@ -14,7 +14,7 @@
 #include "kernels/aligned.h"
 #include "kernels/ceilings.h"
 #include "kernels/repack.h"
-#include "train/optimiser_kernels.h"
+#include "train/kernels/optimiser_kernels.h"
 #include "training.h"
 
 namespace fathom {

@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "cli/verbs.h"
-#include "train/options.h"
+#include "train/run/options.h"
 
 namespace fathom {
 

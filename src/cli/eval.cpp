@@ -13,13 +13,13 @@
 #include "cli/verbs.h"
 #include "eval/divergence.h"
 #include "eval/exits.h"
-#include "eval/perplexity.h"
 #include "eval/speed.h"
 #include "eval/tasks.h"
 #include "formats/documents.h"
+#include "measure/perplexity.h"
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
 #include "runtime/engine.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 namespace {

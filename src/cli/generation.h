@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "cli/decoding.h"
-#include "model/chat_template.h"
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
 #include "runtime/engine.h"
 #include "runtime/generate.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

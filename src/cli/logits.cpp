@@ -11,8 +11,8 @@
 #include "cli/verbs.h"
 #include "formats/npy.h"
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
 #include "runtime/engine.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 namespace {

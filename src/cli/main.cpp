@@ -56,7 +56,8 @@ void prepare_libraries() {
   const bool chosen = std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr;
   if (!chosen) ::setenv("GOMP_SPINCOUNT", "1000", 0);
   // A step's tensors in huge pages, which makes steps 3 to 13 % shorter, and the first one some seconds
-  // longer; kept from step to step from the beginning on, as KeptMemory (train/kept_memory.h) does later.
+  // longer; kept from step to step from the beginning on, as KeptMemory (train/step/kept_memory.h) does
+  // later.
   ::setenv("GLIBC_TUNABLES",
            "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:"
            "glibc.malloc.trim_threshold=4294967296",

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "cli/verbs.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 namespace {

@@ -19,8 +19,8 @@
 #include "model/shared_vocabulary.h"
 #include "runtime/engine.h"
 #include "runtime/generate.h"
-#include "train/device.h"
-#include "train/run_folder.h"
+#include "train/run/device.h"
+#include "train/run/run_folder.h"
 
 namespace fathom {
 namespace {

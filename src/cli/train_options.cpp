@@ -2,8 +2,8 @@
 
 #include "base/error.h"
 #include "cli/train_presets.h"
-#include "train/hidden_pairs.h"
-#include "train/options.h"
+#include "train/model/hidden_pairs.h"
+#include "train/run/options.h"
 
 namespace fathom {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cli/verbs.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 #include "train/train.h"
 
 namespace fathom {

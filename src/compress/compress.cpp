@@ -20,10 +20,10 @@
 #include "compress/step_size.h"
 #include "depth/profile.h"
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
 #include "runtime/engine.h"
-#include "train/device.h"
-#include "train/run_folder.h"
+#include "text/tokenizer.h"
+#include "train/run/device.h"
+#include "train/run/run_folder.h"
 #include "train/train.h"
 
 namespace fathom {

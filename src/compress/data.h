@@ -6,8 +6,8 @@
 
 #include "base/json.h"
 #include "compress/compress.h"
-#include "model/tokenizer.h"
 #include "runtime/engine.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

@@ -3,11 +3,11 @@
 #include <string>
 
 #include "base/interrupt.h"
-#include "eval/perplexity.h"
 #include "eval/speed.h"
-#include "eval/windows.h"
+#include "measure/perplexity.h"
+#include "measure/windows.h"
 #include "runtime/generate.h"
-#include "train/sequence_losses.h"
+#include "train/step/sequence_losses.h"
 
 namespace fathom {
 namespace {
@@ -25,7 +25,7 @@ std::string continued(Engine& engine, const Tokenizer& tokenizer, const std::str
   return generated.text;
 }
 
-/// The windows that eval/perplexity.h scores, as the trainer reads them.
+/// The windows that measure/perplexity.h scores, as the trainer reads them.
 std::vector<Sequence> sequences_of(const TextWindows& windows) {
   std::vector<Sequence> sequences;
   for (std::int64_t i = 0; i < windows.batches(); ++i) {

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "base/random.h"
-#include "train/device.h"
+#include "train/run/device.h"
 
 namespace fathom {
 namespace {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "formats/documents.h"
-#include "model/chat_template.h"
-#include "model/tokenizer.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "formats/text_format.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

@@ -8,8 +8,8 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
+#include "measure/likelihood.h"
 #include "runtime/engine.h"
-#include "runtime/likelihood.h"
 #include "runtime/model.h"
 
 namespace fathom {

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "depth/windows.h"
+#include "measure/observed_windows.h"
 #include "runtime/engine.h"
 
 namespace fathom {

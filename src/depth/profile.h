@@ -7,8 +7,8 @@
 
 #include "base/json.h"
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
 #include "runtime/engine.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

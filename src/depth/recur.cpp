@@ -14,7 +14,7 @@
 #include "depth/fold_norms.h"
 #include "depth/provenance.h"
 #include "depth/tie.h"
-#include "depth/windows.h"
+#include "measure/observed_windows.h"
 
 namespace fathom {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "depth/calibrate.h"
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

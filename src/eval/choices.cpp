@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "model/jinja_text.h"
-#include "runtime/likelihood.h"
+#include "measure/likelihood.h"
+#include "text/jinja/text.h"
 
 namespace fathom {
 namespace {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "model/tokenizer.h"
 #include "runtime/engine.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

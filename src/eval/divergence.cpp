@@ -9,7 +9,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/threads.h"
-#include "eval/windows.h"
+#include "measure/windows.h"
 
 namespace fathom {
 namespace {

@@ -16,7 +16,7 @@ struct MeasuredDivergence {
 };
 
 /// Compares the next-token distributions of a model with those of a reference that has the same vocabulary,
-/// such as the same model in a type of more bits. Both see the same windows of a text (eval/windows.h says
+/// such as the same model in a type of more bits. Both see the same windows of a text (measure/windows.h says
 /// what the arguments mean and which errors there are); llama.cpp's `llama-perplexity --kl-divergence` gives
 /// the same two figures. Shows a progress bar.
 MeasuredDivergence divergence(Engine& engine, Engine& reference, std::span<const Token> ids,

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
-#include "eval/windows.h"
+#include "measure/windows.h"
 
 namespace fathom {
 namespace {

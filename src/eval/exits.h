@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "eval/perplexity.h"
+#include "measure/perplexity.h"
 #include "runtime/decoder.h"
 
 namespace fathom {
@@ -16,7 +16,7 @@ struct ExitQuality {
   double agreement = 0;   ///< tokens of which the most probable successor is the one of full depth
 };
 
-/// Windows of a text (eval/windows.h) token by token, as they would have been generated: a window's first
+/// Windows of a text (measure/windows.h) token by token, as they would have been generated: a window's first
 /// token has full depth, the others leave by the rule, and later ones see what it left. Shows a progress bar.
 ExitQuality exit_quality(Engine& engine, std::span<const Token> ids, std::int64_t context, Token bos,
                          std::int64_t max_windows, const DecoderOptions& options);

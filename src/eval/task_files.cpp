@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "eval/tasks.h"
-#include "model/jinja_text.h"
+#include "text/jinja/text.h"
 
 namespace fathom {
 namespace {

@@ -8,8 +8,8 @@
 
 #include "base/json.h"
 #include "eval/choices.h"
-#include "model/tokenizer.h"
 #include "runtime/engine.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

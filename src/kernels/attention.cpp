@@ -254,20 +254,26 @@ AttentionKernel attention_kernel() {
     return (floats + 15) / 16 * 64;
   };
   // 72 rows: 12 tiles of 6, whose scores are 18 KB. A page of a tile takes some 0.5 us.
-  return {
-      .block_rows = 72,
-      .serial_pages = 4,
-      .scratch_bytes = scratch,
-      .gathered_floats = gathered,
-      .attend = [](const AttentionBlock& block, const UpcomingPages&,
-                   std::byte* memory) { HWY_DYNAMIC_DISPATCH(attend)
-                                        (block, memory); },
-      .attend_chunk = [](const AttentionBlock& block, std::int64_t chunk, const UpcomingPages&, float* to,
-                         std::byte* memory) { HWY_DYNAMIC_DISPATCH(attend_chunk)
-                                              (block, chunk, to, memory); },
-      .join_chunks = [](const AttentionBlock& block,
-                        float* all) { HWY_DYNAMIC_DISPATCH(join_chunks)
-                                      (block, all); }};
+  return {.block_rows = 72,
+          .serial_pages = 4,
+          .scratch_bytes = scratch,
+          .gathered_floats = gathered,
+          .attend =
+              [](const AttentionBlock& block, const UpcomingPages&, std::byte* memory) {
+                HWY_DYNAMIC_DISPATCH(attend)
+                (block, memory);
+              },
+          .attend_chunk =
+              [](const AttentionBlock& block, std::int64_t chunk, const UpcomingPages&, float* to,
+                 std::byte* memory) {
+                HWY_DYNAMIC_DISPATCH(attend_chunk)
+                (block, chunk, to, memory);
+              },
+          .join_chunks =
+              [](const AttentionBlock& block, float* all) {
+                HWY_DYNAMIC_DISPATCH(join_chunks)
+                (block, all);
+              }};
 }
 
 }  // namespace fathom::simd

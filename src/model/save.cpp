@@ -14,7 +14,7 @@
 #include "formats/safetensors.h"
 #include "model/checkpoint.h"
 #include "model/hf_config.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 namespace {

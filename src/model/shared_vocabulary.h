@@ -6,7 +6,7 @@
 #include <string>
 
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

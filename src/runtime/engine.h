@@ -13,8 +13,8 @@
 
 #include "kernels/backend.h"
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
 #include "runtime/packed_cache.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "model/depth_plan.h"
-#include "model/tokenizer.h"
 #include "runtime/engine.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

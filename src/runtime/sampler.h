@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 

@@ -11,11 +11,11 @@
 #include "base/fingerprint.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
-#include "train/guard.h"
-#include "train/options.h"
-#include "train/run_folder.h"
-#include "train/schedule.h"
-#include "train/session.h"
+#include "train/run/options.h"
+#include "train/run/run_folder.h"
+#include "train/run/session.h"
+#include "train/step/guard.h"
+#include "train/step/schedule.h"
 
 namespace fathom {
 namespace {

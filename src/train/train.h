@@ -10,9 +10,9 @@
 
 #include "corpus/packing.h"
 #include "model/checkpoint.h"
-#include "train/exits.h"
-#include "train/ranks.h"
-#include "train/vocabulary_loss.h"
+#include "train/kernels/vocabulary_loss.h"
+#include "train/model/exits.h"
+#include "train/run/ranks.h"
 
 namespace fathom {
 
@@ -35,7 +35,7 @@ enum class Device {
 /// How weights that are not trained are held, where they are matrices of the layers.
 enum class FrozenType {
   full,  ///< in the type that products compute in
-  nf4,   ///< 4-bit NormalFloat with double quantisation: QLoRA (train/four_bit.h)
+  nf4,   ///< 4-bit NormalFloat with double quantisation: QLoRA (train/ops/four_bit.h)
   int4   ///< 4-bit integers in groups of 32
 };
 
@@ -67,7 +67,7 @@ struct LossOptions {
   double temperature = 1;  ///< of the divergence
 };
 
-/// Layer dropout (train/layer_dropout.h).
+/// Layer dropout (train/model/layer_dropout.h).
 struct LayerDropoutOptions {
   double rate = 0;     ///< of the last visit; 0: none
   bool grows = false;  ///< from 0 at the first step, exponentially: for training from scratch
@@ -79,12 +79,12 @@ struct HiddenPair {
 };
 
 struct HiddenLossOptions {
-  double weight = 0;  ///< of the mean square difference (train/hidden_loss.h); needs a teacher
+  double weight = 0;  ///< of the mean square difference (train/ops/hidden_loss.h); needs a teacher
   std::vector<HiddenPair> pairs;
 };
 
-/// The teacher's most probable tokens, kept from one epoch and run to the next (train/teacher_cache.h). The
-/// divergence is then that over these and one event for all others (train/top_k.h).
+/// The teacher's most probable tokens, kept from one epoch and run to the next (train/step/teacher_cache.h).
+/// The divergence is then that over these and one event for all others (train/step/top_k.h).
 struct TeacherCacheOptions {
   std::filesystem::path folder;  ///< empty: none
   std::int64_t top_k = 64;       ///< at most the vocabulary
@@ -172,12 +172,13 @@ struct TrainResult {
 };
 
 /// Trains the student on sequences of the text (corpus/packing.h). Losses are means over the tokens learned
-/// in a step. `work` is the run's folder (train/run_folder.h). With `resume` the run goes on exactly where
-/// its last whole checkpoint stopped (same losses to the last bit as if never stopped, with the same number
-/// of threads and of ranks; on another number, to rounding), or starts if there is none; without, it starts
-/// anew. Each of the `ranks` computes a part of every step; all are given the same inputs and a folder that
-/// they share, which rank 0 alone writes to. Throws Error (a loss that is no number, a checkpoint of another
-/// run, ids outside the vocabulary, a full disk: what was there before stays, a rank that is gone, ...).
+/// in a step. `work` is the run's folder (train/run/run_folder.h). With `resume` the run goes on exactly
+/// where its last whole checkpoint stopped (same losses to the last bit as if never stopped, with the same
+/// number of threads and of ranks; on another number, to rounding), or starts if there is none; without, it
+/// starts anew. Each of the `ranks` computes a part of every step; all are given the same inputs and a folder
+/// that they share, which rank 0 alone writes to. Throws Error (a loss that is no number, a checkpoint of
+/// another run, ids outside the vocabulary, a full disk: what was there before stays, a rank that is gone,
+/// ...).
 TrainResult train(const TrainInputs& inputs, const TrainOptions& options, const std::filesystem::path& work,
                   bool resume, const Ranks& ranks = {});
 

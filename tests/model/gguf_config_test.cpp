@@ -11,9 +11,9 @@
 #include "base/file.h"
 #include "gguf_writer.h"
 #include "model/checkpoint.h"
-#include "model/tokenizer.h"
 #include "oracle.h"
 #include "scratch.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 namespace {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes tests/data/tokenizers/companions.json: what transformers makes of tokens that tokenizer_config.json,
-special_tokens_map.json and added_tokens.json name, for tests/model/companion_tokens_test.cpp. Run after make_tokenizers.py.
+special_tokens_map.json and added_tokens.json name, for tests/text/companion_tokens_test.cpp. Run after make_tokenizers.py.
 Needs transformers.
 
 A list of {"about", "base", "files", "special", "texts"}: `files` stand beside the tokenizer.json of tests/data/tokenizers/

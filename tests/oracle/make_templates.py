@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders chat templates with jinja2, as transformers does, for tests/model/chat_template_test.cpp.
+"""Renders chat templates with jinja2, as transformers does, for tests/text/chat_template_test.cpp.
 
 Writes tests/data/templates/{chats,language,errors}.json: lists of {"template", "context", "expected"}, where
 "expected" is null if rendering has to fail. All templates are written for this purpose, in the manner of the

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Small tokenizers of every family, with what Hugging Face `tokenizers` makes of tricky texts, for
-tests/model/tokenizer_test.cpp.
+tests/text/tokenizer_test.cpp.
 
 Writes tests/data/tokenizers/NAME/: tokenizer.json (and companions), oracle.json (a list of {"text", "special",
 "plain", "decoded", "decoded_special"}: ids with and without what the post-processor adds, and both decodings of the

@@ -1,5 +1,5 @@
 // When gradients are complete, and what ranks (here threads of one process) make of them.
-#include "train/buckets.h"
+#include "train/step/buckets.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,7 +11,7 @@
 #include "model/checkpoint.h"
 #include "oracle.h"
 #include "train/devices.h"
-#include "train/model.h"
+#include "train/model/model.h"
 
 namespace fathom {
 namespace {

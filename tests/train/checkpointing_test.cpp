@@ -6,7 +6,7 @@
 #include "oracle.h"
 #include "scratch.h"
 #include "train/devices.h"
-#include "train/model.h"
+#include "train/model/model.h"
 #include "train/train.h"
 
 namespace fathom {

@@ -5,9 +5,9 @@
 
 #include <string>
 
-#include "train/device.h"
-#include "train/ops.h"
-#include "train/options.h"
+#include "train/ops/ops.h"
+#include "train/run/device.h"
+#include "train/run/options.h"
 
 namespace fathom {
 

@@ -1,5 +1,5 @@
 // Which exits a step learns and how much they count; which hidden states answer to which.
-#include "train/exits.h"
+#include "train/model/exits.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include "depth/prune.h"
 #include "depth/recur.h"
 #include "oracle.h"
-#include "train/hidden_pairs.h"
+#include "train/model/hidden_pairs.h"
 
 namespace fathom {
 namespace {

@@ -1,5 +1,5 @@
 // Frozen weights in 4 bits.
-#include "train/four_bit.h"
+#include "train/ops/four_bit.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

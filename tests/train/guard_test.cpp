@@ -1,4 +1,4 @@
-#include "train/guard.h"
+#include "train/step/guard.h"
 
 #include <gtest/gtest.h>
 

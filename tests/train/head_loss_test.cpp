@@ -1,5 +1,5 @@
 // The fused head and losses against torch's own log-softmax and autograd.
-#include "train/head_loss.h"
+#include "train/ops/head_loss.h"
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "train/kept_memory.h"
+#include "train/step/kept_memory.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

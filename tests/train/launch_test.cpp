@@ -1,5 +1,5 @@
 // What launchers say in the environment.
-#include "train/launch.h"
+#include "train/run/launch.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

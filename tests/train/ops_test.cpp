@@ -1,5 +1,5 @@
 // The operations between products, and products with packed weights, against autograd on torch's own.
-#include "train/ops.h"
+#include "train/ops/ops.h"
 
 #include <gtest/gtest.h>
 
@@ -12,11 +12,11 @@
 #include <vector>
 
 #include "base/threads.h"
-#include "train/adamw.h"
-#include "train/buckets.h"
 #include "train/devices.h"
-#include "train/model.h"
+#include "train/model/model.h"
 #include "train/small_run.h"
+#include "train/step/adamw.h"
+#include "train/step/buckets.h"
 
 namespace fathom {
 namespace {

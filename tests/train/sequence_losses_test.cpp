@@ -1,4 +1,4 @@
-#include "train/sequence_losses.h"
+#include "train/step/sequence_losses.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // A step's loss and gradients with exits, hidden states and layer dropout against plain torch formulas over
 // the model's residual streams, whose own gradients parity_test.cpp holds against transformers.
-#include "train/step_runner.h"
+#include "train/step/step_runner.h"
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
@@ -10,8 +10,8 @@
 
 #include "depth/prune.h"
 #include "train/devices.h"
-#include "train/hidden_loss.h"
-#include "train/layer_dropout.h"
+#include "train/model/layer_dropout.h"
+#include "train/ops/hidden_loss.h"
 #include "train/small_run.h"
 
 namespace fathom {

@@ -1,5 +1,5 @@
 // The loss from the teacher's likeliest tokens against torch's autograd, and their cache on the disk.
-#include "train/top_k.h"
+#include "train/step/top_k.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
@@ -15,7 +15,7 @@
 #include "scratch.h"
 #include "train/devices.h"
 #include "train/small_run.h"
-#include "train/teacher_cache.h"
+#include "train/step/teacher_cache.h"
 #include "train/train.h"
 
 namespace fathom {

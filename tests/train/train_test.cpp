@@ -15,8 +15,8 @@
 #include "model/checkpoint.h"
 #include "scratch.h"
 #include "train/devices.h"
-#include "train/schedule.h"
 #include "train/small_run.h"
+#include "train/step/schedule.h"
 
 namespace fathom {
 namespace {

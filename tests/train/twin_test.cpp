@@ -13,11 +13,11 @@
 
 #include "model/checkpoint.h"
 #include "oracle.h"
-#include "train/adamw.h"
-#include "train/buckets.h"
 #include "train/devices.h"
-#include "train/head_loss.h"
-#include "train/model.h"
+#include "train/model/model.h"
+#include "train/ops/head_loss.h"
+#include "train/step/adamw.h"
+#include "train/step/buckets.h"
 
 namespace fathom {
 namespace {

@@ -1,11 +1,11 @@
 // Every divergence against torch's formulas and autograd, and against its own differences.
-#include "train/vocabulary_loss.h"
+#include "train/kernels/vocabulary_loss.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "train/devices.h"
-#include "train/head_loss.h"
+#include "train/ops/head_loss.h"
 
 namespace fathom {
 namespace {
