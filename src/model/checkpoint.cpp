@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <span>
@@ -15,6 +16,7 @@ namespace {
 using Expected = std::map<std::string, Shape, std::less<>>;
 
 constexpr std::string_view adapter_prefix = "model.adapters.";
+constexpr std::string_view exit_prefix = "model.exits.";
 
 /// The file that a message about tensors speaks of.
 std::string weights_file(const Checkpoint& checkpoint) {
@@ -119,6 +121,73 @@ void check_adapter(const Checkpoint& checkpoint, const std::string& name, const 
   fail("{}: tensor '{}' names no matrix or norm of a layer", weights_file(checkpoint), name);
 }
 
+[[noreturn]] void fail_exit(const Checkpoint& checkpoint, const std::string& name, const std::string& why) {
+  fail("{}: tensor '{}' {}; `fathom exits` writes that file anew", (checkpoint.source / exits_file).string(),
+       name, why);
+}
+
+void check_exit_shape(const Checkpoint& checkpoint, const std::string& name, const Tensor& tensor,
+                      const Shape& expected) {
+  if (tensor.shape != expected)
+    fail_exit(checkpoint, name,
+              fmt::format("has shape {}, expected {}", to_string(tensor.shape), to_string(expected)));
+}
+
+void check_shortlist(const Checkpoint& checkpoint, const std::string& name, const Tensor& tensor) {
+  if (tensor.shape.size() != 1 || tensor.elements() < 1)
+    fail_exit(checkpoint, name, "has shape " + to_string(tensor.shape) + ", expected a list of tokens");
+  float before = -1;
+  for (const float token : decode(tensor)) {
+    const bool whole = token == std::floor(token);
+    if (!whole || token <= before || token >= static_cast<float>(checkpoint.config.vocab_size))
+      fail_exit(checkpoint, name,
+                fmt::format("has {} after {}, expected ascending tokens below {}", token, before,
+                            checkpoint.config.vocab_size));
+    before = token;
+  }
+}
+
+/// One tensor "model.exits.V.NAME", with those that it does not mean anything without.
+void check_exit(const Checkpoint& checkpoint, const std::string& name, const Tensor& tensor) {
+  const DepthPlan& plan = checkpoint.plan;
+  const std::string_view rest = std::string_view(name).substr(std::min(exit_prefix.size(), name.size()));
+  std::int64_t visit = -1;
+  const auto [end, status] = std::from_chars(rest.data(), rest.data() + rest.size(), visit);
+  const auto digits = static_cast<std::size_t>(end - rest.data());
+  if (!name.starts_with(exit_prefix) || status != std::errc() || digits >= rest.size() || rest[digits] != '.')
+    fail_exit(checkpoint, name, "belongs to no exit");
+  if (visit < 0 || visit >= plan.depth() || !plan.visits[static_cast<std::size_t>(visit)].exit)
+    fail_exit(checkpoint, name, fmt::format("belongs to visit {}, which is no exit of the plan", visit));
+  const std::string part(rest.substr(digits + 1));
+  const std::int64_t width = checkpoint.config.hidden_size;
+  const auto with = [&](const std::string& partner) {
+    const Tensor* other = checkpoint.exit_tensor(visit, partner);
+    if (other == nullptr) fail_exit(checkpoint, name, "is there without " + exit_name(visit, partner));
+    return other;
+  };
+  if (part == "gate.bias") {
+    with("gate.weight");
+    return check_exit_shape(checkpoint, name, tensor, {1});
+  }
+  if (part == "gate.weight") {
+    with("gate.bias");
+    return check_exit_shape(checkpoint, name, tensor, {1, width});
+  }
+  if (part == "translator.bias") {
+    if (checkpoint.exit_tensor(visit, "translator.weight") == nullptr) with("translator.lora_B.weight");
+    return check_exit_shape(checkpoint, name, tensor, {width});
+  }
+  with("translator.bias");
+  if (part == "translator.weight") return check_exit_shape(checkpoint, name, tensor, {width, width});
+  const bool down = part == "translator.lora_A.weight";
+  if (!down && part != "translator.lora_B.weight") fail_exit(checkpoint, name, "is no part of an exit");
+  const Tensor* other = with(down ? "translator.lora_B.weight" : "translator.lora_A.weight");
+  const std::int64_t rank = tensor.shape.size() == 2 ? tensor.shape[down ? 0 : 1] : 0;
+  check_exit_shape(checkpoint, name, tensor, down ? Shape{rank, width} : Shape{width, rank});
+  if (rank < 1 || other->shape.size() != 2 || other->shape[down ? 1 : 0] != rank)
+    fail_exit(checkpoint, name, fmt::format("of rank {} has no partner of the same rank", rank));
+}
+
 }  // namespace
 
 const Tensor* Checkpoint::find(const std::string& name) const {
@@ -144,12 +213,28 @@ const Tensor& Checkpoint::head() const {
   return tensor(config.tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
 }
 
+const Tensor* Checkpoint::exit_tensor(std::int64_t visit, const std::string& name) const {
+  const auto found = exits.find(exit_name(visit, name));
+  return found == exits.end() ? nullptr : &found->second;
+}
+
+std::vector<std::int64_t> Checkpoint::shortlist() const {
+  const auto found = exits.find(shortlist_name);
+  if (found == exits.end()) return {};
+  const std::vector<float> tokens = decode(found->second);
+  return {tokens.begin(), tokens.end()};
+}
+
 std::string layer_name(std::int64_t layer, const std::string& name) {
   return fmt::format("model.layers.{}.{}", layer, name);
 }
 
 std::string adapter_name(std::int64_t adapter, const std::string& name) {
   return fmt::format("{}{}.{}", adapter_prefix, adapter, name);
+}
+
+std::string exit_name(std::int64_t visit, const std::string& name) {
+  return fmt::format("{}{}.{}", exit_prefix, visit, name);
 }
 
 void validate(const Checkpoint& checkpoint) {
@@ -170,6 +255,8 @@ void validate(const Checkpoint& checkpoint) {
           weights_file(checkpoint), name, checkpoint.config.architecture, checkpoint.plan.layers);
     }
   }
+  for (const auto& [name, tensor] : checkpoint.exits)
+    name == shortlist_name ? check_shortlist(checkpoint, name, tensor) : check_exit(checkpoint, name, tensor);
 }
 
 }  // namespace fathom

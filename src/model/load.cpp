@@ -140,6 +140,7 @@ Checkpoint load_directory(const fs::path& directory) {
   const fs::path file = directory / "config.json";
   Json json = read_json(file);
   take_tensors(checkpoint, read_safetensors_directory(directory));
+  if (fs::exists(directory / exits_file)) checkpoint.exits = read_safetensors(directory / exits_file);
   const bool written = read_config(checkpoint, std::move(json), file.string());
   const fs::path generation = directory / "generation_config.json";
   if (fs::exists(generation)) {

@@ -27,6 +27,10 @@ ParameterCount count_parameters(const Checkpoint& checkpoint) {
     count.bytes += static_cast<std::int64_t>(tensor.data.size());
     if (name.starts_with("model.adapters.")) count.adapters += tensor.elements();
   }
+  for (const auto& [name, tensor] : checkpoint.exits) {
+    count.bytes += static_cast<std::int64_t>(tensor.data.size());
+    if (name != shortlist_name) count.exits += tensor.elements();
+  }
   count.unrolled = config.hidden_size;
   for (const Visit& visit : checkpoint.plan.visits) count.unrolled += visit_parameters(checkpoint, visit);
   return count;

@@ -205,6 +205,9 @@ void save_checkpoint(const Checkpoint& checkpoint, const fs::path& directory, bo
     write_generation_config(checkpoint, staging.path());
     save_tokenizer(checkpoint.source, staging.path());
     write_weights(checkpoint, staging.path(), decoded_as, shard_bytes);
+    if (!checkpoint.exits.empty())
+      write_safetensors(staging.path() / exits_file,
+                        NamedTensors(checkpoint.exits.begin(), checkpoint.exits.end()), decoded_as);
     replace(staging.path(), target);
   } catch (const fs::filesystem_error& e) {
     fail("{}: cannot write the model: {}", directory.string(), e.code().message());

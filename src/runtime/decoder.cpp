@@ -62,7 +62,17 @@ Exits exits_of(const DecoderOptions& options, const DepthPlan& plan) {
 }
 
 Decoder::Decoder(Engine& engine, DecoderOptions options)
-    : engine_(engine), options_(std::move(options)), exits_(exits_of(options_, engine.plan())) {}
+    : engine_(engine), options_(std::move(options)), exits_(exits_of(options_, engine.plan())) {
+  if (options_.exit == nullptr) return;
+  if (options_.exit->asks_full_depth() && !options_.full_depth)
+    fail_usage(
+        "the oracle knows what full depth would say, which only `fathom eval --exit oracle` has measured "
+        "before: "
+        "take another rule to generate");
+  for (std::size_t visit = 0; options_.exit->asks_gate() && visit < exits_.size(); ++visit)
+    if (exits_[visit] && !engine.has_gate(static_cast<std::int64_t>(visit)))
+      fail_usage("the exit after {} visits has no gate: `fathom exits --gate` fits one", visit + 1);
+}
 
 Decoder::~Decoder() {
   for (const auto& stream : streams_) {
@@ -103,6 +113,9 @@ void Decoder::feed(Stream& stream, std::span<const Token> tokens) {
 void Decoder::judge() {
   const bool drafting = options_.draft.visits > 0;
   const bool asks_head = !drafting && options_.exit->asks_head();
+  // The oracle, who knows what full depth makes of all tokens, asks for all of them.
+  const bool shortly = engine_.shortlist() > 0 && (drafting || !options_.exit->asks_full_depth());
+  const bool has_logits = asks_head && !shortly;  // otherwise only a token that leaves asks for them
   std::vector<Row> rows, last;  // the last of a draft: only full depth's head is asked of it
   for (const AtExit& at : engine_.at_exits())
     for (const auto& stream : streams_)
@@ -111,8 +124,8 @@ void Decoder::judge() {
             .push_back({.stream = stream.get(),
                         .hidden = {at.hidden.begin(), at.hidden.end()},
                         .visits = at.visit + 1,
-                        .wants_logits = asks_head && stream->wants == Wants::logits});
-  if (drafting || asks_head) ask_heads(rows);
+                        .wants_logits = has_logits && stream->wants == Wants::logits});
+  if (drafting || asks_head) shortly ? ask_shortlist(rows) : ask_heads(rows);
   if (drafting) {
     for (const Row& row : rows) draft_on(row);
     for (const Row& row : last) draft_on(row);
@@ -122,8 +135,11 @@ void Decoder::judge() {
   for (Row& row : rows) {
     Stream& stream = *row.stream;
     if (asks_head) stream.heads.push_back(row.head);
-    const ExitView view = {
+    ExitView view = {
         .visit = row.visits - 1, .hidden = row.hidden, .before = stream.before, .heads = stream.heads};
+    if (options_.exit->asks_gate()) view.gate = engine_.gate(view.visit, row.hidden);
+    if (options_.exit->asks_full_depth())
+      view.full_depth = options_.full_depth(stream.sequence, engine_.length(stream.sequence) - 1);
     if (options_.exit->leaves(view)) {
       engine_.leave(stream.ticket, options_.exited_kv);
       engine_.take(std::exchange(stream.ticket, -1));
@@ -133,7 +149,7 @@ void Decoder::judge() {
       stream.before = std::move(row.hidden);
     }
   }
-  if (!asks_head) {
+  if (!has_logits) {
     for (Row& row : left) row.wants_logits = row.stream->wants == Wants::logits;
     ask_heads(left);
   }
@@ -185,17 +201,40 @@ void Decoder::collect() {
   choose(single);
 }
 
+// What the head reads of rows, which come into the order of their visits.
+void Decoder::gather(std::vector<Row*>& rows) {
+  std::ranges::stable_sort(rows, {}, &Row::visits);
+  hidden_.clear();
+  for (const Row* row : rows) hidden_.insert(hidden_.end(), row->hidden.begin(), row->hidden.end());
+  for (auto first = rows.begin(); first != rows.end();) {
+    const auto last =
+        std::find_if(first, rows.end(), [&](const Row* row) { return row->visits != (*first)->visits; });
+    engine_.translate((*first)->visits - 1, last - first,
+                      hidden_.data() + (first - rows.begin()) * engine_.config().hidden_size);
+    first = last;
+  }
+}
+
+// Of the head what is enough to draft, and to judge by.
+void Decoder::ask_shortlist(std::vector<Row>& rows) {
+  if (rows.empty()) return;
+  std::vector<Row*> all;
+  for (Row& row : rows) all.push_back(&row);
+  gather(all);
+  const auto summaries = engine_.summarise_shortlist(std::ssize(all), hidden_.data());
+  for (std::size_t i = 0; i < all.size(); ++i) all[i]->head = summaries[i];
+  counts_.shortlists += std::ssize(all);
+}
+
 void Decoder::ask_heads(std::vector<Row>& rows) {
   const auto vocab = static_cast<std::size_t>(engine_.config().vocab_size);
   const auto of_those = [&](bool wants_logits, const auto& use) {
     std::vector<Row*> those;
-    hidden_.clear();
-    for (Row& row : rows) {
-      if (row.wants_logits != wants_logits) continue;
-      those.push_back(&row);
-      hidden_.insert(hidden_.end(), row.hidden.begin(), row.hidden.end());
-    }
-    if (!those.empty()) use(those);
+    for (Row& row : rows)
+      if (row.wants_logits == wants_logits) those.push_back(&row);
+    if (those.empty()) return;
+    gather(those);
+    use(those);
     counts_.heads += std::ssize(those);
   };
   of_those(false, [&](const std::vector<Row*>& those) {

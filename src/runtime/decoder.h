@@ -25,6 +25,9 @@ struct DecoderOptions {
   std::shared_ptr<const ExitRule> exit = nullptr;  ///< none: every token has full depth
   ExitedKv exited_kv = ExitedKv::exact;
   Draft draft = {};  ///< not together with `exit`
+  /// For analysis, where it has been measured before: the most probable token, at full depth, after the token
+  /// at a position of a sequence. A rule that asks for it (ExitRule::asks_full_depth) does not go without.
+  std::function<Token(int sequence, std::int64_t position)> full_depth = {};
 };
 
 /// The visits after which tokens stop; none where all have full depth. Throws UsageError for what the plan
@@ -63,6 +66,7 @@ class Decoder {
   struct Counts {
     std::int64_t tokens = 0, visits = 0;  ///< chosen ones, and the visits of those that they were chosen from
     std::int64_t heads = 0;               ///< rows for which the head was asked
+    std::int64_t shortlists = 0;          ///< rows for which it was asked for the shortlist alone
     std::int64_t verified = 0;            ///< passes through the visits that verify
     std::int64_t drafted = 0, accepted = 0,
                  passed = 0;  ///< tokens: drafted, right, and chosen by those passes
@@ -75,7 +79,9 @@ class Decoder {
   void feed(Stream& stream, std::span<const Token> tokens);
   void judge();
   void collect();
+  void gather(std::vector<Row*>& rows);
   void ask_heads(std::vector<Row>& rows);
+  void ask_shortlist(std::vector<Row>& rows);
   void choose(const std::vector<Row>& rows);
   void draft_on(const Row& row);
   void verify(std::span<const Row> rows);

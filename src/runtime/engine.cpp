@@ -99,7 +99,9 @@ struct Engine::State {
         cache(kv_layout(*model, options), plan.depth()),
         pool(config.hidden_size),
         runner(config, plan, weights, *backend, {cache.layout(), row_type(weights)}),
-        normed(row_type(weights)) {
+        normed(row_type(weights)),
+        low_rank(row_type(weights)),
+        ones(static_cast<std::size_t>(config.hidden_size), 1.0F) {
     if (plan.visits.empty()) fail("{}: the depth plan has no visits", model->source);
     for (const Visit& visit : plan.visits)
       if (visit.layer >= std::ssize(weights.layers) || visit.adapter >= std::ssize(weights.adapters))
@@ -118,7 +120,9 @@ struct Engine::State {
   void check_idle(int sequence) const;
   template <typename Verdict>
   void judge(std::int64_t ticket, const Verdict& verdict);
-  ConstRows normalise(std::int64_t rows, const float* hidden);
+  ConstRows normalise(std::int64_t rows, const float* hidden, const std::vector<float>& gain);
+  std::vector<RowSummary> summarise(const PackedLinear& head, std::int64_t rows, const float* hidden,
+                                    std::span<const Pick> picks, std::vector<float>& values);
 
   std::shared_ptr<const Model> model;
   const ModelConfig& config;
@@ -138,6 +142,8 @@ struct Engine::State {
   std::vector<int> sequences;  // of the spans
   std::vector<VisitRows> visits;
   RowBuffer normed;  // of the head
+  RowBuffer low_rank;
+  std::vector<float> ones;
 };
 
 void Engine::State::check(const Feed& feed) const {
@@ -450,11 +456,52 @@ std::vector<float> Engine::take(std::int64_t ticket) {
   return std::move(state_->tickets.extract(ticket).mapped().kept);
 }
 
-ConstRows Engine::State::normalise(std::int64_t rows, const float* hidden) {
+ConstRows Engine::State::normalise(std::int64_t rows, const float* hidden, const std::vector<float>& gain) {
   const Rows to = normed.rows(rows, config.hidden_size);
-  backend->rms_norm(rows, config.hidden_size, hidden, weights.final_norm.data(),
-                    static_cast<float>(config.norm_eps), to);
+  backend->rms_norm(rows, config.hidden_size, hidden, gain.data(), static_cast<float>(config.norm_eps), to);
   return to;
+}
+
+void Engine::translate(std::int64_t visit, std::int64_t rows, float* hidden) const {
+  const std::int64_t width = state_->config.hidden_size;
+  const auto& exits = state_->weights.exits;
+  if (visit >= std::ssize(exits)) return;
+  const auto& [a, b] = exits[static_cast<std::size_t>(visit)].translator;
+  if (b == nullptr) return;
+  const ConstRows normed = state_->normalise(rows, hidden, state_->ones);
+  const Backend& backend = *state_->backend;
+  backend.rms_norm(rows, width, hidden, state_->ones.data(), static_cast<float>(state_->config.norm_eps),
+                   float_rows(hidden, width));
+  if (a == nullptr) return backend.linear(*b, rows, normed, hidden, width, true);
+  const Rows low_rank = state_->low_rank.rows(rows, a->out);
+  backend.linear(*a, rows, normed, low_rank);
+  backend.linear(*b, rows, low_rank, hidden, width, true);
+}
+
+bool Engine::has_gate(std::int64_t visit) const {
+  const auto& exits = state_->weights.exits;
+  return visit < std::ssize(exits) && !exits[static_cast<std::size_t>(visit)].gate.empty();
+}
+
+double Engine::gate(std::int64_t visit, std::span<const float> hidden) const {
+  const ExitWeights& exit = state_->weights.exits[static_cast<std::size_t>(visit)];
+  double squares = 0, sum = 0;
+  for (std::size_t i = 0; i < hidden.size(); ++i) {
+    squares += double{hidden[i]} * hidden[i];
+    sum += double{hidden[i]} * exit.gate[i];
+  }
+  const double scale = std::sqrt(squares / static_cast<double>(hidden.size()) + state_->config.norm_eps);
+  return 1 / (1 + std::exp(-(sum / scale + exit.gate_bias)));
+}
+
+std::int64_t Engine::shortlist() const { return std::ssize(state_->weights.shortlist); }
+
+std::vector<RowSummary> Engine::summarise_shortlist(std::int64_t rows, const float* hidden) const {
+  std::vector<float> none;
+  auto summaries = state_->summarise(*state_->weights.short_head, rows, hidden, {}, none);
+  for (RowSummary& summary : summaries)
+    summary.best = state_->weights.shortlist[static_cast<std::size_t>(summary.best)];
+  return summaries;
 }
 
 void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
@@ -465,18 +512,23 @@ void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
 }
 
 void Engine::uncapped_head(std::int64_t rows, const float* hidden, Rows logits) const {
-  state_->backend->linear(*state_->weights.head, rows, state_->normalise(rows, hidden), logits);
+  const Weights& weights = state_->weights;
+  state_->backend->linear(*weights.head, rows, state_->normalise(rows, hidden, weights.final_norm), logits);
 }
 
 std::vector<RowSummary> Engine::summarise_head(std::int64_t rows, const float* hidden,
                                                std::span<const Pick> picks,
                                                std::vector<float>& values) const {
-  const ConstRows normed = state_->normalise(rows, hidden);
+  return state_->summarise(*state_->weights.head, rows, hidden, picks, values);
+}
+
+std::vector<RowSummary> Engine::State::summarise(const PackedLinear& head, std::int64_t rows,
+                                                 const float* hidden, std::span<const Pick> picks,
+                                                 std::vector<float>& values) {
   std::vector<RowSummary> summaries(static_cast<std::size_t>(rows));
   values.resize(picks.size());
-  state_->backend->summarise(*state_->weights.head, rows, normed,
-                             static_cast<float>(state_->config.logit_softcap), picks, summaries.data(),
-                             values.data());
+  backend->summarise(head, rows, normalise(rows, hidden, weights.final_norm),
+                     static_cast<float>(config.logit_softcap), picks, summaries.data(), values.data());
   for (const RowSummary& summary : summaries)
     if (!std::isfinite(summary.log_sum_exp))
       fail("the model's logits are not finite numbers: a weight is damaged or out of range");

@@ -136,6 +136,19 @@ class Engine {
   /// submit's, which keeps the states of all of them. The sequence must have nothing else under way.
   std::int64_t catch_up(int sequence);
 
+  /// What exits have of their own (model/checkpoint.h). The first makes of states [rows, hidden] after a
+  /// visit, in place, what head() reads there: states as the last visit would have left them, as far as the
+  /// exit's translator can tell. It changes nothing where the model has none, or after the last visit.
+  void translate(std::int64_t visit, std::int64_t rows, float* hidden) const;
+  bool has_gate(std::int64_t visit) const;
+  /// The exit's gate of a state after that visit: how probable it is that the last visit would choose what
+  /// the exit does. Only where it has one.
+  double gate(std::int64_t visit, std::span<const float> hidden) const;
+  /// Tokens that summarise_shortlist() chooses from; 0: the model has no such list.
+  std::int64_t shortlist() const;
+  /// As summarise_head(), but the head is asked for the tokens of the shortlist alone; `best` is a token.
+  std::vector<RowSummary> summarise_shortlist(std::int64_t rows, const float* hidden) const;
+
   /// Final norm, head and soft cap: logits[rows, vocab] of hidden[rows, hidden].
   void head(std::int64_t rows, const float* hidden, float* logits) const;
   /// The same without the soft cap.

@@ -12,8 +12,9 @@ namespace fathom {
 
 namespace {
 
-constexpr std::array<const ExitRuleKind*, 7> kinds = {&depth_exit,  &top1_exit,   &margin_exit, &entropy_exit,
-                                                      &cosine_exit, &change_exit, &agree_exit};
+constexpr std::array<const ExitRuleKind*, 9> kinds = {&depth_exit,   &top1_exit,   &margin_exit,
+                                                      &entropy_exit, &cosine_exit, &change_exit,
+                                                      &agree_exit,   &gate_exit,   &oracle_exit};
 
 std::string names() {
   std::vector<std::string_view> all;
@@ -47,8 +48,11 @@ std::shared_ptr<const ExitRule> parse_exit_rule(const std::string& text, const D
   const Exits exits = rule->exits(plan);
   if (std::ranges::find(exits, true) == exits.end())
     fail_usage(
-        "--exit {} would never be asked: the model marks no exits. Train it with --exits loops or --exits "
-        "VISITS, or leave at one depth with --exit depth:VISIT (the first is 1, the last but one {})",
+        "--exit {} would never be asked: the model marks no exits. `fathom exits --at VISITS` fits some "
+        "without "
+        "training, `fathom train --exits` trains them; or leave at one depth with --exit depth:VISIT (the "
+        "first "
+        "is 1, the last but one {})",
         text, plan.depth() - 1);
   return rule;
 }

@@ -21,6 +21,8 @@ struct ExitView {
   std::span<const float> before;  ///< the same at the exit before; none at the first
   /// What the head says at each exit up to this one; none unless the rule asks it.
   std::span<const RowSummary> heads;
+  double gate = 0;        ///< what the exit's gate says (Engine::gate); 0 unless the rule asks it
+  Token full_depth = -1;  ///< what full depth would choose; -1 unless the rule asks that
 };
 
 class ExitRule {
@@ -28,6 +30,10 @@ class ExitRule {
   virtual ~ExitRule() = default;
   /// Whether it asks the head at every exit: where the vocabulary is large that costs as much as many layers.
   virtual bool asks_head() const { return false; }
+  /// Whether it asks the gates that the model's exits have: a product with one vector each.
+  virtual bool asks_gate() const { return false; }
+  /// Whether it asks what full depth would choose: for analysis alone.
+  virtual bool asks_full_depth() const { return false; }
   /// Where it is asked: the exits that the plan marks, unless it knows better.
   virtual Exits exits(const DepthPlan& plan) const;
   virtual bool leaves(const ExitView& view) const = 0;
@@ -43,7 +49,7 @@ struct ExitRuleKind {
   std::unique_ptr<ExitRule> (*make)(double threshold);
 };
 extern const ExitRuleKind depth_exit, top1_exit, margin_exit, entropy_exit, cosine_exit, change_exit,
-    agree_exit;
+    agree_exit, gate_exit, oracle_exit;
 std::span<const ExitRuleKind* const> exit_rule_kinds();
 
 /// ExitRuleKind::make of a class that a threshold makes.

@@ -1,5 +1,6 @@
 #include "runtime/weights.h"
 
+#include <span>
 #include <string>
 
 #include "kernels/packed_matrix.h"
@@ -83,6 +84,33 @@ void gather_adapter(const Checkpoint& checkpoint, std::int64_t adapter, Compute 
       weights.norms[static_cast<std::size_t>(norm)] = norm_gain(checkpoint.config, *tensor);
 }
 
+void gather_exit(const Checkpoint& checkpoint, std::int64_t visit, Compute compute, ExitWeights& weights,
+                 std::vector<WeightToPack>& to_pack) {
+  const Tensor* whole = checkpoint.exit_tensor(visit, "translator.weight");
+  const Tensor* a = checkpoint.exit_tensor(visit, "translator.lora_A.weight");
+  if (a != nullptr) {
+    to_pack.push_back({&weights.translator.a, {{a}}, false, compute});
+    whole = checkpoint.exit_tensor(visit, "translator.lora_B.weight");
+  }
+  if (whole != nullptr)
+    to_pack.push_back(
+        {&weights.translator.b, {{whole, checkpoint.exit_tensor(visit, "translator.bias")}}, false, compute});
+  if (const Tensor* gate = checkpoint.exit_tensor(visit, "gate.weight")) {
+    weights.gate = decode(*gate);
+    weights.gate_bias = decode(*checkpoint.exit_tensor(visit, "gate.bias")).front();
+  }
+}
+
+// Rows of a matrix as one of its own.
+Tensor rows_of(const Tensor& matrix, std::span<const std::int64_t> rows) {
+  const auto width = static_cast<std::size_t>(matrix.row_elements());
+  std::vector<float> values(rows.size() * width);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    decode_rows(matrix, rows[i], 1, std::span(values).subspan(i * width, width));
+  return make_tensor(written_type(matrix.dtype, DType::bf16), {std::ssize(rows), matrix.row_elements()},
+                     values);
+}
+
 // The head decides between tokens that are close to each other: it keeps 8 bits where layers have 4.
 Compute head_type(Compute compute) {
   if (compute == Compute::int4) return Compute::int8;
@@ -99,13 +127,22 @@ Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compu
   std::vector<WeightToPack> to_pack;
   for (std::size_t layer = 0; layer < weights.layers.size(); ++layer)
     gather_layer(checkpoint, static_cast<std::int64_t>(layer), compute, weights.layers[layer], to_pack);
+  const Compute small = compute == Compute::f32 ? compute : Compute::bf16;
   for (std::size_t adapter = 0; adapter < weights.adapters.size(); ++adapter)
-    gather_adapter(checkpoint, static_cast<std::int64_t>(adapter),
-                   compute == Compute::f32 ? compute : Compute::bf16, weights.adapters[adapter], to_pack);
+    gather_adapter(checkpoint, static_cast<std::int64_t>(adapter), small, weights.adapters[adapter], to_pack);
+  weights.exits.resize(static_cast<std::size_t>(checkpoint.plan.depth()));
+  for (std::size_t visit = 0; visit < weights.exits.size(); ++visit)
+    gather_exit(checkpoint, static_cast<std::int64_t>(visit), small, weights.exits[visit], to_pack);
   weights.embedding = checkpoint.tensor("model.embed_tokens.weight");
   weights.final_norm = norm_gain(checkpoint.config, checkpoint.tensor("model.norm.weight"));
   to_pack.push_back({&weights.head, {{&checkpoint.head()}}, false, head_type(compute)});
   pack_or_view(to_pack, backend, cache);
+  weights.shortlist = checkpoint.shortlist();
+  if (!weights.shortlist.empty()) {
+    const Tensor rows = rows_of(checkpoint.head(), weights.shortlist);
+    const LinearPart part = {&rows};
+    weights.short_head = backend.pack({&part, 1}, head_type(compute));
+  }
   return weights;
 }
 
@@ -118,6 +155,10 @@ std::int64_t Weights::bytes() const {
   for (const AdapterWeights& adapter : adapters)
     for (const auto& [a, b] : adapter.pairs)
       if (a != nullptr) total += a->bytes + b->bytes;
+  for (const ExitWeights& exit : exits)
+    for (const auto* part : {&exit.translator.a, &exit.translator.b})
+      if (*part != nullptr) total += (*part)->bytes;
+  if (short_head != nullptr) total += short_head->bytes;
   return total;
 }
 

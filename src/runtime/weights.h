@@ -41,17 +41,28 @@ struct AdapterWeights {
   Norms norms;
 };
 
+/// What an exit has of its own; nothing where the model has neither.
+struct ExitWeights {
+  AdapterWeights::Pair translator;  ///< `a` is null where it is one matrix, `b`
+  std::vector<float> gate;          ///< [hidden], or empty
+  float gate_bias = 0;
+};
+
 struct Weights {
   std::vector<LayerWeights> layers;
   std::vector<AdapterWeights> adapters;
   Tensor embedding;  ///< stays where it is: a token needs one row of it
   std::vector<float> final_norm;
   std::unique_ptr<PackedLinear> head;
+  std::vector<ExitWeights> exits;            ///< by visit of the checkpoint's plan
+  std::vector<std::int64_t> shortlist;       ///< tokens that exits choose from; none: all
+  std::unique_ptr<PackedLinear> short_head;  ///< the head's rows of those
 
   std::int64_t bytes() const;  ///< memory of what is packed
 };
 
-/// Adapters of integer weights are held in bf16: they are small, and correct what the weights lost.
+/// Adapters of integer weights are held in bf16: they are small, and correct what the weights lost. So are
+/// exits' translators.
 Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute,
                      const PackedCache& cache);
 
