@@ -236,7 +236,8 @@ void add_eval(CLI::App& program) {
       "Example:\n  fathom eval models/smollm2.gguf --text wiki.txt --tasks hellaswag,piqa --data eval\n"
       "  fathom eval models/smollm2.gguf --text wiki.txt --dtype int8 --against bf16\n"
       "  fathom eval models/smollm2.gguf --text wiki.txt --dtype bf16 --kv int8 --against bf16\n"
-      "  fathom eval out --text wiki.txt --windows 16 --exit margin --calibrate-exit 0.99 --exited-kv copy");
+      "  fathom eval out --text wiki.txt --windows 16 --exit margin --calibrate-exit 0.99 --exited-kv copy\n"
+      "  fathom eval out --text wiki.txt --windows 16 --exit oracle   (the bound of all rules; here alone)");
   verb->callback([options] {
     apply_common(*options);
     evaluate(*options);

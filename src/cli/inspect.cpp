@@ -53,6 +53,7 @@ Json account(const Checkpoint& checkpoint) {
             {"embedding", count.embedding},
             {"layers", count.layers},
             {"adapters", count.adapters},
+            {"exits", count.exits},
             {"unrolled", count.unrolled},
             {"visits", std::move(visits)}}},
           {"bytes", count.bytes},
@@ -83,6 +84,7 @@ void print_account(std::FILE* out, const Checkpoint& checkpoint) {
              format_count(visit_parameters(checkpoint, checkpoint.plan.visits.front())));
   fmt::print(out, "unrolled       {} (what a token passes through, besides the embedding)\n",
              format_count(count.unrolled));
+  if (count.exits > 0) fmt::print(out, "exits          {} of their own\n", format_count(count.exits));
   if (count.bytes > 0) fmt::print(out, "stored         {}\n", format_bytes(count.bytes));
   fmt::print(out, "KV cache       {} a token in int8, {} in bf16, {} in f32\n",
              format_bytes(kv_bytes(checkpoint, 1, 4)), format_bytes(kv_bytes(checkpoint, 2, 0)),

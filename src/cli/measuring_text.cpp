@@ -42,6 +42,13 @@ std::string parameter_change(const Checkpoint& before, const Checkpoint& after) 
                      format_count(count_parameters(after).non_embedding()));
 }
 
+void note_lost_exits(const Checkpoint& checkpoint) {
+  if (!checkpoint.exits.empty())
+    print_note(fmt::format(
+        "{}: what was fitted to its exits is left out, since layers change: fit it again with `fathom exits`",
+        (checkpoint.source / exits_file).string()));
+}
+
 std::string layer_ranges(const std::vector<std::int64_t>& layers) {
   std::string text;
   for (std::size_t i = 0; i < layers.size();) {

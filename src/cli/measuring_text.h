@@ -33,6 +33,9 @@ MeasuringText measuring_text(const Checkpoint& checkpoint, const TextOptions& op
 /// "106.2M → 92.0M non-embedding parameters".
 std::string parameter_change(const Checkpoint& before, const Checkpoint& after);
 
+/// Says that what was fitted to a model's exits does not go with layers that change, where there is such.
+void note_lost_exits(const Checkpoint& checkpoint);
+
 /// "3, 12-15".
 std::string layer_ranges(const std::vector<std::int64_t>& layers);
 

@@ -48,6 +48,7 @@ void run(const PruneOptions& options) {
   }
   check_save_target(options.out, options.overwrite);
   const Checkpoint checkpoint = load_checkpoint(options.model);
+  note_lost_exits(checkpoint);
   const auto [layers, measurements] = chosen_layers(checkpoint, options);
   Checkpoint pruned = prune(checkpoint, layers, measurements);
   if (options.layers.empty()) {

@@ -50,6 +50,7 @@ void run(RecurVerbOptions& options) {
   }
   check_save_target(options.out, options.overwrite);
   const Checkpoint checkpoint = load_checkpoint(options.model);
+  note_lost_exits(checkpoint);
   share_layers(checkpoint.plan.depth(), options.recur.loops, options.recur.sharing);  // before any long work
   MeasuringText text;
   if (options.recur.init == SharedInit::calibrated) {

@@ -11,6 +11,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "cli/config_file.h"
+#include "cli/measuring_text.h"
 #include "cli/train_mask.h"
 #include "cli/train_options.h"
 #include "cli/train_presets.h"
@@ -201,6 +202,7 @@ void run(CLI::App& app, TrainVerb& verb) {
   if (!verb.dry_run) check_save_target(out, verb.overwrite || resume);  // before hours of work
 
   Checkpoint student = load_checkpoint(verb.model);
+  if (speaks) note_lost_exits(student);
   const Tokenizer tokenizer = load_tokenizer(verb.model);
   std::optional<Checkpoint> teacher;
   if (verb.teacher == "self") {

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <functional>
 #include <map>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -338,7 +337,9 @@ Checkpoint fit_exits(const Checkpoint& checkpoint, std::span<const Token> ids, c
         std::ranges::find(options.depths, visit + 1) != options.depths.end();
 
   const EngineOptions measuring = {.compute = float_compute(checkpoint), .max_context = 0};
-  report = {.tokens = std::ssize(split.fitted), .held_out = std::ssize(split.held)};
+  report = {};
+  report.tokens = std::ssize(split.fitted);
+  report.held_out = std::ssize(split.held);
   // Gates and shortlist ask the head, and keep states.
   constexpr std::int64_t most_read = 16'384;
   const std::int64_t windows = std::max<std::int64_t>(1, most_read / options.context);
@@ -368,14 +369,16 @@ Checkpoint fit_exits(const Checkpoint& checkpoint, std::span<const Token> ids, c
   }
   Engine engine(result, measuring);
   const Reading after = read(engine, split.held, options, "exits after", options.gate);
-  std::optional<Reading> learned;
-  if (options.gate) learned = read(engine, some, options, "gates", true);
   for (std::size_t e = 0; e < options.depths.size(); ++e) {
     ExitFit& fit = report.exits[e];
     fit.after = after.exits[e].worth();
     if (options.shortlist > 0)
       fit.shortlist = static_cast<double>(after.exits[e].shortly) / static_cast<double>(after.tokens);
-    if (options.gate) fit.gate = set_gate(result, fit.depth - 1, learned->exits[e], after.exits[e]);
+  }
+  if (options.gate) {
+    const Reading learned = read(engine, some, options, "gates", true);
+    for (std::size_t e = 0; e < options.depths.size(); ++e)
+      report.exits[e].gate = set_gate(result, options.depths[e] - 1, learned.exits[e], after.exits[e]);
   }
   add_provenance(result, "exits",
                  Json{{"at", options.depths},

@@ -55,12 +55,17 @@ std::vector<Reading> readings_of(Engine& engine, const TextWindows& windows) {
   return readings;
 }
 
-ExitQuality quality_of(Engine& engine, std::vector<Reading> readings, const DecoderOptions& options,
+ExitQuality quality_of(Engine& engine, std::vector<Reading> readings, DecoderOptions options,
                        Progress& progress) {
   constexpr std::size_t together = 32;
   for (std::size_t first = 0; first < readings.size(); first += together) {
     const auto some = std::span(readings).subspan(first, std::min(together, readings.size() - first));
     std::vector<int> sequences;
+    options.full_depth = [&](int sequence, std::int64_t position) {
+      const auto found = std::ranges::find(sequences, sequence);
+      return some[static_cast<std::size_t>(found - sequences.begin())]
+          .best[static_cast<std::size_t>(position)];
+    };
     {
       Decoder decoder(engine, options);
       for (Reading& reading : some) {

@@ -17,7 +17,8 @@ struct ExitQuality {
 };
 
 /// Windows of a text (measure/windows.h) token by token, as they would have been generated: a window's first
-/// token has full depth, the others leave by the rule, and later ones see what it left. Shows a progress bar.
+/// token has full depth, the others leave by the rule, and later ones see what it left. What full depth would
+/// choose is known here: the oracle may be asked. Shows a progress bar.
 ExitQuality exit_quality(Engine& engine, std::span<const Token> ids, std::int64_t context, Token bos,
                          std::int64_t max_windows, const DecoderOptions& options);
 

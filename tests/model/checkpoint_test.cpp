@@ -426,6 +426,79 @@ TEST(Adapters, MustFitTheirMatrixAndTheirPartner) {
   refused(checkpoint, "mlp.router");
 }
 
+/// With an exit after the second visit, and all that an exit may have.
+Checkpoint with_exit() {
+  Checkpoint checkpoint = load("llama");
+  checkpoint.plan.visits[1].exit = true;
+  const std::int64_t width = checkpoint.config.hidden_size;
+  const auto tensor = [](const Shape& shape) {
+    std::vector<float> values(static_cast<std::size_t>(element_count(shape)));
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = 0.01F * static_cast<float>(i);
+    return make_tensor(DType::f32, shape, values);
+  };
+  checkpoint.exits[exit_name(1, "translator.weight")] = tensor({width, width});
+  checkpoint.exits[exit_name(1, "translator.bias")] = tensor({width});
+  checkpoint.exits[exit_name(1, "gate.weight")] = tensor({1, width});
+  checkpoint.exits[exit_name(1, "gate.bias")] = tensor({1});
+  checkpoint.exits[std::string(shortlist_name)] = make_tensor(DType::f32, {3}, std::vector<float>{0, 3, 7});
+  return checkpoint;
+}
+
+TEST(ExitParts, LieInAFileOfTheirOwnBesideAnOrdinaryModel) {
+  const test::Scratch scratch;
+  const Checkpoint plain = load("llama"), model = with_exit();
+  save_checkpoint(plain, scratch / "plain");
+  save_checkpoint(model, scratch / "exits");
+  // What other tools read is the same to the last byte.
+  EXPECT_EQ(read_file(scratch / "plain" / "model.safetensors"),
+            read_file(scratch / "exits" / "model.safetensors"));
+  EXPECT_FALSE(fs::exists(scratch / "plain" / exits_file));
+  const Checkpoint read = load_checkpoint(scratch / "exits");
+  ASSERT_EQ(read.exits.size(), model.exits.size());
+  for (const auto& [name, tensor] : model.exits)
+    EXPECT_EQ(decode(read.exits.at(name)), decode(tensor)) << name;
+  EXPECT_EQ(read.shortlist(), (std::vector<std::int64_t>{0, 3, 7}));
+  const std::int64_t width = model.config.hidden_size;
+  EXPECT_EQ(count_parameters(read).exits, width * width + width + width + 1);
+  EXPECT_EQ(count_parameters(read).unrolled, count_parameters(plain).unrolled);
+  // A model without that takes its place.
+  save_checkpoint(plain, scratch / "exits", true);
+  EXPECT_FALSE(fs::exists(scratch / "exits" / exits_file));
+}
+
+TEST(ExitParts, MustFitTheirExitAndTheirPartner) {
+  EXPECT_NO_THROW(validate(with_exit()));
+  const std::string weight = exit_name(1, "translator.weight"), gate = exit_name(1, "gate.weight");
+  const auto refused = [](const auto& change, const std::string& named) {
+    Checkpoint checkpoint = with_exit();
+    change(checkpoint);
+    EXPECT_THAT(message_of([&] { validate(checkpoint); }), HasSubstr(named));
+  };
+  const auto zeros = [](const Shape& shape) {
+    return make_tensor(DType::f32, shape, std::vector<float>(static_cast<std::size_t>(element_count(shape))));
+  };
+  const std::int64_t width = with_exit().config.hidden_size;
+  refused([](Checkpoint& c) { c.plan.visits[1].exit = false; }, "no exit of the plan");
+  refused([&](Checkpoint& c) { c.exits.erase(exit_name(1, "translator.bias")); },
+          "without model.exits.1.translator");
+  refused([&](Checkpoint& c) { c.exits.erase(gate); }, "without model.exits.1.gate.weight");
+  refused([&](Checkpoint& c) { c.exits[weight] = zeros({width, 2}); }, weight);
+  refused([&](Checkpoint& c) { c.exits[exit_name(9, "gate.bias")] = zeros({1}); }, "model.exits.9.");
+  refused([&](Checkpoint& c) { c.exits[exit_name(1, "router.weight")] = zeros({1}); }, "router");
+  refused([&](Checkpoint& c) { c.exits["model.norm.weight"] = zeros({1}); }, "model.norm.weight");
+  refused(
+      [&](Checkpoint& c) {
+        c.exits[exit_name(1, "translator.lora_A.weight")] = zeros({2, width});
+      },
+      "lora_B.weight");
+  for (const std::vector<float>& tokens : {std::vector<float>{3, 3}, {0.5F}, {-1}, {1e9F}})
+    refused(
+        [&](Checkpoint& c) {
+          c.exits[std::string(shortlist_name)] = make_tensor(DType::f32, {std::ssize(tokens)}, tokens);
+        },
+        "ascending tokens");
+}
+
 TEST(Parameters, UniqueAndUnrolledAreCountedApart) {
   const Checkpoint plain = load("llama");
   const ParameterCount count = count_parameters(plain);

@@ -94,6 +94,30 @@ std::vector<Text> decode(Engine& engine, const std::vector<std::vector<Token>>& 
   return texts;
 }
 
+/// What the model's gate after a visit says of a state.
+double gate_of(const Checkpoint& model, std::int64_t visit, const std::vector<float>& hidden) {
+  if (model.exit_tensor(visit, "gate.weight") == nullptr) return 0;
+  const std::vector<float> weight = decode(*model.exit_tensor(visit, "gate.weight"));
+  double squares = 0, sum = 0;
+  for (std::size_t i = 0; i < hidden.size(); ++i) {
+    squares += double{hidden[i]} * hidden[i];
+    sum += double{weight[i]} * hidden[i];
+  }
+  const double rms = std::sqrt(squares / static_cast<double>(hidden.size()) + model.config.norm_eps);
+  return 1 / (1 + std::exp(-sum / rms - decode(*model.exit_tensor(visit, "gate.bias"))[0]));
+}
+
+/// What a head says of a shortlist's tokens alone, if there is one.
+RowSummary short_summary(const Checkpoint& model, const std::vector<float>& logits) {
+  const std::vector<std::int64_t> tokens = model.shortlist();
+  if (tokens.empty()) return summary_of(logits);
+  std::vector<float> some;
+  for (const std::int64_t token : tokens) some.push_back(logits[static_cast<std::size_t>(token)]);
+  RowSummary summary = summary_of(some);
+  summary.best = tokens[static_cast<std::size_t>(summary.best)];
+  return summary;
+}
+
 /// The same by plain loops, where `rule` decides.
 Text sequentially(const Checkpoint& model, const std::vector<Token>& prompt, ExitedKv policy,
                   const ExitRule& rule) {
@@ -110,9 +134,12 @@ Text sequentially(const Checkpoint& model, const std::vector<Token>& prompt, Exi
     output = plain.take(
         *token, exits,
         [&](std::int64_t visit, const std::vector<float>& hidden, const std::vector<float>& logits) {
-          heads.push_back(summary_of(logits));
-          const bool leaves =
-              rule.leaves({.visit = visit, .hidden = hidden, .before = before, .heads = heads});
+          heads.push_back(short_summary(model, logits));
+          const bool leaves = rule.leaves({.visit = visit,
+                                           .hidden = hidden,
+                                           .before = before,
+                                           .heads = heads,
+                                           .gate = gate_of(model, visit, hidden)});
           before = hidden;
           return leaves;
         });
@@ -151,6 +178,40 @@ TEST(Decoder, TokensLeaveAndAreSeenAsInPlainLoops) {
   }
   for (const auto& [name, seen] : depths)
     EXPECT_GT(seen.size(), name.starts_with("depth") ? 0U : 1U) << name << " decides nothing here";
+}
+
+// The same where exits have translators, gates and a shortlist.
+TEST(Decoder, WhatExitsHaveOfTheirOwnIsAskedAsInPlainLoops) {
+  const Checkpoint plain = with_exits();
+  Checkpoint model = plain;
+  add_exit_parts(model);
+  Engine engine(model), engine_of_plain(plain);
+  const auto texts = prompts(model);
+  for (const std::string name :
+       {"depth:2", "depth:4", "gate:0.5", "margin:0.02", "top1:0.2", "agree:2", "cosine:0.75"}) {
+    const auto rule = parse_exit_rule(name, model.plan);
+    const DecoderOptions options = {.exit = rule};
+    Decoder::Counts counts;
+    const auto got = decode(engine, texts, options, 0, 0, &counts);
+    std::set<std::int64_t> depths;
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      EXPECT_EQ(got[i], sequentially(model, texts[i], ExitedKv::exact, *rule)) << name << ", prompt " << i;
+      depths.insert(got[i].visits.begin() + 1, got[i].visits.end());
+    }
+    EXPECT_GT(depths.size(), name.starts_with("depth") ? 0U : 1U) << name << " decides nothing here";
+    EXPECT_EQ(counts.shortlists > 0, rule->asks_head()) << name;
+    EXPECT_EQ(decode(engine, texts, options, 3), got) << name;
+    if (!rule->asks_gate()) {
+      EXPECT_NE(decode(engine_of_plain, texts, options), got) << name << " is the same without";
+    }
+  }
+  // Full depth, and what it makes of drafts, knows nothing of all that.
+  const auto full = decode(engine_of_plain, texts, {});
+  EXPECT_EQ(decode(engine, texts, {}), full);
+  Decoder::Counts counts;
+  const auto drafted = decode(engine, texts, {.draft = {4, 3}}, 0, 0, &counts);
+  for (std::size_t i = 0; i < texts.size(); ++i) EXPECT_EQ(drafted[i].tokens, full[i].tokens);
+  EXPECT_GE(counts.shortlists, counts.drafted);
 }
 
 // Whatever is drafted, at any batch size and sampled or not: the tokens of full depth, to the last one.
@@ -352,6 +413,9 @@ TEST(Decoder, WhatThePlanDoesNotAllowIsRefused) {
   for (const char* wrong : {"top2", "top1:", "top1:x", "top1:-1", "top1:0.5x", "agree:1e300", "top1:nan",
                             "depth:0", "depth:6", ""})
     EXPECT_THROW(parse_exit_rule(wrong, model.plan), UsageError) << wrong;
+  EXPECT_THROW(Decoder(engine, {.exit = parse_exit_rule("gate", model.plan)}), UsageError);  // has none
+  EXPECT_THROW(Decoder(engine, {.exit = parse_exit_rule("oracle", model.plan)}),
+               UsageError);  // knows nothing
   try {
     parse_exit_rule("margin:0.5", plain.plan);
     FAIL() << "a model without exits was accepted";

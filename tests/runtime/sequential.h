@@ -40,7 +40,7 @@ class Sequential {
       make_visit(now, false);
       const auto made = static_cast<std::size_t>(now.visit - 1);
       if (now.visit == depth || made >= exits.size() || !exits[made]) continue;
-      const Values logits = head(now.hidden);
+      const Values logits = head(translated(now.visit - 1, now.hidden));
       if (!leaves(now.visit - 1, now.hidden, logits)) continue;
       if (policy_ == ExitedKv::exact || policy_ == ExitedKv::copy) left_.push_back(now);
       if (policy_ == ExitedKv::share)
@@ -66,6 +66,22 @@ class Sequential {
     std::int64_t visit = made - 1;
     while (layer(visit) != layer(later)) --visit;
     return entries_[static_cast<std::size_t>(visit)].back();
+  }
+
+  // What the head reads of a state after a visit: where the model has a translator (model/checkpoint.h), the
+  // state over its root mean square, and what that adds.
+  Values translated(std::int64_t visit, const Values& hidden) const {
+    const Tensor* bias = model_.exit_tensor(visit, "translator.bias");
+    if (bias == nullptr) return hidden;
+    const Values n = norm(Values(hidden.size(), 1), hidden);
+    Values sum = n;
+    const auto factor = [&](const std::string& part, const Values& x) {
+      return product(decode(*model_.exit_tensor(visit, "translator." + part)), x);
+    };
+    const bool low_rank = model_.exit_tensor(visit, "translator.weight") == nullptr;
+    add(low_rank ? factor("lora_B.weight", factor("lora_A.weight", n)) : factor("weight", n), sum);
+    add(decode(*bias), sum);
+    return sum;
   }
 
   const Values& tensor(const std::string& name) const {

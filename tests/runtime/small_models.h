@@ -53,4 +53,33 @@ inline Checkpoint recursive(const std::string& name, std::int64_t loops) {
   return model;
 }
 
+// Values of no meaning for what exits may have of their own: pairs of rank 3 and whole matrices in turn,
+// gates, and every other token as shortlist.
+inline void add_exit_parts(Checkpoint& model) {
+  Random random(5);
+  const std::int64_t width = model.config.hidden_size;
+  std::int64_t exits = 0;
+  for (std::int64_t v = 0; v < model.plan.depth(); ++v) {
+    if (!model.plan.visits[static_cast<std::size_t>(v)].exit) continue;
+    const auto set = [&](const std::string& name, const Shape& shape, double size) {
+      std::vector<float> values(static_cast<std::size_t>(element_count(shape)));
+      for (float& value : values) value = static_cast<float>(random.normal() * size);
+      model.exits[exit_name(v, name)] = make_tensor(DType::f32, shape, values);
+    };
+    set("translator.bias", {width}, 0.3);
+    set("gate.weight", {1, width}, 0.3);
+    set("gate.bias", {1}, 0.3);
+    if (++exits % 2 == 0) {
+      set("translator.weight", {width, width}, 0.2);
+    } else {
+      set("translator.lora_A.weight", {3, width}, 0.5);
+      set("translator.lora_B.weight", {width, 3}, 0.5);
+    }
+  }
+  std::vector<float> tokens;
+  for (std::int64_t token = 1; token < model.config.vocab_size; token += 2)
+    tokens.push_back(static_cast<float>(token));
+  model.exits[std::string(shortlist_name)] = make_tensor(DType::f32, {std::ssize(tokens)}, tokens);
+}
+
 }  // namespace fathom

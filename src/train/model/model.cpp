@@ -275,6 +275,7 @@ void TrainModel::drop_gradients() {
 Checkpoint TrainModel::trained(const Checkpoint& original) const {
   wait_for_update();
   Checkpoint result = original;
+  result.exits.clear();  // what exits have was fitted to the weights that were
   for (const auto& [name, parameter] : parameters_) {
     if (!parameter.trainable()) continue;
     Tensor& target = result.tensors.at(name);
