@@ -201,11 +201,14 @@ Early beside_full_depth(const Checkpoint& checkpoint, const BenchResult& full, c
   const auto a_token = [&](std::int64_t count) {
     return static_cast<double>(count) / static_cast<double>(counts.tokens);
   };
+  // A shortlist is so much of the head.
+  const double heads = a_token(counts.heads) + a_token(counts.shortlists) *
+                                                   static_cast<double>(checkpoint.shortlist().size()) /
+                                                   static_cast<double>(checkpoint.config.vocab_size);
   const double times = early.rate.median / full.rate.median;
   Json figures = to_json(early);
-  figures.update({{"times_full_depth", times},
-                  {"visits_a_token", a_token(counts.visits)},
-                  {"heads_a_token", a_token(counts.heads)}});
+  figures.update(
+      {{"times_full_depth", times}, {"visits_a_token", a_token(counts.visits)}, {"heads_a_token", heads}});
   std::string line = fmt::format(
       "{} with {}: {:.2f} tok/s, {:.2f} times full depth; {}", early.work.name(),
       decoding.exit.empty() ? "drafts by " + decoding.draft : decoding.exit + ", " + decoding.exited_kv,
@@ -217,10 +220,10 @@ Early beside_full_depth(const Checkpoint& checkpoint, const BenchResult& full, c
                     {"accepted", counts.accepted}});
     return {figures, line};
   }
-  const double bound = exit_bound(checkpoint, a_token(counts.visits), a_token(counts.heads));
+  const double bound = exit_bound(checkpoint, a_token(counts.visits), heads);
   figures.update({{"exit", decoding.exit}, {"exited_kv", decoding.exited_kv}, {"bound", bound}});
-  return {figures, fmt::format("{}, {:.2f} heads; the bound is {:.2f} times: {:.0f} % of it", line,
-                               a_token(counts.heads), bound, 100 * times / bound)};
+  return {figures, fmt::format("{}, {:.2f} heads; the bound is {:.2f} times: {:.0f} % of it", line, heads,
+                               bound, 100 * times / bound)};
 }
 
 void emit(const Options& options, const Run& run) {

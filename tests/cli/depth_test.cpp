@@ -98,5 +98,44 @@ TEST(RecurVerb, ATextWithoutCalibrationIsWrongUsage) {
   EXPECT_THAT(run.err, HasSubstr("--init is average"));
 }
 
+TEST(ExitsVerb, FitsWhatGenerateEvalAndBenchUse) {
+  const Folder folder;
+  const auto out = (folder / "out").string();
+  const std::string exits = "exits " + model + "--at 1,2 --gate --shortlist 40 --overwrite --json - ";
+  for (const std::string& measured : {folder.text(), std::string(" --context 32 --tokens 512")}) {
+    const test::Run run = run_program(exits + measured + folder.out());
+    const Json json = json_of(run);
+    ASSERT_EQ(json["exits"].size(), 2U);
+    EXPECT_EQ(json["exits"][1]["depth"], 2);
+    EXPECT_GT(json["exits"][1]["after"]["agreement"], 0);
+    EXPECT_THAT(run.err, HasSubstr("as full depth"));
+  }
+  const std::string generate = "generate --prompt Hello --max-tokens 6 --json - ";
+  const Json full = json_of(run_program(generate + model)), fitted = json_of(run_program(generate + out));
+  EXPECT_EQ(full["tokens"], fitted["tokens"]);
+  EXPECT_EQ(json_of(run_program(generate + out + " --draft 2:3"))["tokens"], full["tokens"]);
+  EXPECT_EQ(run_program(generate + out + " --exit gate:0.2").code, 0);
+  const test::Run oracle = run_program(generate + out + " --exit oracle");
+  EXPECT_EQ(oracle.code, 2);
+  EXPECT_THAT(oracle.err, HasSubstr("fathom eval --exit oracle"));
+  const Json eval = json_of(run_program("eval " + out + " --json - --exit oracle" + folder.text()));
+  EXPECT_EQ(eval["exits"]["agreement"], 1);
+  const Json inspected = json_of(run_program("inspect --json - " + out));
+  EXPECT_GT(inspected["parameters"]["exits"], 0);
+  // Other layers: what was fitted to these is gone, and that is said.
+  const test::Run pruned = run_program("prune " + out + " --layers 1 --out " + (folder / "pruned").string());
+  EXPECT_EQ(pruned.code, 0) << pruned.err;
+  EXPECT_THAT(pruned.err, HasSubstr("exits.safetensors"));
+  EXPECT_EQ(json_of(run_program("inspect --json - " + (folder / "pruned").string()))["parameters"]["exits"],
+            0);
+}
+
+TEST(ExitsVerb, WrongDepthsAreToldBeforeAnyWork) {
+  const Folder folder;
+  const test::Run run = run_program("exits " + model + "--at 1,3" + folder.text() + folder.out());
+  EXPECT_EQ(run.code, 2);
+  EXPECT_THAT(run.err, HasSubstr("expected ascending numbers from 1 to 2"));
+}
+
 }  // namespace
 }  // namespace fathom

@@ -48,6 +48,13 @@ TEST_F(ExitsOf, LeavingCostsQualityAndSparesVisits) {
             quality("depth:4", ExitedKv::skip).perplexity.nll);
 }
 
+TEST_F(ExitsOf, TheOracleLeavesAsSoonAsFullDepthWouldSayTheSame) {
+  const ExitQuality oracle = quality("oracle");
+  EXPECT_EQ(oracle.agreement, 1);
+  EXPECT_LT(oracle.visits, 6);
+  EXPECT_GT(oracle.visits, 2);
+}
+
 TEST_F(ExitsOf, AThresholdIsFoundAtWhichEnoughTokensAgree) {
   for (const std::string rule : {"top1", "entropy"}) {
     constexpr double wanted = 0.8;
