@@ -68,7 +68,7 @@ TEST(ExitFit, ImprovesEveryExitAndLeavesFullDepthAlone) {
   }
   EXPECT_EQ(fitted.provenance.back()["command"], "exits");
 
-  // Of full rank the pair is the matrix; of less it is worse on what was fitted, and better than nothing.
+  // A pair of almost full rank is almost the matrix.
   options.gate = false;
   options.rank = model.config.hidden_size - 1;
   ExitFitReport low;
