@@ -34,7 +34,7 @@ std::vector<float> over_rms(std::int64_t rows, std::span<const float> states, do
   return normed;
 }
 
-/// The text's windows in two: every eighth is held out.
+/// The text's windows in two: one of eight is held out, of a few the last.
 struct Split {
   std::vector<Token> fitted, held;
 
