@@ -7,11 +7,13 @@
 #include <deque>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <string>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "base/threads.h"
 #include "runtime/kv_cache.h"
 #include "runtime/layer.h"
@@ -55,6 +57,13 @@ KvLayout kv_layout(const Model& model, const EngineOptions& options) {
           .type = options.kv.value_or(beside)};
 }
 
+// A slot for each visit.
+std::vector<std::int64_t> kv_slots(const DepthPlan& plan) {
+  std::vector<std::int64_t> slots(plan.visits.size());
+  std::iota(slots.begin(), slots.end(), 0);
+  return slots;
+}
+
 // Whether a matrix of a layer is of a type that `is` picks.
 template <typename Is>
 bool any_weight(const Checkpoint& checkpoint, Is is) {
@@ -93,10 +102,11 @@ struct Engine::State {
       : model(std::move(shared)),
         config(model->config),
         plan(std::move(path)),
-        max_context(context_limit(*model, options)),
         backend(model->make_backend()),
         weights(model->weights),
-        cache(kv_layout(*model, options), plan.depth()),
+        cache(kv_layout(*model, options), kv_slots(plan), options.kv_memory),
+        kv_memory(options.kv_memory),
+        max_context(std::min(context_limit(*model, options), cache.most_positions())),
         pool(config.hidden_size),
         runner(config, plan, weights, *backend, {cache.layout(), row_type(weights)}),
         normed(row_type(weights)) {
@@ -108,6 +118,7 @@ struct Engine::State {
   }
 
   void check(const Feed& feed) const;
+  std::int64_t unwritten(int sequence) const { return pool.first_parked(sequence, cache.length(sequence)); }
   const Ticket& ticket(std::int64_t number) const;
   void admit(std::int64_t most_rows);
   void embed(std::span<const Token> tokens, float* hidden) const;
@@ -123,10 +134,11 @@ struct Engine::State {
   std::shared_ptr<const Model> model;
   const ModelConfig& config;
   DepthPlan plan;
-  std::int64_t max_context;
   std::unique_ptr<Backend> backend;
   const Weights& weights;
   KvCache cache;
+  std::int64_t kv_memory;
+  std::int64_t max_context;
   RowPool pool;
   LayerRunner runner;
 
@@ -150,7 +162,10 @@ void Engine::State::check(const Feed& feed) const {
           "tokens that the model has no embedding for",
           token, config.vocab_size);
   if (count > max_context - length)
-    fail("{} tokens after {} exceed the context of {}", count, length, max_context);
+    fail("{} tokens after {} exceed the context of {}{}", count, length, max_context,
+         max_context < cache.most_positions()
+             ? ""
+             : fmt::format(", for which the {} for keys and values are enough", format_bytes(kv_memory)));
   if (feed.keep < 0 || feed.keep > count)
     fail("hidden states of {} tokens were asked for, but {} are fed", feed.keep, count);
   if (feed.exits != nullptr && count != 1)
@@ -167,6 +182,7 @@ void Engine::State::admit(std::int64_t most_rows) {
   const auto begin = [&](std::int64_t number, std::int64_t most) {
     Ticket& ticket = tickets.at(number);
     const std::int64_t count = std::min(ticket.count() - ticket.begun, most);
+    cache.take(ticket.sequence, ticket.first + ticket.begun + count);
     float* hidden = pool.add(
         {.feed = number, .sequence = ticket.sequence, .first = ticket.first + ticket.begun, .count = count});
     embed(std::span(ticket.tokens)
@@ -316,6 +332,13 @@ std::int64_t Engine::kv_pages() const { return state_->cache.pages_in_use(); }
 
 int Engine::open() { return state_->cache.open(); }
 
+int Engine::fork(int sequence) {
+  state_->check_idle(sequence);
+  const int copy = state_->cache.fork(sequence);
+  state_->pool.fork(sequence, copy);
+  return copy;
+}
+
 void Engine::close(int sequence) {
   truncate(sequence, 0);
   state_->cache.close(sequence);
@@ -338,11 +361,11 @@ std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observ
     if (feed.exits != nullptr) fail("a forward call cannot wait for verdicts at exits");
   }
   std::vector<std::int64_t> numbers;
-  for (const Feed& feed : feeds) numbers.push_back(submit(feed));
   try {
+    for (const Feed& feed : feeds) numbers.push_back(submit(feed));
     while (step(observer)) {
     }
-  } catch (...) {  // an observer's, for instance: nothing of this call may run on in the next
+  } catch (...) {  // an observer's, or memory's end: nothing of this call may run on in the next
     for (const std::int64_t number : numbers) cancel(number);
     throw;
   }
@@ -357,7 +380,7 @@ std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observ
 std::int64_t Engine::submit(const Feed& feed) {
   state_->check(feed);
   const std::int64_t first = state_->cache.length(feed.sequence);
-  state_->cache.grow(feed.sequence, static_cast<std::int64_t>(feed.tokens.size()));
+  state_->cache.grow(feed.sequence, std::ssize(feed.tokens), state_->unwritten(feed.sequence));
   const std::int64_t number = state_->next_ticket++;
   Ticket ticket;
   ticket.sequence = feed.sequence;
@@ -368,6 +391,11 @@ std::int64_t Engine::submit(const Feed& feed) {
   if (ticket.count() > 0) state_->queue.push_back(number);
   state_->tickets.emplace(number, std::move(ticket));
   return number;
+}
+
+bool Engine::has_room(const Feed& feed) const {
+  state_->check(feed);
+  return state_->cache.can_grow(feed.sequence, std::ssize(feed.tokens), state_->unwritten(feed.sequence));
 }
 
 bool Engine::step(Observer* observer) {
@@ -424,6 +452,7 @@ void Engine::leave(std::int64_t ticket, ExitedKv policy) {
 
 std::int64_t Engine::catch_up(int sequence) {
   state_->check_idle(sequence);
+  state_->cache.grow(sequence, 0, state_->unwritten(sequence));
   const std::int64_t number = state_->next_ticket++;
   Ticket ticket;
   ticket.sequence = sequence;
