@@ -60,17 +60,11 @@ ExitQuality quality_of(Engine& engine, std::vector<Reading> readings, const Deco
   constexpr std::size_t together = 32;
   for (std::size_t first = 0; first < readings.size(); first += together) {
     const auto some = std::span(readings).subspan(first, std::min(together, readings.size() - first));
-    std::vector<int> sequences;
-    {
-      Decoder decoder(engine, options);
-      for (Reading& reading : some) {
-        sequences.push_back(engine.open());
-        decoder.add(sequences.back(), std::span(reading.input).first(1),
-                    [&reading](const Prediction& p) { return reading.next(p); });
-      }
-      while (decoder.step()) check_interrupt();
-    }
-    for (const int sequence : sequences) engine.close(sequence);
+    Decoder decoder(engine, options);
+    for (Reading& reading : some)
+      decoder.add(std::span(reading.input).first(1),
+                  [&reading](const Prediction& p) { return reading.next(p); });
+    while (decoder.step()) check_interrupt();
     progress.advance(std::ssize(some) * std::ssize(some.front().targets));
   }
   ExitQuality quality;

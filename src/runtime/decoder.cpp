@@ -12,6 +12,7 @@ namespace fathom {
 
 struct Decoder::Stream {
   int sequence = 0;
+  bool own_sequence = false;
   Choose choose;
   Wants wants = Wants::logits;
   bool ended = false;
@@ -21,7 +22,7 @@ struct Decoder::Stream {
   // All tokens after the `base` ones that the sequence had before. What follows the first `settled` of them
   // is known; of those the sequence has fewer while it makes again what it gave back.
   std::vector<Token> tokens;
-  std::int64_t base = 0, settled = 0;
+  std::int64_t base = 0, prompt = 0, settled = 0;
   std::map<std::int64_t, std::int64_t>
       left;            // those that cannot be made at full depth: after how many visits
   bool again = false;  // the ticket is of settled ones
@@ -64,16 +65,18 @@ Exits exits_of(const DecoderOptions& options, const DepthPlan& plan) {
   if (drafting == 0 && options.exit == nullptr) return {};
   if (drafting == 0) {
     const Exits exits = options.exit->exits(plan);
-    if (options.exited_kv == ExitedKv::share && !can_share(plan, exits))
+    const bool shares = options.exited_kv == ExitedKv::share || options.exited_kv == ExitedKv::single;
+    if (shares && !can_share(plan, exits))
       fail_usage(
           "keys and values cannot be shared with earlier visits of the same layer: after an exit of this "
-          "plan "
-          "({}) there are layers that were not visited before; copy them",
+          "plan ({}) there are layers that were not visited before; copy them",
           plan.describe());
     return exits;
   }
   if (options.exit != nullptr)
     fail_usage("an exit rule and drafts exclude each other: a draft leaves at its exit, and is verified");
+  if (options.exited_kv == ExitedKv::single)
+    fail_usage("drafts are verified by the keys and values of every visit, and cannot have a single slot");
   if (drafting < 0 || drafting >= plan.depth())
     fail_usage("a draft by {} visits was asked for, expected 1 to {}", drafting, plan.depth() - 1);
   Exits exits(static_cast<std::size_t>(plan.depth()));
@@ -82,12 +85,18 @@ Exits exits_of(const DecoderOptions& options, const DepthPlan& plan) {
 }
 
 Decoder::Decoder(Engine& engine, DecoderOptions options)
-    : engine_(engine), options_(std::move(options)), exits_(exits_of(options_, engine.plan())) {}
+    : engine_(engine), options_(std::move(options)), exits_(exits_of(options_, engine.plan())) {
+  if (!exits_.empty() && engine.single_slot() != (options_.exited_kv == ExitedKv::single))
+    fail_usage("visits of a layer {} one slot in this engine: tokens cannot leave it by '{}'",
+               engine.single_slot() ? "share" : "do not share",
+               exited_kv_names[static_cast<std::size_t>(options_.exited_kv)]);
+}
 
 Decoder::~Decoder() {
   for (const auto& stream : streams_) {
     if (stream->ticket >= 0) engine_.cancel(stream->ticket);
     if (!stream->drafts.empty()) engine_.truncate(stream->sequence, stream->base + stream->settled);
+    if (stream->own_sequence) engine_.close(stream->sequence);
   }
 }
 
@@ -99,8 +108,20 @@ void Decoder::add(int sequence, std::span<const Token> tokens, Choose choose, Wa
   stream->wants = wants;
   stream->most = options_.draft.most_tokens;
   stream->tokens.assign(tokens.begin(), tokens.end());
+  stream->prompt = std::ssize(tokens);
   stream->base = engine_.length(sequence);
   streams_.push_back(std::move(stream));
+}
+
+void Decoder::add(std::span<const Token> tokens, Choose choose, Wants wants) {
+  const int sequence = engine_.open();
+  try {
+    add(sequence, tokens, std::move(choose), wants);
+  } catch (...) {
+    engine_.close(sequence);
+    throw;
+  }
+  streams_.back()->own_sequence = true;
 }
 
 bool Decoder::step() {
@@ -108,15 +129,20 @@ bool Decoder::step() {
   engine_.step();
   if (!exits_.empty()) judge();
   collect();
-  for (const auto& stream : streams_)
-    if (stream->error) std::rethrow_exception(std::exchange(stream->error, nullptr));
-  return std::ranges::any_of(streams_, [](const auto& stream) { return !stream->ended; });
+  std::exception_ptr error;
+  std::erase_if(streams_, [&](const auto& stream) {
+    if (!stream->ended) return false;
+    if (stream->own_sequence) engine_.close(stream->sequence);
+    if (!error) error = stream->error;
+    return true;
+  });
+  if (error) std::rethrow_exception(error);
+  return !streams_.empty();
 }
 
 // Those with nothing on its way go on, in the order in which they came. Nobody overtakes one that waits for
 // room, so those that have begun came before those that have not.
 void Decoder::admit() {
-  std::erase_if(streams_, [](const auto& stream) { return stream->ended; });
   for (const auto& stream : streams_)
     if (stream->ticket < 0 && !feed(*stream)) return;
 }
@@ -134,7 +160,9 @@ bool Decoder::feed(Stream& stream) {
   if (stream.again) {
     // At once as far as the next that left, which then leaves as it did.
     const auto left = stream.left.lower_bound(made);
-    const std::int64_t whole = left == stream.left.end() ? stream.settled : left->first;
+    std::int64_t whole = left == stream.left.end() ? stream.settled : left->first;
+    // In a single slot tokens that go together would see of each other what they did not.
+    if (engine_.single_slot()) whole = std::min(whole, std::max(stream.prompt, made + 1));
     next = tokens(made, std::max(whole, made + 1));
     if (whole == made) {
       exits.resize(exits_.size());

@@ -44,7 +44,7 @@ using Choose = std::function<std::optional<Token>(const Prediction&)>;
 class Decoder {
  public:
   /// The engine outlives it, and nothing else feeds the sequences that it was given. Throws as
-  /// exits_of().
+  /// exits_of(), and UsageError when the engine's slots are not those of the policy.
   explicit Decoder(Engine& engine, DecoderOptions options = {});
   /// Takes back what is under way.
   ~Decoder();
@@ -59,6 +59,8 @@ class Decoder {
   /// tokens again. Throws Error for what Engine::submit refuses whatever room there is.
   enum class Wants { logits, best };
   void add(int sequence, std::span<const Token> tokens, Choose choose, Wants wants = Wants::logits);
+  /// The same in a sequence of its own, which is closed when it ends.
+  void add(std::span<const Token> tokens, Choose choose, Wants wants = Wants::logits);
 
   /// One layer further. False when no sequence is left. Throws what a `choose` threw, and Error when the
   /// first sequence has no room, because other sequences than this decoder's have it; that one has ended

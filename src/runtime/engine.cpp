@@ -7,7 +7,6 @@
 #include <deque>
 #include <limits>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <set>
 #include <string>
@@ -57,10 +56,14 @@ KvLayout kv_layout(const Model& model, const EngineOptions& options) {
           .type = options.kv.value_or(beside)};
 }
 
-// A slot for each visit.
-std::vector<std::int64_t> kv_slots(const DepthPlan& plan) {
-  std::vector<std::int64_t> slots(plan.visits.size());
-  std::iota(slots.begin(), slots.end(), 0);
+// Of each visit: its own, or its layer's.
+std::vector<std::int64_t> kv_slots(const DepthPlan& plan, bool single) {
+  std::map<std::int64_t, std::int64_t> known;
+  std::vector<std::int64_t> slots;
+  for (std::int64_t v = 0; v < plan.depth(); ++v) {
+    const std::int64_t of = single ? plan.visits[static_cast<std::size_t>(v)].layer : v;
+    slots.push_back(known.emplace(of, std::ssize(known)).first->second);
+  }
   return slots;
 }
 
@@ -104,8 +107,9 @@ struct Engine::State {
         plan(std::move(path)),
         backend(model->make_backend()),
         weights(model->weights),
-        cache(kv_layout(*model, options), kv_slots(plan), options.kv_memory),
+        cache(kv_layout(*model, options), kv_slots(plan, options.single_slot), options.kv_memory),
         kv_memory(options.kv_memory),
+        single_slot(options.single_slot),
         max_context(std::min(context_limit(*model, options), cache.most_positions())),
         pool(config.hidden_size),
         runner(config, plan, weights, *backend, {cache.layout(), row_type(weights)}),
@@ -138,6 +142,7 @@ struct Engine::State {
   const Weights& weights;
   KvCache cache;
   std::int64_t kv_memory;
+  bool single_slot;
   std::int64_t max_context;
   RowPool pool;
   LayerRunner runner;
@@ -172,11 +177,13 @@ void Engine::State::check(const Feed& feed) const {
     fail("{} tokens were fed to stop at exits, but they do so one by one", count);
   if (feed.exits != nullptr && std::ssize(*feed.exits) != plan.depth())
     fail("exits of {} visits were given, but the plan has {}", feed.exits->size(), plan.depth());
+  if (single_slot) check_idle(feed.sequence);
 }
 
 // Lets queued tokens begin: single ones, of sequences that generate, at once, and then go with the next chunk
 // of whatever prompt is on its way; prompts in the order in which they came, as long as there is room for
-// their rows.
+// their rows. Where visits share a slot a prompt is not divided: its later part would see of the earlier one
+// what the last visit left.
 void Engine::State::admit(std::int64_t most_rows) {
   if (queue.empty()) return;
   const auto begin = [&](std::int64_t number, std::int64_t most) {
@@ -198,8 +205,10 @@ void Engine::State::admit(std::int64_t most_rows) {
     behind.insert(ticket.sequence);
     return false;
   });
-  while (!queue.empty() && pool.rows() < most_rows)
-    if (begin(queue.front(), most_rows - pool.rows())) queue.pop_front();
+  while (!queue.empty() && pool.rows() < most_rows) {
+    const std::int64_t room = single_slot ? tickets.at(queue.front()).count() : most_rows - pool.rows();
+    if (begin(queue.front(), room)) queue.pop_front();
+  }
 }
 
 void Engine::State::embed(std::span<const Token> tokens, float* hidden) const {
@@ -328,6 +337,8 @@ std::int64_t Engine::weight_bytes() const { return state_->weights.bytes(); }
 Compute Engine::kv_type() const { return state_->cache.layout().type; }
 Compute Engine::layer_type() const { return state_->weights.layers.front().down->type; }
 std::int64_t Engine::kv_bytes() const { return state_->cache.layout().page_bytes() / page_positions; }
+std::int64_t Engine::token_kv_bytes() const { return kv_bytes() * state_->cache.slots(); }
+bool Engine::single_slot() const { return state_->single_slot; }
 std::int64_t Engine::kv_pages() const { return state_->cache.pages_in_use(); }
 
 int Engine::open() { return state_->cache.open(); }
@@ -436,6 +447,9 @@ void Engine::go_on(std::int64_t ticket) {
 }
 
 void Engine::leave(std::int64_t ticket, ExitedKv policy) {
+  if (state_->single_slot != (policy == ExitedKv::single))
+    fail("visits have {} slot a layer, which is not for {}", state_->single_slot ? "one" : "more than one",
+         exited_kv_names[static_cast<std::size_t>(policy)]);
   const bool owes = policy == ExitedKv::exact || policy == ExitedKv::copy;
   Run left;
   state_->judge(ticket, [&](Run& run, const float* hidden) {

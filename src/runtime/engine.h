@@ -55,12 +55,13 @@ enum class ExitedKv {
   copy,   ///< then its keys and values are computed there, but from the state that it left with (state
           ///< propagation: Schuster et al. 2022, arXiv 2207.07061, 3.1)
   skip,   ///< later tokens do not see it there; a window counts those that they see
-  share   ///< they see what it has at the last of its visits of the same layer; for plans that loop
+  share,  ///< they see what it has at the last of its visits of the same layer; for plans that loop
+  single  ///< the same of every earlier token, whether it left or not: EngineOptions::single_slot
 };
-inline constexpr const char* exited_kv_names[] = {"exact", "copy", "skip", "share"};
+inline constexpr const char* exited_kv_names[] = {"exact", "copy", "skip", "share", "single"};
 
 /// Whether a token that leaves at any of the exits has visited the layers of all later visits: what `share`
-/// cannot do without.
+/// and `single` cannot do without.
 bool can_share(const DepthPlan& plan, const Exits& exits);
 
 /// A token that waits for a verdict.
@@ -75,8 +76,13 @@ struct EngineOptions {
   std::optional<Compute> kv = std::nullopt;  ///< f32, bf16 or int8; none: f32 beside f32, otherwise bf16
   std::int64_t max_context = 0;              ///< 0: the model's own limit
   std::int64_t kv_memory = 0;                ///< most bytes of keys and values; 0: no limit
-  bool trace = false;                        ///< a line about each operation on standard error
-  PackedCache cache = {};                    ///< none: weights are packed each time, and not kept
+  /// Visits of one layer have one slot, which each writes over (arXiv 2608.09444): a plan that loops r times
+  /// takes a r-th of the memory. The tokens of a feed go through each visit together and see each other's
+  /// entries of that visit; of tokens of earlier feeds they see those of the last visit that these made. So a
+  /// sequence takes one feed at a time, and what it computes follows from its feeds and nothing else.
+  bool single_slot = false;
+  bool trace = false;      ///< a line about each operation on standard error
+  PackedCache cache = {};  ///< none: weights are packed each time, and not kept
 };
 
 struct Model;
@@ -85,7 +91,8 @@ class Engine {
  public:
   /// A plan over a model's layers. Throws Error when it has none, or asks for layers or adapters that the
   /// model does not have, or the context is longer than the model's, or the memory for keys and values is too
-  /// little for 64 tokens. Of the options `kv`, `max_context` and `kv_memory` matter.
+  /// little for 64 tokens. Of the options those about keys and values and the context
+  /// matter.
   Engine(std::shared_ptr<const Model> model, DepthPlan plan, const EngineOptions& options = {});
   /// The checkpoint's own plan over a model of its own.
   explicit Engine(const Checkpoint& checkpoint, const EngineOptions& options = {});
@@ -97,10 +104,12 @@ class Engine {
   const Backend& backend() const;
   std::int64_t max_context() const;   ///< tokens of a sequence, no more than its keys and values have room
   std::int64_t weight_bytes() const;  ///< memory of packed weights
-  Compute layer_type() const;     ///< what a layer's weights became: those of the first one's down projection
-  Compute kv_type() const;        ///< of the cached keys and values
-  std::int64_t kv_bytes() const;  ///< memory of one token's keys and values at one visit
-  std::int64_t kv_pages() const;  ///< that open sequences hold
+  Compute layer_type() const;  ///< what a layer's weights became: those of the first one's down projection
+  Compute kv_type() const;     ///< of the cached keys and values
+  bool single_slot() const;
+  std::int64_t kv_bytes() const;        ///< memory of one token's keys and values at one visit
+  std::int64_t token_kv_bytes() const;  ///< in all slots
+  std::int64_t kv_pages() const;        ///< that open sequences hold
 
   /// A new, empty sequence. Its memory grows with its length, and close leaves it to other sequences.
   int open();
