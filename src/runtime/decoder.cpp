@@ -149,46 +149,59 @@ void Decoder::admit() {
 
 // The next tokens of a stream, unless it has to wait for room.
 bool Decoder::feed(Stream& stream) {
+  Exits exits;
+  const std::span<const Token> tokens = next_tokens(stream, exits);
+  const Feed feed = {
+      .sequence = stream.sequence, .tokens = tokens, .exits = exits.empty() ? nullptr : &exits};
+  if (!make_room(stream, feed)) return false;
+  try {
+    stream.ticket = engine_.submit(feed);
+  } catch (const Error&) {
+    stream.error = std::current_exception();
+    stream.ended = true;
+  }
+  return true;
+}
+
+// And where they may leave.
+std::span<const Token> Decoder::next_tokens(Stream& stream, Exits& exits) const {
   const auto tokens = [&stream](std::int64_t first, std::int64_t end) {
     return std::span<const Token>(stream.tokens)
         .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(end - first));
   };
   const std::int64_t made = engine_.length(stream.sequence) - stream.base;
   stream.again = made < stream.settled;
-  std::span<const Token> next;
-  Exits exits;
-  if (stream.again) {
-    // At once as far as the next that left, which then leaves as it did.
-    const auto left = stream.left.lower_bound(made);
-    std::int64_t whole = left == stream.left.end() ? stream.settled : left->first;
-    // In a single slot tokens that go together would see of each other what they did not.
-    if (engine_.single_slot()) whole = std::min(whole, std::max(stream.prompt, made + 1));
-    next = tokens(made, std::max(whole, made + 1));
-    if (whole == made) {
-      exits.resize(exits_.size());
-      exits[static_cast<std::size_t>(left->second - 1)] = true;
-    }
-  } else if (!stream.drafts.empty()) {
-    next = std::span(stream.drafts).last(1);
+  if (!stream.again && !stream.drafts.empty()) {
     exits = exits_;
-  } else {
-    next = tokens(stream.settled, std::ssize(stream.tokens));
-    if (stream.settled > 0 && stream.rest == 0) exits = exits_;
+    return std::span(stream.drafts).last(1);
   }
-  const Feed feed = {.sequence = stream.sequence, .tokens = next, .exits = exits.empty() ? nullptr : &exits};
+  if (!stream.again) {
+    if (stream.settled > 0 && stream.rest == 0) exits = exits_;
+    return tokens(stream.settled, std::ssize(stream.tokens));
+  }
+  const auto left = stream.left.lower_bound(made);
+  if (left != stream.left.end() && left->first == made) {  // leaves as it did
+    exits.resize(exits_.size());
+    exits[static_cast<std::size_t>(left->second - 1)] = true;
+    return tokens(made, made + 1);
+  }
+  std::int64_t end = left == stream.left.end() ? stream.settled : left->first;
+  // In a single slot tokens that go together would see of each other what they did not.
+  if (engine_.single_slot()) end = made == 0 ? stream.prompt : made + 1;
+  return tokens(made, end);
+}
+
+// Lets those that began last give back what they have, until there is room for the feed of a stream that has
+// begun. False when this one has to wait. Where it is alone, submit says what is missing.
+bool Decoder::make_room(Stream& stream, const Feed& feed) {
   const auto has_begun = [this](const auto& one) { return engine_.length(one->sequence) > one->base; };
   while (!engine_.has_room(feed)) {
-    const auto last = std::find_if(streams_.rbegin(), streams_.rend(), has_begun);
-    if (last == streams_.rend() || (last->get() == &stream && streams_.front().get() == &stream)) break;
+    const auto found = std::find_if(streams_.rbegin(), streams_.rend(), has_begun);
+    Stream* last = found == streams_.rend() ? nullptr : found->get();
+    if (last == nullptr || (last == &stream && last == streams_.front().get())) return true;
     if (!has_begun(&stream)) return false;
-    give_back(**last);
-    if (last->get() == &stream) return false;
-  }
-  try {
-    stream.ticket = engine_.submit(feed);
-  } catch (const Error&) {
-    stream.error = std::current_exception();
-    stream.ended = true;
+    give_back(*last);
+    if (last == &stream) return false;
   }
   return true;
 }

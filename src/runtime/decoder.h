@@ -82,6 +82,8 @@ class Decoder {
   struct Row;
   void admit();
   bool feed(Stream& stream);
+  std::span<const Token> next_tokens(Stream& stream, Exits& exits) const;
+  bool make_room(Stream& stream, const Feed& feed);
   void give_back(Stream& stream);
   void judge();
   void collect();

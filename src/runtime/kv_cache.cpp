@@ -92,9 +92,11 @@ std::int64_t KvCache::pages_left() const {
 void KvCache::grow(int sequence, std::int64_t count, std::int64_t unwritten) {
   const std::int64_t needed = pages_to_grow(sequence, count, unwritten), left = pages_left();
   if (needed > left)
-    fail("{} more tokens of a sequence need {} for keys and values, but of {} only {} are left", count,
-         format_bytes(needed * layout_.page_bytes()), format_bytes(most_pages_ * layout_.page_bytes()),
-         format_bytes(left * layout_.page_bytes()));
+    fail(
+        "{} more positions of a sequence need {} for keys and values, but of the {} that are allowed {} are "
+        "left; close other sequences, or allow more",
+        count, format_bytes(needed * layout_.page_bytes()), format_bytes(most_pages_ * layout_.page_bytes()),
+        format_bytes(left * layout_.page_bytes()));
   Sequence& grown = at(sequence);
   for (auto& pages : grown.pages)
     for (std::size_t i = first_unwritten_page(sequence, unwritten); i < pages.size(); ++i)

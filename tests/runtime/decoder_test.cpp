@@ -340,6 +340,29 @@ TEST(Decoder, AnErrorOfOneChoiceLeavesAWorkingEngine) {
   EXPECT_EQ(decode(engine, texts, {}), expected);
 }
 
+TEST(Decoder, AnErrorOfOneChoiceEndsThatTextAlone) {
+  const Checkpoint model = with_exits();
+  Engine engine(model);
+  const auto texts = prompts(model);
+  for (const DecoderOptions& options : {DecoderOptions{}, DecoderOptions{.draft = {2, 3}}}) {
+    const auto expected = decode(engine, texts, options);
+    std::vector<Follower> followers(texts.size());
+    Decoder decoder(engine, options);
+    for (std::size_t i = 0; i < texts.size(); ++i)
+      decoder.add(texts[i], [&followers, i](const Prediction& p) {
+        if (i == 2 && followers[i].text.tokens.size() == 4) fail("four");
+        return followers[i](p.logits, p.visits);
+      });
+    EXPECT_THROW(while (decoder.step()){}, Error);
+    while (decoder.step()) {
+    }
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      EXPECT_EQ(followers[i].text == expected[i], i != 2) << i;
+    }
+    EXPECT_EQ(engine.kv_pages(), 0);
+  }
+}
+
 // Feeds, forks, cancellations, cuts, exits and memory that runs out in any order: no page and no row is lost,
 // and what a sequence holds is what its tokens make of an empty one.
 TEST(Decoder, RandomSchedulesLeaveNothingBehind) {
