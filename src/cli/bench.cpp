@@ -64,8 +64,7 @@ void check_memory(const std::vector<Workload>& works, const Engine& engine) {
   const std::int64_t available = available_memory();
   for (const Workload& work : works) {
     const std::int64_t pages = (work.context() + page_positions - 1) / page_positions;
-    const std::int64_t needed =
-        work.batch * pages * page_positions * engine.plan().depth() * engine.kv_bytes();
+    const std::int64_t needed = work.batch * pages * page_positions * engine.token_kv_bytes();
     if (available > 0 && needed > available)
       fail(
           "{} needs {} for keys and values, but only {} of memory are free; use a smaller --batch or --depth",
@@ -247,9 +246,11 @@ void measure(const Options& options) {
   check_context(works, checkpoint);
   const DecoderOptions decoder = decoder_options(options.decoding, checkpoint.plan);
   const Compute compute = choose_compute(options.dtype, checkpoint);
-  Engine engine(
-      checkpoint,
-      {.compute = compute, .kv = choose_kv(options.kv), .trace = options.trace, .cache = user_cache()});
+  Engine engine(checkpoint, {.compute = compute,
+                             .kv = choose_kv(options.kv),
+                             .single_slot = decoder.exited_kv == ExitedKv::single,
+                             .trace = options.trace,
+                             .cache = user_cache()});
   const double loaded = process_seconds();
   check_memory(works, engine);
   time_workload(engine, {Phase::prompt, std::min<std::int64_t>(8, engine.max_context())}, 0);
@@ -261,7 +262,7 @@ void measure(const Options& options) {
                         {"weight_bytes", engine.weight_bytes()},
                         {"dtype", compute_name(compute)},
                         {"kv", compute_name(engine.kv_type())},
-                        {"kv_bytes_per_token", engine.kv_bytes() * engine.plan().depth()},
+                        {"kv_bytes_per_token", engine.token_kv_bytes()},
                         {"processor", processor_name()},
                         {"threads", thread_count()},
                         {"isa", isa_name(isa())},

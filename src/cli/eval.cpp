@@ -43,6 +43,9 @@ void check(const Options& options) {
     fail_usage("--against needs --text, on which the two types are compared");
   const bool exits = !options.decoding.exit.empty();
   if (exits && options.text.empty()) fail_usage("--exit needs --text, which is read token by token");
+  if (options.decoding.exited_kv == exited_kv_names[static_cast<std::size_t>(ExitedKv::single)] &&
+      !options.tasks.empty())
+    fail_usage("--exited-kv single is not for --tasks: their contexts keep what earlier ones began with");
   if (options.agreement > 0 && !exits)
     fail_usage("--calibrate-exit needs --exit RULE, whose threshold it finds");
   const auto names = task_names();
@@ -171,10 +174,12 @@ void print_figures(std::FILE* where, const Json& figures) {
 void evaluate(const Options& options) {
   check(options);
   const Checkpoint checkpoint = load_checkpoint(options.model);
+  const DecoderOptions decoder = decoder_options(options.decoding, checkpoint.plan);
   std::optional<Tokenizer> tokenizer;
   if (!options.text.empty() || !options.tasks.empty()) tokenizer = load_tokenizer(options.model);
   Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint),
                              .kv = choose_kv(options.kv),
+                             .single_slot = decoder.exited_kv == ExitedKv::single,
                              .trace = options.trace,
                              .cache = user_cache()});
 

@@ -49,6 +49,11 @@ void add_generation_options(CLI::App& verb, GenerationOptions& options) {
   verb.add_option("--context", options.context, "Most tokens of a sequence; 0 = the model's limit")
       ->capture_default_str()
       ->check(at_least(0));
+  verb.add_option("--kv-memory", options.kv_memory,
+                  "Most memory of keys and values, as 500M or 2G; 0 = no limit")
+      ->capture_default_str()
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(true));
 }
 
 LoadedModel load_model(GenerationOptions& options, bool quiet) {
@@ -59,6 +64,8 @@ LoadedModel load_model(GenerationOptions& options, bool quiet) {
   Engine engine(checkpoint, {.compute = choose_compute(options.dtype, checkpoint),
                              .kv = choose_kv(options.kv),
                              .max_context = options.context,
+                             .kv_memory = options.kv_memory,
+                             .single_slot = options.generate.decoder.exited_kv == ExitedKv::single,
                              .trace = options.trace,
                              .cache = user_cache()});
   if (!quiet)

@@ -20,11 +20,11 @@ struct GenerationOptions {
   GenerateOptions generate;
   DecodingOptions decoding;
   std::string dtype = "auto", kv = "auto";
-  std::int64_t context = 0;
+  std::int64_t context = 0, kv_memory = 0;
   bool trace = false, show_depth = false;
 };
 
-/// MODEL, --max-tokens, --stop, --dtype, --kv, --context, --trace and the sampler's options.
+/// MODEL, --max-tokens, --stop, --dtype, --kv, --context, --kv-memory, --trace and the sampler's options.
 void add_generation_options(CLI::App& verb, GenerationOptions& options);
 
 struct LoadedModel {

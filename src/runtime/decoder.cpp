@@ -1,6 +1,8 @@
 #include "runtime/decoder.h"
 
 #include <algorithm>
+#include <exception>
+#include <map>
 #include <utility>
 
 #include "base/error.h"
@@ -10,18 +12,28 @@ namespace fathom {
 
 struct Decoder::Stream {
   int sequence = 0;
+  bool own_sequence = false;
   Choose choose;
   Wants wants = Wants::logits;
   bool ended = false;
+  std::exception_ptr error;  // that ended it
   std::int64_t ticket = -1;
+
+  // All tokens after the `base` ones that the sequence had before. What follows the first `settled` of them
+  // is known; of those the sequence has fewer while it makes again what it gave back.
+  std::vector<Token> tokens;
+  std::int64_t base = 0, prompt = 0, settled = 0;
+  std::map<std::int64_t, std::int64_t>
+      left;            // those that cannot be made at full depth: after how many visits
+  bool again = false;  // the ticket is of settled ones
 
   // Of the token under way, at the exits that it has passed.
   std::vector<float> before;
   std::vector<RowSummary> heads;
 
-  // What the exit made of the tokens after those that were fed since `start`; they are verified from there.
+  // What the exit made of the tokens after the last of `tokens`.
   std::vector<Token> drafts;
-  std::int64_t start = 0, most = 0;
+  std::int64_t most = 0;
   bool complete = false, verifying = false;
   int failures = 0;       // passes in a row that accepted nothing
   std::int64_t rest = 0;  // tokens to go without drafts
@@ -37,6 +49,15 @@ struct Decoder::Row {
   RowSummary head = {};
 
   Token best() const { return static_cast<Token>(head.best); }
+  // An error ends the stream, and is told when the others have gone on.
+  std::optional<Token> choose() const {
+    try {
+      return stream->choose({logits, best(), visits});
+    } catch (...) {
+      stream->error = std::current_exception();
+      return {};
+    }
+  }
 };
 
 Exits exits_of(const DecoderOptions& options, const DepthPlan& plan) {
@@ -44,16 +65,18 @@ Exits exits_of(const DecoderOptions& options, const DepthPlan& plan) {
   if (drafting == 0 && options.exit == nullptr) return {};
   if (drafting == 0) {
     const Exits exits = options.exit->exits(plan);
-    if (options.exited_kv == ExitedKv::share && !can_share(plan, exits))
+    const bool shares = options.exited_kv == ExitedKv::share || options.exited_kv == ExitedKv::single;
+    if (shares && !can_share(plan, exits))
       fail_usage(
           "keys and values cannot be shared with earlier visits of the same layer: after an exit of this "
-          "plan "
-          "({}) there are layers that were not visited before; copy them",
+          "plan ({}) there are layers that were not visited before; copy them",
           plan.describe());
     return exits;
   }
   if (options.exit != nullptr)
     fail_usage("an exit rule and drafts exclude each other: a draft leaves at its exit, and is verified");
+  if (options.exited_kv == ExitedKv::single)
+    fail_usage("drafts are verified by the keys and values of every visit, and cannot have a single slot");
   if (drafting < 0 || drafting >= plan.depth())
     fail_usage("a draft by {} visits was asked for, expected 1 to {}", drafting, plan.depth() - 1);
   Exits exits(static_cast<std::size_t>(plan.depth()));
@@ -63,12 +86,15 @@ Exits exits_of(const DecoderOptions& options, const DepthPlan& plan) {
 
 Decoder::Decoder(Engine& engine, DecoderOptions options)
     : engine_(engine), options_(std::move(options)), exits_(exits_of(options_, engine.plan())) {
+  if (!exits_.empty() && engine.single_slot() != (options_.exited_kv == ExitedKv::single))
+    fail_usage("visits of a layer {} one slot in this engine: tokens cannot leave it by '{}'",
+               engine.single_slot() ? "share" : "do not share",
+               exited_kv_names[static_cast<std::size_t>(options_.exited_kv)]);
   if (options_.exit == nullptr) return;
   if (options_.exit->asks_full_depth() && !options_.full_depth)
     fail_usage(
         "the oracle knows what full depth would say, which only `fathom eval --exit oracle` has measured "
-        "before: "
-        "take another rule to generate");
+        "before: take another rule to generate");
   for (std::size_t visit = 0; options_.exit->asks_gate() && visit < exits_.size(); ++visit)
     if (exits_[visit] && !engine.has_gate(static_cast<std::int64_t>(visit)))
       fail_usage("the exit after {} visits has no gate: `fathom exits --gate` fits one", visit + 1);
@@ -77,36 +103,126 @@ Decoder::Decoder(Engine& engine, DecoderOptions options)
 Decoder::~Decoder() {
   for (const auto& stream : streams_) {
     if (stream->ticket >= 0) engine_.cancel(stream->ticket);
-    if (!stream->drafts.empty()) engine_.truncate(stream->sequence, stream->start);
+    if (!stream->drafts.empty()) engine_.truncate(stream->sequence, stream->base + stream->settled);
+    if (stream->own_sequence) engine_.close(stream->sequence);
   }
 }
 
 void Decoder::add(int sequence, std::span<const Token> tokens, Choose choose, Wants wants) {
+  engine_.has_room({.sequence = sequence, .tokens = tokens});  // what is wrong is told now
   auto stream = std::make_unique<Stream>();
   stream->sequence = sequence;
   stream->choose = std::move(choose);
   stream->wants = wants;
   stream->most = options_.draft.most_tokens;
-  stream->ticket = engine_.submit({.sequence = sequence, .tokens = tokens});
+  stream->tokens.assign(tokens.begin(), tokens.end());
+  stream->prompt = std::ssize(tokens);
+  stream->base = engine_.length(sequence);
   streams_.push_back(std::move(stream));
 }
 
+void Decoder::add(std::span<const Token> tokens, Choose choose, Wants wants) {
+  const int sequence = engine_.open();
+  try {
+    add(sequence, tokens, std::move(choose), wants);
+  } catch (...) {
+    engine_.close(sequence);
+    throw;
+  }
+  streams_.back()->own_sequence = true;
+}
+
 bool Decoder::step() {
+  admit();
   engine_.step();
   if (!exits_.empty()) judge();
   collect();
-  std::erase_if(streams_, [](const auto& stream) { return stream->ended; });
+  std::exception_ptr error;
+  std::erase_if(streams_, [&](const auto& stream) {
+    if (!stream->ended) return false;
+    if (stream->own_sequence) engine_.close(stream->sequence);
+    if (!error) error = stream->error;
+    return true;
+  });
+  if (error) std::rethrow_exception(error);
   return !streams_.empty();
 }
 
-// The next token of a stream on its way.
-void Decoder::feed(Stream& stream, std::span<const Token> tokens) {
+// Those with nothing on its way go on, in the order in which they came. Nobody overtakes one that waits for
+// room, so those that have begun came before those that have not.
+void Decoder::admit() {
+  for (const auto& stream : streams_)
+    if (stream->ticket < 0 && !feed(*stream)) return;
+}
+
+// The next tokens of a stream, unless it has to wait for room.
+bool Decoder::feed(Stream& stream) {
+  Exits exits;
+  const std::span<const Token> tokens = next_tokens(stream, exits);
+  const Feed feed = {
+      .sequence = stream.sequence, .tokens = tokens, .exits = exits.empty() ? nullptr : &exits};
+  if (!make_room(stream, feed)) return false;
+  try {
+    stream.ticket = engine_.submit(feed);
+  } catch (const Error&) {
+    stream.error = std::current_exception();
+    stream.ended = true;
+  }
+  return true;
+}
+
+// And where they may leave.
+std::span<const Token> Decoder::next_tokens(Stream& stream, Exits& exits) const {
+  const auto tokens = [&stream](std::int64_t first, std::int64_t end) {
+    return std::span<const Token>(stream.tokens)
+        .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(end - first));
+  };
+  const std::int64_t made = engine_.length(stream.sequence) - stream.base;
+  stream.again = made < stream.settled;
+  if (!stream.again && !stream.drafts.empty()) {
+    exits = exits_;
+    return std::span(stream.drafts).last(1);
+  }
+  if (!stream.again) {
+    if (stream.settled > 0 && stream.rest == 0) exits = exits_;
+    return tokens(stream.settled, std::ssize(stream.tokens));
+  }
+  const auto left = stream.left.lower_bound(made);
+  if (left != stream.left.end() && left->first == made) {  // leaves as it did
+    exits.resize(exits_.size());
+    exits[static_cast<std::size_t>(left->second - 1)] = true;
+    return tokens(made, made + 1);
+  }
+  std::int64_t end = left == stream.left.end() ? stream.settled : left->first;
+  // In a single slot tokens that go together would see of each other what they did not.
+  if (engine_.single_slot()) end = made == 0 ? stream.prompt : made + 1;
+  return tokens(made, end);
+}
+
+// Lets those that began last give back what they have, until there is room for the feed of a stream that has
+// begun. False when this one has to wait. Where it is alone, submit says what is missing.
+bool Decoder::make_room(Stream& stream, const Feed& feed) {
+  const auto has_begun = [this](const auto& one) { return engine_.length(one->sequence) > one->base; };
+  while (!engine_.has_room(feed)) {
+    const auto found = std::find_if(streams_.rbegin(), streams_.rend(), has_begun);
+    Stream* last = found == streams_.rend() ? nullptr : found->get();
+    if (last == nullptr || (last == &stream && last == streams_.front().get())) return true;
+    if (!has_begun(&stream)) return false;
+    give_back(*last);
+    if (last == &stream) return false;
+  }
+  return true;
+}
+
+// The stream is as if it had not begun, but for what is known of it.
+void Decoder::give_back(Stream& stream) {
+  if (stream.ticket >= 0) engine_.cancel(std::exchange(stream.ticket, -1));
+  counts_.given_back += std::min(engine_.length(stream.sequence) - stream.base, stream.settled);
+  engine_.truncate(stream.sequence, stream.base);
   stream.before.clear();
   stream.heads.clear();
-  if (options_.draft.visits > 0 && stream.drafts.empty()) stream.start = engine_.length(stream.sequence);
-  const bool full_depth = exits_.empty() || (stream.rest > 0 && stream.rest-- > 0);
-  stream.ticket = engine_.submit(
-      {.sequence = stream.sequence, .tokens = tokens, .exits = full_depth ? nullptr : &exits_});
+  stream.drafts.clear();
+  stream.complete = stream.verifying = false;
 }
 
 // Those that wait at an exit: drafts leave, others when their rule says so.
@@ -117,14 +233,21 @@ void Decoder::judge() {
   const bool shortly = engine_.shortlist() > 0 && (drafting || !options_.exit->asks_full_depth());
   const bool has_logits = asks_head && !shortly;  // otherwise only a token that leaves asks for them
   std::vector<Row> rows, last;  // the last of a draft: only full depth's head is asked of it
+  std::vector<Stream*> again;   // leave as they did before
   for (const AtExit& at : engine_.at_exits())
     for (const auto& stream : streams_)
-      if (stream->ticket == at.ticket)
+      if (stream->ticket == at.ticket && stream->again)
+        again.push_back(stream.get());
+      else if (stream->ticket == at.ticket)
         (stream->complete ? last : rows)
             .push_back({.stream = stream.get(),
                         .hidden = {at.hidden.begin(), at.hidden.end()},
                         .visits = at.visit + 1,
                         .wants_logits = has_logits && stream->wants == Wants::logits});
+  for (Stream* stream : again) {
+    engine_.leave(stream->ticket, options_.exited_kv);
+    engine_.take(std::exchange(stream->ticket, -1));
+  }
   if (drafting || asks_head) shortly ? ask_shortlist(rows) : ask_heads(rows);
   if (drafting) {
     for (const Row& row : rows) draft_on(row);
@@ -143,6 +266,7 @@ void Decoder::judge() {
     if (options_.exit->leaves(view)) {
       engine_.leave(stream.ticket, options_.exited_kv);
       engine_.take(std::exchange(stream.ticket, -1));
+      if (options_.exited_kv != ExitedKv::exact) stream.left.emplace(stream.settled, row.visits);
       left.push_back(std::move(row));
     } else {
       engine_.go_on(stream.ticket);
@@ -164,9 +288,10 @@ void Decoder::draft_on(const Row& row) {
   engine_.take(std::exchange(stream.ticket, -1));
   if (!stream.complete) {
     stream.drafts.push_back(row.best());
-    const bool room = engine_.length(stream.sequence) < engine_.max_context();
+    const bool room = engine_.length(stream.sequence) < engine_.max_context() &&
+                      engine_.has_room({.sequence = stream.sequence, .tokens = {&stream.drafts.back(), 1}});
     stream.complete = std::ssize(stream.drafts) == stream.most || !room;
-    if (room) return feed(stream, {&stream.drafts.back(), 1});
+    if (room) return;
     stream.drafts.pop_back();
   }
   stream.ticket = engine_.catch_up(stream.sequence);
@@ -180,6 +305,7 @@ void Decoder::collect() {
   for (const auto& stream : streams_) {
     if (stream->ended || stream->ticket < 0 || !engine_.finished(stream->ticket)) continue;
     const std::vector<float> kept = engine_.take(std::exchange(stream->ticket, -1));
+    if (stream->again) continue;
     for (auto at = kept.begin(); at != kept.end(); at += width)
       rows.push_back({.stream = stream.get(),
                       .hidden = {at, at + width},
@@ -257,11 +383,9 @@ void Decoder::ask_heads(std::vector<Row>& rows) {
 void Decoder::choose(const std::vector<Row>& rows) {
   std::vector<std::optional<Token>> tokens(rows.size());
   parallel_for(std::ssize(rows), [&](std::int64_t i) {
-    const Row& row = rows[static_cast<std::size_t>(i)];
-    tokens[static_cast<std::size_t>(i)] = row.stream->choose({row.logits, row.best(), row.visits});
+    tokens[static_cast<std::size_t>(i)] = rows[static_cast<std::size_t>(i)].choose();
   });
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    if (next(*rows[i].stream, rows[i], tokens[i])) feed(*rows[i].stream, {&*tokens[i], 1});
+  for (std::size_t i = 0; i < rows.size(); ++i) next(rows[i], tokens[i]);
 }
 
 // Of tokens that were fed one after another, each draft being right: the first that is not ends it.
@@ -273,8 +397,8 @@ void Decoder::verify(std::span<const Row> rows) {
   ++counts_.verified;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Row& row = rows[i];
-    const std::optional<Token> token = stream.choose({row.logits, row.best(), row.visits});
-    const bool goes_on = next(stream, row, token), right = i < drafts.size() && token == drafts[i];
+    const std::optional<Token> token = row.choose();
+    const bool goes_on = next(row, token), right = i < drafts.size() && token == drafts[i];
     counts_.accepted += right ? 1 : 0;
     ++counts_.passed;
     if (goes_on && right) continue;
@@ -286,17 +410,22 @@ void Decoder::verify(std::span<const Row> rows) {
     constexpr int patience = 3;
     stream.failures = agreed > 0 ? 0 : std::min(stream.failures + 1, patience);
     if (stream.failures == patience) stream.rest = 16;
-    engine_.truncate(stream.sequence, stream.start + agreed + 1);
-    if (goes_on) feed(stream, {&*token, 1});
+    engine_.truncate(stream.sequence, stream.base + stream.settled);
     return;
   }
 }
 
 // Whether the stream goes on with the token.
-bool Decoder::next(Stream& stream, const Row& row, std::optional<Token> token) {
+bool Decoder::next(const Row& row, std::optional<Token> token) {
+  Stream& stream = *row.stream;
   ++counts_.tokens;
   counts_.visits += row.visits;
+  stream.before.clear();
+  stream.heads.clear();
+  if (stream.rest > 0) --stream.rest;
+  stream.settled = std::ssize(stream.tokens);
   stream.ended = !token.has_value();
+  if (!stream.ended) stream.tokens.push_back(*token);
   return !stream.ended;
 }
 

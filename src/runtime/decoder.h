@@ -47,7 +47,7 @@ using Choose = std::function<std::optional<Token>(const Prediction&)>;
 class Decoder {
  public:
   /// The engine outlives it, and nothing else feeds the sequences that it was given. Throws as
-  /// exits_of().
+  /// exits_of(), and UsageError when the engine's slots are not those of the policy.
   explicit Decoder(Engine& engine, DecoderOptions options = {});
   /// Takes back what is under way.
   ~Decoder();
@@ -56,11 +56,18 @@ class Decoder {
 
   /// Feeds `tokens` at full depth, then what `choose` returns, until that is nothing; it may join while
   /// others are on their way. The last token chosen is not fed. What is drafted is chosen as if it had not
-  /// been: from the logits of full depth, in order. Throws Error as Engine::submit.
+  /// been: from the logits of full depth, in order. Where the engine's memory for keys and values is limited,
+  /// a sequence begins when there is room for its tokens, in the order of the calls; when those that generate
+  /// need more, the last one that began gives back what it took, and later makes the same visits of the same
+  /// tokens again. Throws Error for what Engine::submit refuses whatever room there is.
   enum class Wants { logits, best };
   void add(int sequence, std::span<const Token> tokens, Choose choose, Wants wants = Wants::logits);
+  /// The same in a sequence of its own, which is closed when it ends.
+  void add(std::span<const Token> tokens, Choose choose, Wants wants = Wants::logits);
 
-  /// One layer further. False when no sequence is left.
+  /// One layer further. False when no sequence is left. Throws what a `choose` threw, and Error when the
+  /// first sequence has no room, because other sequences than this decoder's have it; that one has ended
+  /// then, and the others have gone on.
   bool step();
 
   struct Counts {
@@ -69,14 +76,19 @@ class Decoder {
     std::int64_t shortlists = 0;          ///< rows for which it was asked for the shortlist alone
     std::int64_t verified = 0;            ///< passes through the visits that verify
     std::int64_t drafted = 0, accepted = 0,
-                 passed = 0;  ///< tokens: drafted, right, and chosen by those passes
+                 passed = 0;      ///< tokens: drafted, right, and chosen by those passes
+    std::int64_t given_back = 0;  ///< tokens whose keys and values gave way to others, and were made again
   };
   const Counts& counts() const { return counts_; }
 
  private:
   struct Stream;
   struct Row;
-  void feed(Stream& stream, std::span<const Token> tokens);
+  void admit();
+  bool feed(Stream& stream);
+  std::span<const Token> next_tokens(Stream& stream, Exits& exits) const;
+  bool make_room(Stream& stream, const Feed& feed);
+  void give_back(Stream& stream);
   void judge();
   void collect();
   void gather(std::vector<Row*>& rows);
@@ -85,7 +97,7 @@ class Decoder {
   void choose(const std::vector<Row>& rows);
   void draft_on(const Row& row);
   void verify(std::span<const Row> rows);
-  bool next(Stream& stream, const Row& row, std::optional<Token> token);
+  bool next(const Row& row, std::optional<Token> token);
 
   Engine& engine_;
   DecoderOptions options_;

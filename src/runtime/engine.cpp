@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "base/threads.h"
 #include "runtime/kv_cache.h"
 #include "runtime/layer.h"
@@ -55,6 +56,17 @@ KvLayout kv_layout(const Model& model, const EngineOptions& options) {
           .type = options.kv.value_or(beside)};
 }
 
+// Of each visit: its own, or its layer's.
+std::vector<std::int64_t> kv_slots(const DepthPlan& plan, bool single) {
+  std::map<std::int64_t, std::int64_t> known;
+  std::vector<std::int64_t> slots;
+  for (std::int64_t v = 0; v < plan.depth(); ++v) {
+    const std::int64_t of = single ? plan.visits[static_cast<std::size_t>(v)].layer : v;
+    slots.push_back(known.emplace(of, std::ssize(known)).first->second);
+  }
+  return slots;
+}
+
 // Whether a matrix of a layer is of a type that `is` picks.
 template <typename Is>
 bool any_weight(const Checkpoint& checkpoint, Is is) {
@@ -93,10 +105,12 @@ struct Engine::State {
       : model(std::move(shared)),
         config(model->config),
         plan(std::move(path)),
-        max_context(context_limit(*model, options)),
         backend(model->make_backend()),
         weights(model->weights),
-        cache(kv_layout(*model, options), plan.depth()),
+        cache(kv_layout(*model, options), kv_slots(plan, options.single_slot), options.kv_memory),
+        kv_memory(options.kv_memory),
+        single_slot(options.single_slot),
+        max_context(std::min(context_limit(*model, options), cache.most_positions())),
         pool(config.hidden_size),
         runner(config, plan, weights, *backend, {cache.layout(), row_type(weights)}),
         normed(row_type(weights)),
@@ -110,6 +124,7 @@ struct Engine::State {
   }
 
   void check(const Feed& feed) const;
+  std::int64_t unwritten(int sequence) const { return pool.first_parked(sequence, cache.length(sequence)); }
   const Ticket& ticket(std::int64_t number) const;
   void admit(std::int64_t most_rows);
   void embed(std::span<const Token> tokens, float* hidden) const;
@@ -127,10 +142,12 @@ struct Engine::State {
   std::shared_ptr<const Model> model;
   const ModelConfig& config;
   DepthPlan plan;
-  std::int64_t max_context;
   std::unique_ptr<Backend> backend;
   const Weights& weights;
   KvCache cache;
+  std::int64_t kv_memory;
+  bool single_slot;
+  std::int64_t max_context;
   RowPool pool;
   LayerRunner runner;
 
@@ -156,23 +173,29 @@ void Engine::State::check(const Feed& feed) const {
           "tokens that the model has no embedding for",
           token, config.vocab_size);
   if (count > max_context - length)
-    fail("{} tokens after {} exceed the context of {}", count, length, max_context);
+    fail("{} tokens after {} exceed the context of {}{}", count, length, max_context,
+         max_context < cache.most_positions()
+             ? ""
+             : fmt::format(", for which the {} for keys and values are enough", format_bytes(kv_memory)));
   if (feed.keep < 0 || feed.keep > count)
     fail("hidden states of {} tokens were asked for, but {} are fed", feed.keep, count);
   if (feed.exits != nullptr && count != 1)
     fail("{} tokens were fed to stop at exits, but they do so one by one", count);
   if (feed.exits != nullptr && std::ssize(*feed.exits) != plan.depth())
     fail("exits of {} visits were given, but the plan has {}", feed.exits->size(), plan.depth());
+  if (single_slot) check_idle(feed.sequence);
 }
 
 // Lets queued tokens begin: single ones, of sequences that generate, at once, and then go with the next chunk
 // of whatever prompt is on its way; prompts in the order in which they came, as long as there is room for
-// their rows.
+// their rows. Where visits share a slot a prompt is not divided: its later part would see of the earlier one
+// what the last visit left.
 void Engine::State::admit(std::int64_t most_rows) {
   if (queue.empty()) return;
   const auto begin = [&](std::int64_t number, std::int64_t most) {
     Ticket& ticket = tickets.at(number);
     const std::int64_t count = std::min(ticket.count() - ticket.begun, most);
+    cache.take(ticket.sequence, ticket.first + ticket.begun + count);
     float* hidden = pool.add(
         {.feed = number, .sequence = ticket.sequence, .first = ticket.first + ticket.begun, .count = count});
     embed(std::span(ticket.tokens)
@@ -188,8 +211,10 @@ void Engine::State::admit(std::int64_t most_rows) {
     behind.insert(ticket.sequence);
     return false;
   });
-  while (!queue.empty() && pool.rows() < most_rows)
-    if (begin(queue.front(), most_rows - pool.rows())) queue.pop_front();
+  while (!queue.empty() && pool.rows() < most_rows) {
+    const std::int64_t room = single_slot ? tickets.at(queue.front()).count() : most_rows - pool.rows();
+    if (begin(queue.front(), room)) queue.pop_front();
+  }
 }
 
 void Engine::State::embed(std::span<const Token> tokens, float* hidden) const {
@@ -318,9 +343,18 @@ std::int64_t Engine::weight_bytes() const { return state_->weights.bytes(); }
 Compute Engine::kv_type() const { return state_->cache.layout().type; }
 Compute Engine::layer_type() const { return state_->weights.layers.front().down->type; }
 std::int64_t Engine::kv_bytes() const { return state_->cache.layout().page_bytes() / page_positions; }
+std::int64_t Engine::token_kv_bytes() const { return kv_bytes() * state_->cache.slots(); }
+bool Engine::single_slot() const { return state_->single_slot; }
 std::int64_t Engine::kv_pages() const { return state_->cache.pages_in_use(); }
 
 int Engine::open() { return state_->cache.open(); }
+
+int Engine::fork(int sequence) {
+  state_->check_idle(sequence);
+  const int copy = state_->cache.fork(sequence);
+  state_->pool.fork(sequence, copy);
+  return copy;
+}
 
 void Engine::close(int sequence) {
   truncate(sequence, 0);
@@ -344,11 +378,11 @@ std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observ
     if (feed.exits != nullptr) fail("a forward call cannot wait for verdicts at exits");
   }
   std::vector<std::int64_t> numbers;
-  for (const Feed& feed : feeds) numbers.push_back(submit(feed));
   try {
+    for (const Feed& feed : feeds) numbers.push_back(submit(feed));
     while (step(observer)) {
     }
-  } catch (...) {  // an observer's, for instance: nothing of this call may run on in the next
+  } catch (...) {  // an observer's, or memory's end: nothing of this call may run on in the next
     for (const std::int64_t number : numbers) cancel(number);
     throw;
   }
@@ -363,7 +397,7 @@ std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observ
 std::int64_t Engine::submit(const Feed& feed) {
   state_->check(feed);
   const std::int64_t first = state_->cache.length(feed.sequence);
-  state_->cache.grow(feed.sequence, static_cast<std::int64_t>(feed.tokens.size()));
+  state_->cache.grow(feed.sequence, std::ssize(feed.tokens), state_->unwritten(feed.sequence));
   const std::int64_t number = state_->next_ticket++;
   Ticket ticket;
   ticket.sequence = feed.sequence;
@@ -374,6 +408,11 @@ std::int64_t Engine::submit(const Feed& feed) {
   if (ticket.count() > 0) state_->queue.push_back(number);
   state_->tickets.emplace(number, std::move(ticket));
   return number;
+}
+
+bool Engine::has_room(const Feed& feed) const {
+  state_->check(feed);
+  return state_->cache.can_grow(feed.sequence, std::ssize(feed.tokens), state_->unwritten(feed.sequence));
 }
 
 bool Engine::step(Observer* observer) {
@@ -414,6 +453,9 @@ void Engine::go_on(std::int64_t ticket) {
 }
 
 void Engine::leave(std::int64_t ticket, ExitedKv policy) {
+  if (state_->single_slot != (policy == ExitedKv::single))
+    fail("visits have {} slot a layer, which is not for {}", state_->single_slot ? "one" : "more than one",
+         exited_kv_names[static_cast<std::size_t>(policy)]);
   const bool owes = policy == ExitedKv::exact || policy == ExitedKv::copy;
   Run left;
   state_->judge(ticket, [&](Run& run, const float* hidden) {
@@ -430,6 +472,7 @@ void Engine::leave(std::int64_t ticket, ExitedKv policy) {
 
 std::int64_t Engine::catch_up(int sequence) {
   state_->check_idle(sequence);
+  state_->cache.grow(sequence, 0, state_->unwritten(sequence));
   const std::int64_t number = state_->next_ticket++;
   Ticket ticket;
   ticket.sequence = sequence;

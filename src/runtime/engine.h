@@ -55,12 +55,13 @@ enum class ExitedKv {
   copy,   ///< then its keys and values are computed there, but from the state that it left with (state
           ///< propagation: Schuster et al. 2022, arXiv 2207.07061, 3.1)
   skip,   ///< later tokens do not see it there; a window counts those that they see
-  share   ///< they see what it has at the last of its visits of the same layer; for plans that loop
+  share,  ///< they see what it has at the last of its visits of the same layer; for plans that loop
+  single  ///< the same of every earlier token, whether it left or not: EngineOptions::single_slot
 };
-inline constexpr const char* exited_kv_names[] = {"exact", "copy", "skip", "share"};
+inline constexpr const char* exited_kv_names[] = {"exact", "copy", "skip", "share", "single"};
 
 /// Whether a token that leaves at any of the exits has visited the layers of all later visits: what `share`
-/// cannot do without.
+/// and `single` cannot do without.
 bool can_share(const DepthPlan& plan, const Exits& exits);
 
 /// A token that waits for a verdict.
@@ -74,8 +75,14 @@ struct EngineOptions {
   Compute compute = Compute::f32;
   std::optional<Compute> kv = std::nullopt;  ///< f32, bf16 or int8; none: f32 beside f32, otherwise bf16
   std::int64_t max_context = 0;              ///< 0: the model's own limit
-  bool trace = false;                        ///< a line about each operation on standard error
-  PackedCache cache = {};                    ///< none: weights are packed each time, and not kept
+  std::int64_t kv_memory = 0;                ///< most bytes of keys and values; 0: no limit
+  /// Visits of one layer have one slot, which each writes over (arXiv 2608.09444): a plan that loops r times
+  /// takes a r-th of the memory. The tokens of a feed go through each visit together and see each other's
+  /// entries of that visit; of tokens of earlier feeds they see those of the last visit that these made. So a
+  /// sequence takes one feed at a time, and what it computes follows from its feeds and nothing else.
+  bool single_slot = false;
+  bool trace = false;      ///< a line about each operation on standard error
+  PackedCache cache = {};  ///< none: weights are packed each time, and not kept
 };
 
 struct Model;
@@ -83,7 +90,8 @@ struct Model;
 class Engine {
  public:
   /// A plan over a model's layers. Throws Error when it has none, or asks for layers or adapters that the
-  /// model does not have, or the context is longer than the model's. Of the options `kv` and `max_context`
+  /// model does not have, or the context is longer than the model's, or the memory for keys and values is too
+  /// little for 64 tokens. Of the options those about keys and values and the context
   /// matter.
   Engine(std::shared_ptr<const Model> model, DepthPlan plan, const EngineOptions& options = {});
   /// The checkpoint's own plan over a model of its own.
@@ -94,15 +102,20 @@ class Engine {
   const ModelConfig& config() const;
   const DepthPlan& plan() const;
   const Backend& backend() const;
-  std::int64_t max_context() const;
+  std::int64_t max_context() const;   ///< tokens of a sequence, no more than its keys and values have room
   std::int64_t weight_bytes() const;  ///< memory of packed weights
-  Compute layer_type() const;     ///< what a layer's weights became: those of the first one's down projection
-  Compute kv_type() const;        ///< of the cached keys and values
-  std::int64_t kv_bytes() const;  ///< memory of one token's keys and values at one visit
-  std::int64_t kv_pages() const;  ///< that open sequences hold
+  Compute layer_type() const;  ///< what a layer's weights became: those of the first one's down projection
+  Compute kv_type() const;     ///< of the cached keys and values
+  bool single_slot() const;
+  std::int64_t kv_bytes() const;        ///< memory of one token's keys and values at one visit
+  std::int64_t token_kv_bytes() const;  ///< in all slots
+  std::int64_t kv_pages() const;        ///< that open sequences hold
 
   /// A new, empty sequence. Its memory grows with its length, and close leaves it to other sequences.
   int open();
+  /// A new sequence with the tokens of this one, which must have none under way: what the two have in common
+  /// is kept once. What tokens that left owe is owed by both.
+  int fork(int sequence);
   void close(int sequence);
   std::int64_t length(int sequence) const;  ///< tokens it has
   /// Forgets all tokens from `length` on.
@@ -111,15 +124,19 @@ class Engine {
   /// Runs all feeds through the plan in one batch and returns the kept rows' hidden states after the last
   /// visit (before the final norm): [sum of keep, hidden], in the order of the feeds. Large feeds are split
   /// inside. A sequence may appear once. Throws Error, before anything is changed, when a token is outside
-  /// the vocabulary or a sequence would exceed max_context. A row's result is the same to the last bit
-  /// whatever rows are beside it, in whatever order they came, and however many threads there are.
+  /// the vocabulary, a sequence would exceed max_context or all of them kv_memory. A row's result is the same
+  /// to the last bit whatever rows are beside it, in whatever order they came, and however many threads there
+  /// are.
   std::vector<float> forward(std::span<const Feed> feeds, Observer* observer = nullptr);
 
   /// The same in steps, so that feeds may join while others are on their way (continuous batching by depth):
   /// submit queues a feed and returns its ticket; step runs one layer over all rows that wait for it and is
   /// false when nothing is left; take returns (once) the kept rows of a feed that has gone through, which is
-  /// when it is finished.
+  /// when it is finished. What is submitted was promised memory for its keys and values, which it takes when
+  /// its rows begin: submit throws Error, before anything is changed, when no more is left.
   std::int64_t submit(const Feed& feed);
+  /// Whether there is memory for a feed now. Throws Error as submit for what else is wrong with it.
+  bool has_room(const Feed& feed) const;
   bool step(Observer* observer = nullptr);
   bool finished(std::int64_t ticket) const;
   std::vector<float> take(std::int64_t ticket);

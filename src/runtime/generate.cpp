@@ -18,8 +18,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 void check_prompt(const Engine& engine, std::span<const Token> prompt) {
   if (prompt.empty()) fail_usage("the prompt is empty");
   if (std::ssize(prompt) > engine.max_context())
-    fail("the prompt has {} tokens, but the context takes {}; shorten it or raise --context", prompt.size(),
-         engine.max_context());
+    fail("the prompt has {} tokens, but the context takes {}; shorten it, or raise --context or --kv-memory",
+         prompt.size(), engine.max_context());
 }
 
 }  // namespace

@@ -134,6 +134,19 @@ std::int64_t RowPool::send(int sequence, std::int64_t feed) {
   return sent;
 }
 
+std::int64_t RowPool::first_parked(int sequence, std::int64_t none) const {
+  const auto found = parked_.find(sequence);
+  return found == parked_.end() || found->second.empty() ? none : found->second.front().run.first;
+}
+
+void RowPool::fork(int sequence, int other) {
+  const auto found = parked_.find(sequence);
+  if (found == parked_.end()) return;
+  std::vector<Parked> copies = found->second;
+  for (Parked& copy : copies) copy.run.sequence = other;
+  parked_[other] = std::move(copies);
+}
+
 void RowPool::truncate(int sequence, std::int64_t length) {
   const auto found = parked_.find(sequence);
   if (found == parked_.end()) return;

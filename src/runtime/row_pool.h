@@ -64,6 +64,10 @@ class RowPool {
   void wake(int sequence, std::int64_t visit);
   /// Makes all that is parked of a sequence, but what owes keys alone, rows of a feed; returns how many.
   std::int64_t send(int sequence, std::int64_t feed);
+  /// The first position of what is parked of a sequence; `none` when nothing is.
+  std::int64_t first_parked(int sequence, std::int64_t none) const;
+  /// Parks for another sequence what is parked of this one.
+  void fork(int sequence, int other);
   /// Drops the positions from `length` on of what is parked of a sequence.
   void truncate(int sequence, std::int64_t length);
 

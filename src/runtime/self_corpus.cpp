@@ -35,9 +35,8 @@ std::vector<Kind> kinds_of(const Tokenizer& tokenizer) {
   return kinds;
 }
 
-/// A sequence of the engine and the document that it writes.
+/// A document that is being written.
 struct Slot {
-  int sequence = 0;
   const Kind* kind = nullptr;
   std::optional<Sampler> sampler;
   std::vector<Token> document;
@@ -62,18 +61,10 @@ class Corpus {
 
   std::vector<std::vector<Token>> write() {
     slots_.resize(static_cast<std::size_t>(options_.batch));
-    {
-      Decoder decoder(engine_);
-      for (Slot& slot : slots_) {
-        slot.sequence = engine_.open();
-        begin(slot, decoder);
-      }
-      while (tokens_ < options_.tokens) step(decoder);
-    }
-    for (Slot& slot : slots_) {
-      finish(slot);
-      engine_.close(slot.sequence);
-    }
+    Decoder decoder(engine_);
+    for (Slot& slot : slots_) begin(slot, decoder);
+    while (tokens_ < options_.tokens) step(decoder);
+    for (Slot& slot : slots_) finish(slot);
     progress_.finish();
     return std::move(documents_);
   }
@@ -88,16 +79,14 @@ class Corpus {
     slot.ended = false;
     const Token start = slot.kind->start;
     if (slot.kind->keep_start) slot.document.push_back(start);
-    engine_.truncate(slot.sequence, 0);
-    decoder.add(slot.sequence, {&start, 1},
-                [this, &slot](const Prediction& prediction) -> std::optional<Token> {
-                  const Token token = slot.sampler->pick(prediction.logits, {});
-                  slot.ended = slot.ends(token, length_);
-                  if (slot.ended) return {};
-                  slot.document.push_back(token);
-                  ++slot.written;
-                  return token;
-                });
+    decoder.add({&start, 1}, [this, &slot](const Prediction& prediction) -> std::optional<Token> {
+      const Token token = slot.sampler->pick(prediction.logits, {});
+      slot.ended = slot.ends(token, length_);
+      if (slot.ended) return {};
+      slot.document.push_back(token);
+      ++slot.written;
+      return token;
+    });
   }
 
   void finish(Slot& slot) {

@@ -76,6 +76,18 @@ TEST(GenerateVerb, DepthIsShownAndDraftsChangeNothing) {
     EXPECT_EQ(run_program(command + wrong).code, 2) << wrong;
 }
 
+TEST(GenerateVerb, TheMemoryOfKeysAndValuesLimitsTheContext) {
+  const std::string command = "generate --threads 1 --dtype f32 --max-tokens 100 --prompt the " + model + " ";
+  const Json free = json_of(run_program(command + "--json -"));
+  EXPECT_EQ(json_of(run_program(command + "--kv-memory 1G --json -"))["tokens"], free["tokens"]);
+  const test::Run none = run_program(command + "--kv-memory 100");
+  EXPECT_EQ(none.code, 1);
+  EXPECT_THAT(none.err, HasSubstr("100 B"));
+  for (const char* wrong : {"--kv-memory x", "--kv-memory -1", "--exit depth:2 --exited-kv single",
+                            "--draft 1 --exited-kv single"})
+    EXPECT_NE(run_program(command + wrong).code, 0) << wrong;
+}
+
 TEST(GenerateVerb, SaysWhichInstructionSetsItUsesAndTakesALowerLevel) {
   const std::string command = "generate --prompt x --max-tokens 1 " + model;
   const auto with_level = [&](const char* level) {

@@ -70,7 +70,6 @@ std::vector<Text> decode(Engine& engine, const std::vector<std::vector<Token>>& 
   std::vector<Follower> followers;
   for (std::size_t i = 0; i < prompts.size(); ++i)
     followers.emplace_back(length, SamplerOptions{.temperature = temperature, .seed = i});
-  std::vector<int> sequences;
   {
     Decoder decoder(engine, options);
     std::size_t joined = 0;
@@ -80,14 +79,12 @@ std::vector<Text> decode(Engine& engine, const std::vector<std::vector<Token>>& 
         decoder.step();
         continue;
       }
-      sequences.push_back(engine.open());
       Follower& follower = followers[joined];
-      decoder.add(sequences.back(), prompts[joined++],
+      decoder.add(prompts[joined++],
                   [&follower](const Prediction& p) { return follower(p.logits, p.visits); });
     }
     if (counts != nullptr) *counts = decoder.counts();
   }
-  for (const int sequence : sequences) engine.close(sequence);
   EXPECT_EQ(engine.kv_pages(), 0);
   std::vector<Text> texts;
   for (const Follower& follower : followers) texts.push_back(follower.text);
@@ -123,8 +120,7 @@ Text sequentially(const Checkpoint& model, const std::vector<Token>& prompt, Exi
                   const ExitRule& rule) {
   Sequential plain(model, policy);
   Follower follower;
-  Sequential::Output output;
-  for (const Token token : prompt) output = plain.take(token);
+  Sequential::Output output = plain.prompt(prompt);
   const Exits exits = rule.exits(model.plan);
   for (;;) {
     const auto token = follower(output.logits, output.visits);
@@ -154,17 +150,19 @@ std::vector<Case> cases() {
   std::vector<Case> all;
   for (const char* rule : {"depth:1", "depth:4", "top1:0.15", "margin:0.02", "entropy:3.6", "change:0.75",
                            "cosine:0.75", "agree:2"})
-    for (const ExitedKv policy : {ExitedKv::exact, ExitedKv::copy, ExitedKv::skip, ExitedKv::share})
-      if (std::string(rule) != "depth:1" || policy != ExitedKv::share) all.push_back({rule, policy});
+    for (const ExitedKv policy :
+         {ExitedKv::exact, ExitedKv::copy, ExitedKv::skip, ExitedKv::share, ExitedKv::single})
+      if (std::string(rule) != "depth:1" || policy < ExitedKv::share) all.push_back({rule, policy});
   return all;
 }
 
 TEST(Decoder, TokensLeaveAndAreSeenAsInPlainLoops) {
   const Checkpoint model = with_exits();
-  Engine engine(model);
+  Engine of_visits(model), of_layers(model, {.single_slot = true});
   const auto texts = prompts(model);
   std::map<std::string, std::set<std::int64_t>> depths;
   for (const auto& [name, policy] : cases()) {
+    Engine& engine = policy == ExitedKv::single ? of_layers : of_visits;
     const auto rule = parse_exit_rule(name, model.plan);
     const DecoderOptions options = {.exit = rule, .exited_kv = policy};
     const auto got = decode(engine, texts, options);
@@ -237,6 +235,57 @@ TEST(Decoder, DraftsChangeNoToken) {
         }
     }
   }
+}
+
+// With room for three pages of positions at each visit: all begin, and have no room to go on.
+TEST(Decoder, WhoeverGivesWayWritesTheSameText) {
+  const Checkpoint model = with_exits();
+  const auto engine_of = [&](std::int64_t pages, bool single) {
+    const std::int64_t slots = single ? 2 : model.plan.depth();
+    return Engine(model, {.kv_memory = pages * page_positions * slots * Engine(model).kv_bytes(),
+                          .single_slot = single});
+  };
+  Engine engines[] = {engine_of(30, false), engine_of(30, true)};
+  Engine small[] = {engine_of(3, false), engine_of(3, true)};
+  std::vector<std::vector<Token>> texts;
+  for (const std::size_t size : {60, 55, 58, 3, 100}) texts.push_back(some_tokens(model, size, size));
+  std::vector<DecoderOptions> all = {{}, {.draft = {2, 3}}, {.draft = {4, 8}}};
+  for (const auto& [name, policy] : cases())
+    all.push_back({.exit = parse_exit_rule(name, model.plan), .exited_kv = policy});
+  for (std::size_t i = 0; i < all.size(); ++i)
+    for (const std::int64_t apart : {0, 3}) {
+      const int single = all[i].exited_kv == ExitedKv::single ? 1 : 0;
+      Decoder::Counts counts;
+      EXPECT_EQ(decode(small[single], texts, all[i], apart, 0.5, &counts),
+                decode(engines[single], texts, all[i], 0, 0.5))
+          << i << ", " << apart << " steps apart";
+      EXPECT_GT(counts.given_back, 0);
+    }
+}
+
+TEST(Decoder, WhoeverHasNoRoomLeftEndsAlone) {
+  const Checkpoint model = with_exits();
+  Engine engine(model, {.kv_memory = 3 * page_positions * model.plan.depth() * Engine(model).kv_bytes()});
+  const auto beginning = some_tokens(model, 60);
+  const int other = engine.open(), a = engine.open(), b = engine.open();
+  const Feed feed = {.sequence = other, .tokens = beginning};  // holds a page all the time
+  engine.forward({&feed, 1});
+  Decoder decoder(engine);
+  std::int64_t first = 0, second = 0;
+  const auto count = [](std::int64_t& written, std::int64_t most) {
+    return [&written, most](const Prediction& p) {
+      return ++written == most ? std::nullopt : std::optional(p.best);
+    };
+  };
+  decoder.add(a, some_tokens(model, 120), count(first, 30), Decoder::Wants::best);
+  decoder.add(b, some_tokens(model, 50), count(second, 20), Decoder::Wants::best);
+  EXPECT_THROW(while (decoder.step()){}, Error);
+  EXPECT_EQ(first, 9);  // 128 tokens, and the one after them
+  engine.close(a);
+  while (decoder.step()) {
+  }
+  EXPECT_EQ(second, 20);
+  EXPECT_EQ(engine.length(other), 60);
 }
 
 // While a long prompt goes through, those who generate get a token for each of its chunks.
@@ -352,10 +401,36 @@ TEST(Decoder, AnErrorOfOneChoiceLeavesAWorkingEngine) {
   EXPECT_EQ(decode(engine, texts, {}), expected);
 }
 
-// Feeds, cancellations, cuts, exits and drafts in any order lose no page and no row.
-TEST(Decoder, RandomSchedulesLeaveNothingBehind) {
+TEST(Decoder, AnErrorOfOneChoiceEndsThatTextAlone) {
   const Checkpoint model = with_exits();
-  Engine engine(model, {.max_context = 60});
+  Engine engine(model);
+  const auto texts = prompts(model);
+  for (const DecoderOptions& options : {DecoderOptions{}, DecoderOptions{.draft = {2, 3}}}) {
+    const auto expected = decode(engine, texts, options);
+    std::vector<Follower> followers(texts.size());
+    Decoder decoder(engine, options);
+    for (std::size_t i = 0; i < texts.size(); ++i)
+      decoder.add(texts[i], [&followers, i](const Prediction& p) {
+        if (i == 2 && followers[i].text.tokens.size() == 4) fail("four");
+        return followers[i](p.logits, p.visits);
+      });
+    EXPECT_THROW(while (decoder.step()){}, Error);
+    while (decoder.step()) {
+    }
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      EXPECT_EQ(followers[i].text == expected[i], i != 2) << i;
+    }
+    EXPECT_EQ(engine.kv_pages(), 0);
+  }
+}
+
+// Feeds, forks, cancellations, cuts, exits and memory that runs out in any order: no page and no row is lost,
+// and what a sequence holds is what its tokens make of an empty one.
+TEST(Decoder, RandomSchedulesLeaveNothingBehind) {
+  Checkpoint model = with_exits();
+  model.config.max_positions = 150;
+  Engine engine(model, {.kv_memory = 8 * page_positions * model.plan.depth() * Engine(model).kv_bytes()});
+  Engine fresh(model);
   Random random(11);
   const auto below = [&](std::int64_t count) {
     return static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(count)));
@@ -363,36 +438,81 @@ TEST(Decoder, RandomSchedulesLeaveNothingBehind) {
   const Exits exits = {true, false, true, false, true, false};
   struct Live {
     int sequence = 0;
+    std::vector<Token> tokens = {};
     std::int64_t ticket = -1;
+    bool whole = true;  // later tokens see what full depth has
   };
   std::vector<Live> live;
+  std::int64_t refused = 0, forks = 0, checked = 0;
+  const auto feed = [&](Live& one, std::size_t count, const Exits* stops) {
+    const auto tokens = some_tokens(model, count, random.next());
+    const Feed asked = {.sequence = one.sequence, .tokens = tokens, .exits = stops};
+    const bool has_room = engine.has_room(asked);
+    try {
+      one.ticket = engine.submit(asked);
+      one.tokens.insert(one.tokens.end(), tokens.begin(), tokens.end());
+      EXPECT_TRUE(has_room);
+    } catch (const Error&) {
+      EXPECT_FALSE(has_room);
+      ++refused;
+    }
+  };
+  const auto check = [&](const Live& one) {
+    const Feed next = {.sequence = one.sequence, .tokens = std::span(one.tokens).first(1)};
+    if (!one.whole || std::ssize(one.tokens) >= engine.max_context() || !engine.has_room(next)) return;
+    std::vector<Token> all = one.tokens;
+    all.push_back(one.tokens.front());
+    const int sequence = fresh.open();
+    const Feed again = {.sequence = sequence, .tokens = all};
+    const auto ticket = engine.submit(next);
+    while (!engine.finished(ticket)) {
+      engine.step();
+      for (const AtExit& at : engine.at_exits()) engine.go_on(at.ticket);
+    }
+    EXPECT_EQ(engine.take(ticket), fresh.forward({&again, 1}));
+    fresh.close(sequence);
+    ++checked;
+  };
   for (int round = 0; round < 10'000; ++round) {
     if (live.size() < 6 && below(4) == 0) live.push_back({engine.open()});
     if (live.empty()) continue;
     Live& one = live[static_cast<std::size_t>(below(std::ssize(live)))];
-    const std::int64_t what = below(8), held = engine.length(one.sequence);
+    const std::int64_t what = below(16), held = engine.length(one.sequence);
     if (one.ticket >= 0) {
       if (what == 0) {
         engine.cancel(std::exchange(one.ticket, -1));
+        one.tokens.resize(static_cast<std::size_t>(engine.length(one.sequence)));
       } else if (engine.finished(one.ticket)) {
         EXPECT_EQ(std::ssize(engine.take(std::exchange(one.ticket, -1))), model.config.hidden_size);
       } else {
         engine.step();
       }
-    } else if (what < 3 && held < 50) {
-      const auto tokens = some_tokens(model, static_cast<std::size_t>(1 + below(8)), random.next());
-      one.ticket = engine.submit({.sequence = one.sequence, .tokens = tokens});
-    } else if (what < 6 && held > 0 && held < 60) {
-      const auto token = some_tokens(model, 1, random.next());
-      one.ticket = engine.submit({.sequence = one.sequence, .tokens = token, .exits = &exits});
-    } else if (what == 6) {
-      engine.truncate(one.sequence, below(held + 1));
+    } else if (what < 6 && held < 100) {
+      feed(one, static_cast<std::size_t>(1 + below(50)), nullptr);
+    } else if (what < 12 && held > 0 && held < 150) {
+      feed(one, 1, &exits);
+    } else if (what == 12) {
+      one.tokens.resize(static_cast<std::size_t>(below(held + 1)));
+      engine.truncate(one.sequence, std::ssize(one.tokens));
+    } else if (what < 15 && live.size() < 8) {
+      Live other = one;
+      other.sequence = engine.fork(one.sequence);
+      live.push_back(std::move(other));
+      ++forks;
     } else {
+      if (held > 0) check(one);
       engine.close(one.sequence);
       live.erase(live.begin() + (&one - live.data()));
     }
-    for (const AtExit& at : engine.at_exits())
-      below(2) == 0 ? engine.go_on(at.ticket) : engine.leave(at.ticket, static_cast<ExitedKv>(below(3)));
+    for (const AtExit& at : engine.at_exits()) {
+      if (below(2) == 0) {
+        engine.go_on(at.ticket);
+        continue;
+      }
+      const auto policy = below(8) > 0 ? ExitedKv::exact : static_cast<ExitedKv>(below(3));
+      if (policy != ExitedKv::exact) std::ranges::find(live, at.ticket, &Live::ticket)->whole = false;
+      engine.leave(at.ticket, policy);
+    }
   }
   for (const Live& one : live) {
     if (one.ticket >= 0) engine.cancel(one.ticket);
@@ -400,6 +520,14 @@ TEST(Decoder, RandomSchedulesLeaveNothingBehind) {
   }
   EXPECT_EQ(engine.kv_pages(), 0);
   EXPECT_FALSE(engine.step());
+  EXPECT_GT(refused, 50);
+  EXPECT_GT(forks, 200);
+  EXPECT_GT(checked, 50);
+  const auto all = some_tokens(model, 128);  // of what there was, nothing is still promised to anybody
+  for (int i = 0; i < 4; ++i) {
+    const Feed last = {.sequence = engine.open(), .tokens = all};
+    EXPECT_EQ(engine.forward({&last, 1}).size(), static_cast<std::size_t>(model.config.hidden_size));
+  }
 }
 
 TEST(Decoder, WhatThePlanDoesNotAllowIsRefused) {
@@ -410,6 +538,12 @@ TEST(Decoder, WhatThePlanDoesNotAllowIsRefused) {
       Decoder(engine, {.exit = parse_exit_rule("depth:1", model.plan), .exited_kv = ExitedKv::share}),
       UsageError);
   EXPECT_THROW(Decoder(engine, {.exit = parse_exit_rule("top1", model.plan), .draft = {2, 3}}), UsageError);
+  Engine single(model, {.single_slot = true});
+  for (Engine* wrong : {&engine, &single})
+    EXPECT_THROW(Decoder(*wrong, {.exit = parse_exit_rule("depth:4", model.plan),
+                                  .exited_kv = wrong == &single ? ExitedKv::copy : ExitedKv::single}),
+                 UsageError);
+  EXPECT_THROW(Decoder(single, {.exited_kv = ExitedKv::single, .draft = {2, 3}}), UsageError);
   for (const char* wrong : {"top2", "top1:", "top1:x", "top1:-1", "top1:0.5x", "agree:1e300", "top1:nan",
                             "depth:0", "depth:6", ""})
     EXPECT_THROW(parse_exit_rule(wrong, model.plan), UsageError) << wrong;

@@ -1,6 +1,7 @@
 // What must hold for every model: batches, plans, adapters, errors.
 #include "runtime/engine.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "oracle.h"
 #include "runtime/small_models.h"
 
@@ -208,6 +210,152 @@ TEST(Engine, PagesOfEightBitsAreUsedAgainWithoutATrace) {
     const auto got = engine.forward({&rest, 1});
     EXPECT_EQ(largest_difference(got, std::span(alone).last(got.size())), 0) << kept;
   }
+}
+
+// For so many pages of positions at each visit.
+std::int64_t kv_memory(const Checkpoint& model, std::int64_t pages) {
+  return pages * page_positions * model.plan.depth() * Engine(model).kv_bytes();
+}
+
+TEST(Engine, MemoryForKeysAndValuesIsTakenAsTokensBegin) {
+  Checkpoint model = load("llama");
+  model.config.max_positions = 4000;
+  Engine engine(model);
+  const auto prompt = some_tokens(model, 4000);
+  std::vector<std::int64_t> tickets;
+  for (int i = 0; i < 100; ++i) tickets.push_back(engine.submit({engine.open(), prompt}));
+  EXPECT_EQ(engine.kv_pages(), 0);
+  engine.step();
+  EXPECT_GT(engine.kv_pages(), 0);
+  EXPECT_LT(engine.kv_pages(), 4000 / page_positions * model.plan.depth());
+  for (const std::int64_t ticket : tickets) engine.cancel(ticket);
+  EXPECT_EQ(engine.kv_pages(), 0);
+}
+
+TEST(Engine, WithoutRoomNothingIsTakenAndTheOthersGoOn) {
+  const Checkpoint model = load("llama");
+  Engine engine(model, {.kv_memory = kv_memory(model, 3)});
+  const auto text = some_tokens(model, 70), other = some_tokens(model, 65, 1);
+  const auto expected = hidden_alone(engine, text), expected_other = hidden_alone(engine, other);
+  EXPECT_EQ(engine.max_context(), std::min(3 * page_positions, model.config.max_positions));
+  const int a = engine.open(), b = engine.open();
+  const auto ticket = engine.submit(all_of(a, text));
+  engine.step();
+  EXPECT_FALSE(engine.has_room(all_of(b, other)));
+  EXPECT_TRUE(engine.has_room({b, std::span(other).first(64)}));
+  try {
+    engine.submit(all_of(b, other));
+    FAIL() << "more than there is room for was taken in";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("65 more positions"));
+    EXPECT_THAT(error.what(), testing::HasSubstr(format_bytes(kv_memory(model, 2))));
+    EXPECT_THAT(error.what(), testing::HasSubstr(format_bytes(kv_memory(model, 3))));
+  }
+  EXPECT_EQ(engine.length(b), 0);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(engine.take(ticket), expected);
+  engine.close(a);
+  const int c = engine.open();
+  const Feed both[] = {all_of(b, other), all_of(c, text)};
+  EXPECT_THROW(engine.forward(both), Error);
+  EXPECT_EQ(engine.kv_pages(), 0);
+  EXPECT_EQ(engine.forward({both, 1}), expected_other);
+  EXPECT_THROW(Engine(model, {.kv_memory = kv_memory(model, 1) - 1}), Error);
+}
+
+// Each goes on as if it had taken in all of its tokens itself.
+TEST(Engine, ForksGoOnIndependently) {
+  const Checkpoint model = recursive("llama", 3);
+  for (const EngineOptions& options :
+       {EngineOptions{}, EngineOptions{.compute = Compute::bf16, .kv = Compute::int8},
+        EngineOptions{.single_slot = true}}) {
+    Engine engine(model, options);
+    for (const std::size_t shared : {1, 63, 64, 65, 100}) {
+      const auto beginning = some_tokens(model, shared);
+      const int first = engine.open();
+      const Feed feed = all_of(first, beginning);
+      engine.forward({&feed, 1});
+      const std::int64_t pages = engine.kv_pages();
+      std::vector<int> sequences = {engine.fork(first), first, engine.fork(first)};
+      EXPECT_EQ(engine.kv_pages(), pages);
+      engine.truncate(sequences.back(), static_cast<std::int64_t>(shared / 2));
+      for (std::size_t i = 0; i < sequences.size(); ++i) {
+        const auto length = static_cast<std::size_t>(engine.length(sequences[i]));
+        const auto own = some_tokens(model, 20, i + 1);
+        const Feed rest = all_of(sequences[i], own);
+        const auto got = engine.forward({&rest, 1});
+        const int alone = engine.open();
+        const Feed both[] = {all_of(alone, std::span(beginning).first(length)), all_of(alone, own)};
+        engine.forward({both, 1});
+        EXPECT_EQ(got, engine.forward({both + 1, 1})) << shared << ", " << i;
+        engine.close(alone);
+      }
+      for (const int sequence : sequences) engine.close(sequence);
+      EXPECT_EQ(engine.kv_pages(), 0);
+    }
+  }
+}
+
+// What tokens that left owe is made by each for itself.
+TEST(Engine, ForksMakeWhatTokensThatLeftOwe) {
+  const Checkpoint model = recursive("llama", 3);
+  Engine engine(model);
+  const auto text = some_tokens(model, 70);
+  const auto alone = hidden_alone(engine, text);
+  const Exits exits = {true, false, false, false, false, false};
+  for (const ExitedKv policy : {ExitedKv::exact, ExitedKv::copy, ExitedKv::skip}) {
+    const int first = engine.open();
+    const Feed feed = {first, std::span(text).first(60)};
+    engine.forward({&feed, 1});
+    for (std::size_t i = 60; i < 66; ++i) {
+      const auto ticket =
+          engine.submit({.sequence = first, .tokens = std::span(text).subspan(i, 1), .exits = &exits});
+      while (engine.step()) {
+      }
+      engine.leave(ticket, policy);
+      engine.take(ticket);
+    }
+    std::vector<std::vector<float>> results;
+    for (const int sequence : {engine.fork(first), engine.fork(first), first}) {
+      const Feed rest = all_of(sequence, std::span(text).subspan(66));
+      results.push_back(engine.forward({&rest, 1}));
+      engine.close(sequence);
+    }
+    EXPECT_EQ(results[0], results[1]);
+    EXPECT_EQ(results[0], results[2]);
+    if (policy == ExitedKv::exact) {
+      EXPECT_EQ(largest_difference(results[0], std::span(alone).last(results[0].size())), 0);
+    }
+    EXPECT_EQ(engine.kv_pages(), 0);
+  }
+}
+
+// A prompt sees at each visit what its tokens have there, however many visits write to one slot; what comes
+// after it sees their last.
+TEST(Engine, VisitsThatShareASlotTakeThePromptLoopByLoop) {
+  Checkpoint model = recursive("llama", 3);
+  model.config.max_positions = 2000;
+  Engine engine(model), single(model, {.single_slot = true});
+  const auto tokens = some_tokens(model, 1300), others = some_tokens(model, 40, 1);
+  EXPECT_EQ(single.token_kv_bytes() * 3, engine.token_kv_bytes());
+  const auto expected = hidden_alone(engine, tokens);
+  EXPECT_EQ(hidden_alone(single, tokens), expected);
+  const int a = single.open(), b = single.open();
+  const auto beside = single.submit(all_of(b, others));
+  single.step();
+  const auto ticket = single.submit(all_of(a, tokens));
+  EXPECT_THROW(single.submit({a, std::span(others).first(1)}), Error);
+  while (single.step()) {
+  }
+  EXPECT_EQ(single.take(ticket), expected);
+  EXPECT_EQ(single.take(beside), hidden_alone(single, others));
+  EXPECT_EQ(single.kv_pages(), 2 * (21 + 1));
+  const int c = engine.open();
+  const Feed same[] = {all_of(c, tokens), {c, std::span(others).first(1)}};
+  engine.forward({same, 1});
+  const Feed next = {a, std::span(others).first(1)};
+  EXPECT_NE(single.forward({&next, 1}), engine.forward({same + 1, 1}));
 }
 
 TEST(Engine, WrongCallsAreRefusedBeforeAnythingChanges) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,16 @@ class Sequential {
     Values logits;
     std::int64_t visits = 0;
   };
+
+  /// The first tokens of the sequence: at each visit one after the other, before any of them goes on.
+  Output prompt(std::span<const Token> tokens) {
+    std::vector<State> states;
+    for (const Token token : tokens)
+      states.push_back({.position = length_++, .hidden = row("model.embed_tokens.weight", token)});
+    for (std::int64_t visit = 0; visit < model_.plan.depth(); ++visit)
+      for (State& state : states) make_visit(state, false);
+    return {head(states.back().hidden), model_.plan.depth()};
+  }
 
   /// The next token of the sequence; it may leave after the visits that `exits` marks.
   Output take(Token token, const Exits& exits = {}, const Leaves& leaves = {}) {
@@ -146,7 +157,7 @@ class Sequential {
       }
   }
 
-  Values attention(const std::vector<Entry>& seen, const Values& queries) const {
+  Values attention(std::span<const Entry> seen, const Values& queries) const {
     const auto dim = static_cast<std::size_t>(model_.config.head_dim);
     const std::int64_t group = model_.config.heads / model_.config.kv_heads;
     Values mixed(queries.size());
@@ -169,15 +180,23 @@ class Sequential {
 
   void make_visit(State& state, bool keys_only) {
     const Visit& visit = model_.plan.visits[static_cast<std::size_t>(state.visit)];
-    auto& seen = entries_[static_cast<std::size_t>(state.visit++)];
+    // Of `single` those of a layer, where a token writes over what it had, and sees nothing behind itself.
+    const std::int64_t slot = policy_ == ExitedKv::single ? visit.layer : state.visit;
+    auto& seen = entries_[static_cast<std::size_t>(slot)];
+    ++state.visit;
     const Values normed = norm(tensor(name(visit, "input_layernorm.weight")), state.hidden);
     Entry own = {linear(visit, "self_attn.k_proj", normed), linear(visit, "self_attn.v_proj", normed)};
     rotate(visit, state.position, own.key);
-    seen.push_back(std::move(own));
+    const bool again = policy_ == ExitedKv::single && state.position < std::ssize(seen);
+    if (again)
+      seen[static_cast<std::size_t>(state.position)] = std::move(own);
+    else
+      seen.push_back(std::move(own));
     if (keys_only) return;
+    const auto before = again ? static_cast<std::size_t>(state.position) + 1 : seen.size();
     Values queries = linear(visit, "self_attn.q_proj", normed);
     rotate(visit, state.position, queries);
-    add(linear(visit, "self_attn.o_proj", attention(seen, queries)), state.hidden);
+    add(linear(visit, "self_attn.o_proj", attention(std::span(seen).first(before), queries)), state.hidden);
     const Values inner = norm(tensor(name(visit, "post_attention_layernorm.weight")), state.hidden);
     Values gate = linear(visit, "mlp.gate_proj", inner);
     const Values up = linear(visit, "mlp.up_proj", inner);
