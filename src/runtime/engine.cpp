@@ -76,6 +76,7 @@ std::int64_t same_layer_before(const DepthPlan& plan, std::int64_t end, std::int
 struct Ticket {
   int sequence = 0;
   std::vector<Token> tokens;
+  std::vector<float> states;   // in place of their embeddings, if not empty
   std::int64_t first = 0;      // position of tokens[0]
   std::int64_t begun = 0;      // tokens that are in the pool or through
   std::int64_t done = 0;       // tokens that are through
@@ -107,10 +108,10 @@ struct Engine::State {
              visit.layer, visit.adapter, weights.layers.size(), weights.adapters.size());
   }
 
+  std::int64_t count(const Feed& feed) const;
   void check(const Feed& feed) const;
   const Ticket& ticket(std::int64_t number) const;
   void admit(std::int64_t most_rows);
-  void embed(std::span<const Token> tokens, float* hidden) const;
   void run_picked(std::span<const Run> runs, Observer* observer);
   void collect();
   void keep(Ticket& ticket, const Run& run, const float* hidden) const;
@@ -140,8 +141,15 @@ struct Engine::State {
   RowBuffer normed;  // of the head
 };
 
+std::int64_t Engine::State::count(const Feed& feed) const {
+  return feed.states.empty() ? std::ssize(feed.tokens) : std::ssize(feed.states) / config.hidden_size;
+}
+
 void Engine::State::check(const Feed& feed) const {
-  const auto count = static_cast<std::int64_t>(feed.tokens.size());
+  if (!feed.states.empty() && (!feed.tokens.empty() || std::ssize(feed.states) % config.hidden_size != 0))
+    fail("{} values were fed as states of width {}, beside {} tokens", feed.states.size(), config.hidden_size,
+         feed.tokens.size());
+  const std::int64_t count = this->count(feed);
   const std::int64_t length = cache.length(feed.sequence);
   for (const Token token : feed.tokens)
     if (token < 0 || token >= config.vocab_size)
@@ -169,9 +177,14 @@ void Engine::State::admit(std::int64_t most_rows) {
     const std::int64_t count = std::min(ticket.count() - ticket.begun, most);
     float* hidden = pool.add(
         {.feed = number, .sequence = ticket.sequence, .first = ticket.first + ticket.begun, .count = count});
-    embed(std::span(ticket.tokens)
-              .subspan(static_cast<std::size_t>(ticket.begun), static_cast<std::size_t>(count)),
-          hidden);
+    if (ticket.states.empty())
+      embed(config, weights.embedding,
+            std::span(ticket.tokens)
+                .subspan(static_cast<std::size_t>(ticket.begun), static_cast<std::size_t>(count)),
+            hidden);
+    else
+      std::copy_n(ticket.states.begin() + ticket.begun * config.hidden_size, count * config.hidden_size,
+                  hidden);
     ticket.begun += count;
     return ticket.begun == ticket.count();
   };
@@ -184,17 +197,6 @@ void Engine::State::admit(std::int64_t most_rows) {
   });
   while (!queue.empty() && pool.rows() < most_rows)
     if (begin(queue.front(), most_rows - pool.rows())) queue.pop_front();
-}
-
-void Engine::State::embed(std::span<const Token> tokens, float* hidden) const {
-  const auto width = static_cast<std::size_t>(config.hidden_size);
-  const auto scale = static_cast<float>(config.embedding_scale);
-  parallel_for(static_cast<std::int64_t>(tokens.size()), [&](std::int64_t i) {
-    const std::span row(hidden + static_cast<std::size_t>(i) * width, width);
-    decode_rows(weights.embedding, tokens[static_cast<std::size_t>(i)], 1, row);
-    if (scale != 1)
-      for (float& h : row) h *= scale;
-  });
 }
 
 // Neighbours of one sequence at one visit become one span: the later ones see the earlier ones' keys.
@@ -357,11 +359,14 @@ std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observ
 std::int64_t Engine::submit(const Feed& feed) {
   state_->check(feed);
   const std::int64_t first = state_->cache.length(feed.sequence);
-  state_->cache.grow(feed.sequence, static_cast<std::int64_t>(feed.tokens.size()));
+  const std::int64_t count = state_->count(feed);
+  state_->cache.grow(feed.sequence, count);
   const std::int64_t number = state_->next_ticket++;
   Ticket ticket;
   ticket.sequence = feed.sequence;
   ticket.tokens.assign(feed.tokens.begin(), feed.tokens.end());
+  ticket.tokens.resize(static_cast<std::size_t>(count));
+  ticket.states.assign(feed.states.begin(), feed.states.end());
   ticket.first = first;
   ticket.keep_from = first + ticket.count() - feed.keep;
   if (feed.exits != nullptr) ticket.exits = *feed.exits;
