@@ -252,7 +252,7 @@ Json compress(const CompressOptions& options) {
                      .speed_repetitions = plan.speed_repetitions,
                      .compute = compute,
                      .device = training.device});
-  const Json before = judge.measure(original, *engine, /*timed=*/true);
+  const Json before = judge.measure(original, *engine, Judged::speed);
   if (recursion) {
     recursion->seed = options.seed;
     recursion->bos = bos;
@@ -288,16 +288,16 @@ Json compress(const CompressOptions& options) {
   double least = std::numeric_limits<double>::infinity();
   for (const Candidate& candidate : candidates) {
     say(fmt::format("{}: {}", candidate.method, candidate.what));
-    account["candidates"].push_back({{"method", candidate.method},
-                                     {"what", candidate.what},
-                                     {"why", candidate.why},
-                                     {"cut", judge.measure(candidate.cut, /*timed=*/false)}});
+    account["candidates"].push_back(
+        {{"method", candidate.method}, {"what", candidate.what}, {"why", candidate.why}});
     Json& entry = account["candidates"].back();
     starts.push_back(candidate.cut);
-    if (const std::string reason = why_no_repair(candidate.cut, candidate.repairs); reason.empty()) {
+    const std::string reason = why_no_repair(candidate.cut, candidate.repairs);
+    entry["cut"] = judge.measure(candidate.cut, reason.empty() ? Judged::loss : Judged::samples);
+    if (reason.empty()) {
       starts.back() = repair(original, candidate.cut, candidate.repairs, data.calibration,
                              {.context = context, .max_tokens = plan.profile_tokens, .bos = bos});
-      entry["repaired"] = judge.measure(starts.back(), /*timed=*/false);
+      entry["repaired"] = judge.measure(starts.back(), Judged::samples);
     } else {
       say(fmt::format("{} is not repaired: {}", candidate.method, reason));
     }
@@ -333,7 +333,7 @@ Json compress(const CompressOptions& options) {
     if (result.interrupted) throw Interrupted();
     entry["training"] = to_json(training);
     entry["curve"] = curve_of(result);
-    entry["trained"] = judge.measure(result.model, /*timed=*/true);
+    entry["trained"] = judge.measure(result.model, Judged::speed);
     entry["recovered"] = recovered(before, entry["cut"], entry["trained"]);
     trained.emplace(candidate.method, result.model);
     if (const double loss = entry["trained"]["nll"].get<double>(); loss < lowest) {

@@ -95,7 +95,7 @@ JobPlan plan_job(const JobNeeds& needs, const Pace& pace) {
   plan.speed_repetitions =
       static_cast<int>(within(speed_share * seconds / timing - 1, 1, 1, most_repetitions));
   plan.speed_seconds = timing * (plan.speed_repetitions + 1);
-  const double fixed = n * pace.pack_seconds + (1 + n) * texts + plan.speed_seconds;
+  const double fixed = 2 * n * pace.pack_seconds + (1 + n) * texts + plan.speed_seconds;
   const double rest = seconds / 3 - fixed;
 
   plan.windows = within(window_share * rest / (1 + 2 * n), pace.judge / context, least_windows, most_windows);
@@ -103,7 +103,7 @@ JobPlan plan_job(const JobNeeds& needs, const Pace& pace) {
 
   // To repair what is cut the original's states go through all layers, and some of its own; what is tied goes
   // through them three times.
-  const double repair_passes = needs.round_operations > 0 ? 5.5 : 1.5;
+  const double repair_passes = needs.round_operations > 0 ? 5 : 1;
   double of_token = (1 + repair_passes) / pace.read;
   if (needs.calibration_operations > 0) of_token += needs.calibration_operations / pace.multiply;
   const std::int64_t profile_windows = within(profile_share * rest, 1 / (of_token * context),
@@ -119,7 +119,7 @@ JobPlan plan_job(const JobNeeds& needs, const Pace& pace) {
   }
 
   plan.preparation_seconds = plan.profile_seconds + plan.fit_seconds + plan.repair_seconds +
-                             (1 + 2 * n) * plan.judge_seconds + plan.speed_seconds;
+                             (1 + 2 * n) * plan.judge_seconds - n * texts + plan.speed_seconds;
   const double judging = n * (plan.judge_seconds + plan.speed_seconds);
   if (needs.samples) {
     const double learned = pace.train * (seconds - plan.preparation_seconds - judging) / n;  // by a candidate
@@ -151,7 +151,8 @@ std::string describe(const JobPlan& plan, const JobNeeds& needs, const std::stri
                   plan.profile_tokens));
   if (plan.rounds > 0) add(plan.fit_seconds, fmt::format("tie layers in {} rounds", plan.rounds));
   add(plan.repair_seconds, "repair what is cut, in closed form");
-  add((1 + 2 * needs.candidates) * plan.judge_seconds + plan.speed_seconds,
+  add(plan.preparation_seconds - plan.sample_seconds - plan.profile_seconds - plan.fit_seconds -
+          plan.repair_seconds,
       fmt::format("judge the original, what is cut and what is repaired, on {} windows of {} tokens",
                   plan.windows, needs.context));
   add(plan.training_seconds, fmt::format("train, {}", step));

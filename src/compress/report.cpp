@@ -117,7 +117,7 @@ std::string account_report(const Json& account) {
     add("original", account["before"]);
     for (const Json& candidate : account["candidates"]) {
       for (const char* stage : {"cut", "repaired", "trained"})
-        if (candidate.contains(stage))
+        if (candidate.contains(stage) && candidate[stage].contains("samples"))
           add(fmt::format("{}, {}", candidate["method"].get<std::string>(), stage), candidate[stage]);
     }
     page.columns(texts);
