@@ -1,12 +1,15 @@
 // fathom prune: fewer layers.
 #include "depth/prune.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <span>
 
 #include "base/error.h"
 #include "cli/about.h"
 #include "cli/measuring_text.h"
+#include "cli/repair_choice.h"
 #include "cli/verbs.h"
 
 namespace fathom {
@@ -15,6 +18,7 @@ namespace {
 struct PruneOptions : CommonOptions, TextOptions {
   std::filesystem::path model, out;
   std::string layers, by = "similarity", dtype = "bf16";
+  RepairChoice repair;
   std::int64_t drop = 0, tokens = 16'384, context = 512;
   bool overwrite = false;
 };
@@ -24,22 +28,20 @@ DType stored_type(const std::string& name) {
   return name == "f16" ? DType::f16 : DType::bf16;
 }
 
-VisitChoice chosen_layers(const Checkpoint& checkpoint, const PruneOptions& options) {
+VisitChoice chosen_layers(const Checkpoint& checkpoint, const PruneOptions& options,
+                          const MeasuringText& text) {
   if (!options.layers.empty()) {
     return {parse_layers(options.layers, checkpoint.plan.depth()), Json::object()};
-  }
-  check_drop(checkpoint, options.drop);  // before any long work
-  const PruneMethod method = prune_method(options.by);
-  MeasuringText text;
-  if (method != PruneMethod::last) {
-    text = measuring_text(checkpoint, options, options.tokens, options.seed);
   }
   ProfileOptions measuring;
   measuring.context = options.context;
   measuring.max_tokens = options.tokens;
   measuring.bos = text.bos;
-  return about(options.text.empty() ? options.model : options.text,
-               [&] { return choose_visits(checkpoint, options.drop, method, text.ids, measuring); });
+  const auto ids =
+      std::span(text.ids).first(std::min(text.ids.size(), static_cast<std::size_t>(options.tokens)));
+  return about(options.text.empty() ? options.model : options.text, [&] {
+    return choose_visits(checkpoint, options.drop, prune_method(options.by), ids, measuring);
+  });
 }
 
 void run(const PruneOptions& options) {
@@ -49,7 +51,13 @@ void run(const PruneOptions& options) {
   check_save_target(options.out, options.overwrite);
   const Checkpoint checkpoint = load_checkpoint(options.model);
   note_lost_exits(checkpoint);
-  const auto [layers, measurements] = chosen_layers(checkpoint, options);
+  const bool chosen = options.layers.empty() && options.by != "last";
+  if (options.layers.empty()) check_drop(checkpoint, options.drop);  // before any long work
+  const std::int64_t tokens =
+      std::max(chosen ? options.tokens : 0, repair_tokens(options.repair, checkpoint));
+  MeasuringText text;
+  if (tokens > 0) text = measuring_text(checkpoint, options, tokens, options.seed);
+  const auto [layers, measurements] = chosen_layers(checkpoint, options, text);
   Checkpoint pruned = prune(checkpoint, layers, measurements);
   if (options.layers.empty()) {
     Json& how = pruned.provenance.back()["options"];
@@ -57,6 +65,8 @@ void run(const PruneOptions& options) {
     if (options.by != "last")
       how["text"] = options.text.empty() ? "own samples" : options.text.filename().string();
   }
+  pruned = repaired(options.repair, checkpoint, pruned, visits_at_seams(checkpoint.plan.depth(), layers),
+                    text, options.context);
   save_checkpoint(pruned, options.out, options.overwrite, stored_type(options.dtype));
   fmt::print(options.json == "-" ? stderr : stdout, "dropped {} of {} layers ({}): {}\nwrote {}\n",
              layers.size(), checkpoint.plan.depth(), layer_ranges(layers),
@@ -88,8 +98,9 @@ void add_prune(CLI::App& program) {
       ->check(CLI::IsMember({"similarity", "last", "influence", "influence-block", "perplexity"}))
       ->capture_default_str()
       ->type_name("METHOD");
-  verb->add_option("--text", options->text, "Text to measure on; without it the model's own samples")
-      ->excludes(layers)
+  add_repair(*verb, options->repair);
+  verb->add_option("--text", options->text,
+                   "Text to measure on and to repair with; without it the model's own samples")
       ->type_name("FILE");
   add_text_format(*verb, options->text_format);
   verb->add_option("--tokens", options->tokens, "Tokens to measure on; perplexity uses a sixteenth of them")

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cli/about.h"
 #include "cli/measuring_text.h"
+#include "cli/repair_choice.h"
 #include "cli/verbs.h"
 
 namespace fathom {
@@ -18,6 +19,7 @@ struct RecurVerbOptions : CommonOptions, TextOptions {
   std::string share = "middle-sequence", init = "calibrated", lora = "svd";
   RecurOptions recur;
   bool overwrite = false;
+  RepairChoice repair;
 };
 
 Json errors_json(const FitReport& report) {
@@ -52,9 +54,13 @@ void run(RecurVerbOptions& options) {
   const Checkpoint checkpoint = load_checkpoint(options.model);
   note_lost_exits(checkpoint);
   share_layers(checkpoint.plan.depth(), options.recur.loops, options.recur.sharing);  // before any long work
+  const bool calibrated = options.recur.init == SharedInit::calibrated;
+  const bool relaxed = options.recur.rank > 0 && options.recur.lora == LoraInit::svd;
   MeasuringText text;
-  if (options.recur.init == SharedInit::calibrated) {
-    text = measuring_text(checkpoint, options, options.recur.calibration_tokens, options.seed);
+  if (calibrated) {
+    const std::int64_t repair = relaxed ? repair_tokens(options.repair, checkpoint) : 0;
+    text =
+        measuring_text(checkpoint, options, std::max(options.recur.calibration_tokens, repair), options.seed);
     options.recur.bos = text.bos;
   }
   FitReport report;
@@ -64,10 +70,14 @@ void run(RecurVerbOptions& options) {
   if (options.recur.init == SharedInit::calibrated) {
     step["options"]["text"] = options.text.empty() ? "own samples" : options.text.filename().string();
   }
+  const Json fitted = step["measurements"]["relative_error"];
+  if (calibrated && relaxed)
+    recursive = repaired(options.repair, checkpoint, recursive, visits_with_adapters(recursive), text,
+                         options.recur.context);
   save_checkpoint(recursive, options.out, options.overwrite);
   std::FILE* where = options.json == "-" ? stderr : stdout;
   fmt::print(where, "{}: {}\n", recursive.plan.describe(), parameter_change(checkpoint, recursive));
-  print_errors(where, step["measurements"]["relative_error"]);
+  print_errors(where, fitted);
   fmt::print(where, "wrote {}\n", options.out.string());
   emit_json(options, Json{{"plan", to_json(recursive.plan)},
                           {"parameters_before", count_parameters(checkpoint).non_embedding()},
@@ -118,6 +128,7 @@ void add_recur(CLI::App& program) {
   verb->add_option("--rounds", options->recur.rounds, "Rounds of the calibrated fit")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
+  add_repair(*verb, options->repair);
   verb->add_option("--out", options->out, "Directory of the new model")->required()->type_name("DIR");
   verb->add_flag("--overwrite", options->overwrite, "Replace a model that is there");
   add_common(*verb, *options, true);

@@ -15,8 +15,8 @@ std::vector<Column> columns_of(const Json& account) {
   std::vector<Column> columns = {{"original", &account["before"]}};
   for (const Json& candidate : account["candidates"]) {
     const auto method = candidate["method"].get<std::string>();
-    columns.push_back({method + ", cut", &candidate["cut"]});
-    columns.push_back({method + ", trained", &candidate["trained"]});
+    for (const char* stage : {"cut", "repaired", "trained"})
+      if (candidate.contains(stage)) columns.push_back({method + ", " + stage, &candidate[stage]});
   }
   return columns;
 }
@@ -74,9 +74,12 @@ std::string account_table(const Json& account) {
     text += "\n";
   }
   for (const Json& candidate : account["candidates"]) {
-    text += fmt::format("{}: {}; training won back {:.0f}% of the lost log-perplexity\n",
-                        candidate["method"].get<std::string>(), candidate["what"].get<std::string>(),
-                        100 * candidate["recovered"].get<double>());
+    const auto method = candidate["method"].get<std::string>(), what = candidate["what"].get<std::string>();
+    text += candidate.contains("trained")
+                ? fmt::format("{}: {}; {:.0f}% of the lost log-perplexity was won back\n", method, what,
+                              100 * candidate["recovered"].get<double>())
+                : fmt::format("{}: {}; not trained, since it was {:.2f} nats behind\n", method, what,
+                              candidate["behind"].get<double>());
   }
   text += fmt::format("Kept: {}. Perplexity is over {} tokens of {}.\n", account["chosen"].get<std::string>(),
                       account["before"]["tokens"].get<std::int64_t>(),

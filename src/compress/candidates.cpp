@@ -50,6 +50,7 @@ Candidate prune_to(const Checkpoint& original, const Profile& profile, double ta
                         .what = {},
                         .why = {},
                         .cut = prune(original, visits),
+                        .repairs = visits_at_seams(depth, visits),
                         .learning_rate = prune_learning_rate};
     if (count_parameters(candidate.cut).non_embedding() > budget) continue;
     candidate.what = count == 1 ? fmt::format("layer {} dropped", first)
@@ -105,7 +106,9 @@ Candidate recur_to(const Checkpoint& original, const RecurOptions& options, Seco
       .what = {},
       .why = {},
       .cut = moments != nullptr ? recur(original, options, *moments) : recur(original, options, ids),
+      .repairs = {},
       .learning_rate = recur_learning_rate};
+  candidate.repairs = visits_with_adapters(candidate.cut);
   candidate.what = fmt::format("{}, LoRA of rank {}", candidate.cut.plan.describe(), options.rank);
   candidate.why = fmt::format(
       "neighbouring layers are the cheapest to tie; rank {} is the largest multiple of {} within the target",

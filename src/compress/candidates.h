@@ -6,6 +6,7 @@
 
 #include "depth/profile.h"
 #include "depth/recur.h"
+#include "depth/repair.h"
 #include "model/checkpoint.h"
 #include "train/train.h"
 
@@ -18,6 +19,7 @@ struct Candidate {
   std::string what;    ///< for people: "visits 12-15 dropped"
   std::string why;
   Checkpoint cut;
+  std::vector<RepairedVisit> repairs;  ///< the visits that a repair fits (depth/repair.h)
   double learning_rate = 0;
 };
 

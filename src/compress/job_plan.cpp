@@ -24,7 +24,7 @@ constexpr int most_repetitions = 3;
 constexpr std::int64_t least_windows = 4, least_profile_windows = 2, least_rounds = 4, least_documents = 6;
 
 // Of the preparation's time; the rest of it is what models need to be packed, timed and let write.
-constexpr double sample_share = 0.3, profile_share = 0.15, fit_share = 0.15, window_share = 0.4;
+constexpr double sample_share = 0.25, profile_share = 0.3, fit_share = 0.1, window_share = 0.35;
 constexpr double speed_share = 0.015;  // of the whole job, for one model
 // Text gone over four times teaches almost as much as new text (Muennighoff et al. 2023, arXiv 2305.16264).
 // The profile wants so many of its tokens, too.
@@ -95,18 +95,22 @@ JobPlan plan_job(const JobNeeds& needs, const Pace& pace) {
   plan.speed_repetitions =
       static_cast<int>(within(speed_share * seconds / timing - 1, 1, 1, most_repetitions));
   plan.speed_seconds = timing * (plan.speed_repetitions + 1);
-  const double fixed = n * pace.pack_seconds + (1 + n) * texts + plan.speed_seconds;
+  const double fixed = 2 * n * pace.pack_seconds + (1 + n) * texts + plan.speed_seconds;
   const double rest = seconds / 3 - fixed;
 
-  plan.windows = within(window_share * rest / (1 + n), pace.judge / context, least_windows, most_windows);
+  plan.windows = within(window_share * rest / (1 + 2 * n), pace.judge / context, least_windows, most_windows);
   plan.judge_seconds = pace.pack_seconds + texts + static_cast<double>(plan.windows) * context / pace.judge;
 
-  double of_token = 1 / pace.read;
+  // To repair what is cut the original's states go through all layers, and some of its own; what is tied goes
+  // through them three times.
+  const double repair_passes = needs.round_operations > 0 ? 5 : 1;
+  double of_token = (1 + repair_passes) / pace.read;
   if (needs.calibration_operations > 0) of_token += needs.calibration_operations / pace.multiply;
   const std::int64_t profile_windows = within(profile_share * rest, 1 / (of_token * context),
                                               least_profile_windows, most_profile_tokens / needs.context);
   plan.profile_tokens = profile_windows * needs.context;
-  plan.profile_seconds = static_cast<double>(plan.profile_tokens) * of_token;
+  plan.repair_seconds = static_cast<double>(plan.profile_tokens) * repair_passes / pace.read;
+  plan.profile_seconds = static_cast<double>(plan.profile_tokens) * of_token - plan.repair_seconds;
 
   if (needs.round_operations > 0) {
     const double of_round = fit_overhead * needs.round_operations / pace.multiply;
@@ -114,8 +118,8 @@ JobPlan plan_job(const JobNeeds& needs, const Pace& pace) {
     plan.fit_seconds = static_cast<double>(plan.rounds) * of_round;
   }
 
-  plan.preparation_seconds =
-      plan.profile_seconds + plan.fit_seconds + (1 + n) * plan.judge_seconds + plan.speed_seconds;
+  plan.preparation_seconds = plan.profile_seconds + plan.fit_seconds + plan.repair_seconds +
+                             (1 + 2 * n) * plan.judge_seconds - n * texts + plan.speed_seconds;
   const double judging = n * (plan.judge_seconds + plan.speed_seconds);
   if (needs.samples) {
     const double learned = pace.train * (seconds - plan.preparation_seconds - judging) / n;  // by a candidate
@@ -146,9 +150,11 @@ std::string describe(const JobPlan& plan, const JobNeeds& needs, const std::stri
       fmt::format("profile{} on {} tokens", needs.calibration_operations > 0 ? " and calibrate" : "",
                   plan.profile_tokens));
   if (plan.rounds > 0) add(plan.fit_seconds, fmt::format("tie layers in {} rounds", plan.rounds));
-  add((1 + needs.candidates) * plan.judge_seconds + plan.speed_seconds,
-      fmt::format("judge the original and what is cut, on {} windows of {} tokens", plan.windows,
-                  needs.context));
+  add(plan.repair_seconds, "repair what is cut, in closed form");
+  add(plan.preparation_seconds - plan.sample_seconds - plan.profile_seconds - plan.fit_seconds -
+          plan.repair_seconds,
+      fmt::format("judge the original, what is cut and what is repaired, on {} windows of {} tokens",
+                  plan.windows, needs.context));
   add(plan.training_seconds, fmt::format("train, {}", step));
   add(judging, "judge what is trained");
   return text;

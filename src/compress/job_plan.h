@@ -43,7 +43,7 @@ struct JobPlan {
   std::int64_t rounds = 0;
   std::int64_t windows = 0;   ///< to judge a model by
   int speed_repetitions = 1;  ///< of the original and of trained models
-  double sample_seconds = 0, profile_seconds = 0, fit_seconds = 0;
+  double sample_seconds = 0, profile_seconds = 0, fit_seconds = 0, repair_seconds = 0;
   double judge_seconds = 0, speed_seconds = 0;  ///< of one model
   double preparation_seconds = 0;               ///< all that lies before the training
   double training_seconds = 0;                  ///< of all candidates together

@@ -43,12 +43,12 @@ std::vector<Sequence> sequences_of(const TextWindows& windows) {
 
 std::int64_t judged_sample_tokens() { return std::ssize(sample_prompts) * sample_tokens; }
 
-Json Judge::measure(const Checkpoint& model, bool timed) const {
+Json Judge::measure(const Checkpoint& model, Judged judged) const {
   Engine engine(model, {.compute = options_.compute});
-  return measure(model, engine, timed);
+  return measure(model, engine, judged);
 }
 
-Json Judge::measure(const Checkpoint& model, Engine& engine, bool timed) const {
+Json Judge::measure(const Checkpoint& model, Engine& engine, Judged judged) const {
   const ParameterCount count = count_parameters(model);
   const auto& [context, windows, bos, repetitions, compute, device] = options_;
   Perplexity quality;
@@ -59,9 +59,6 @@ Json Judge::measure(const Checkpoint& model, Engine& engine, bool timed) const {
     quality = perplexity_of(sequence_losses(model, sequences, /*bf16=*/true, device),
                             std::ssize(sequences.front().labels));
   }
-  Json samples = Json::array();
-  for (const auto& prompt : sample_prompts)
-    samples.push_back({{"prompt", prompt}, {"text", continued(engine, tokenizer_, prompt)}});
   Json figures = {{"plan", model.plan.describe()},
                   {"parameters", count.embedding + count.non_embedding()},
                   {"non_embedding", count.non_embedding()},
@@ -71,9 +68,13 @@ Json Judge::measure(const Checkpoint& model, Engine& engine, bool timed) const {
                   {"nll_stderr", quality.error},
                   {"tokens", quality.tokens},
                   {"perplexity", quality.perplexity()},
-                  {"perplexity_stderr", quality.perplexity_error()},
-                  {"samples", samples}};
-  if (timed)
+                  {"perplexity_stderr", quality.perplexity_error()}};
+  if (judged >= Judged::samples) {
+    Json& samples = figures["samples"] = Json::array();
+    for (const auto& prompt : sample_prompts)
+      samples.push_back({{"prompt", prompt}, {"text", continued(engine, tokenizer_, prompt)}});
+  }
+  if (judged >= Judged::speed)
     figures["speed"] =
         to_json(measure_speed(engine, timed_prompt_tokens, timed_generated_tokens, repetitions));
   return figures;

@@ -27,16 +27,19 @@ struct JudgeOptions {
   Device device = Device::cpu;     ///< computes the losses; speed and samples are the runtime's
 };
 
+/// How much of a model is measured; each also what those before it say.
+enum class Judged { loss, samples, speed };
+
 class Judge {
  public:
   /// Perplexity is that of `text`. They must outlive it.
   Judge(const Tokenizer& tokenizer, std::span<const Token> text, const JudgeOptions& options)
       : tokenizer_(tokenizer), text_(text), options_(options) {}
 
-  /// The figures of a model; without "speed" unless `timed`. Throws Error, Interrupted.
-  Json measure(const Checkpoint& model, bool timed) const;
+  /// The figures of a model. Throws Error, Interrupted.
+  Json measure(const Checkpoint& model, Judged judged) const;
   /// The same with an engine of the model that is at hand.
-  Json measure(const Checkpoint& model, Engine& engine, bool timed) const;
+  Json measure(const Checkpoint& model, Engine& engine, Judged judged) const;
 
  private:
   const Tokenizer& tokenizer_;

@@ -40,15 +40,21 @@ Series curve_of(const Json& candidate) {
 }
 
 std::string loss_in_words(const Json& account, const Json& candidate) {
-  const double before = account["before"]["perplexity"], cut = candidate["cut"]["perplexity"],
-               after = candidate["trained"]["perplexity"];
-  return fmt::format(
-      "{}: {} ({}). Perplexity went from {:.2f} to {:.4g} by the cut and back to {:.2f} by training: {:.0f}% "
-      "of the lost "
-      "log-perplexity was won back; what is still lacking is a factor of {:.2f}.",
-      candidate["method"].get<std::string>(), candidate["what"].get<std::string>(),
-      candidate["why"].get<std::string>(), before, cut, after, 100 * candidate["recovered"].get<double>(),
-      after / before);
+  const auto perplexity = [&](const char* stage) { return candidate[stage]["perplexity"].get<double>(); };
+  const double before = account["before"]["perplexity"];
+  std::string text = fmt::format("{}: {} ({}). Perplexity went from {:.2f} to {:.4g} by the cut",
+                                 candidate["method"].get<std::string>(), candidate["what"].get<std::string>(),
+                                 candidate["why"].get<std::string>(), before, perplexity("cut"));
+  if (candidate.contains("repaired"))
+    text += fmt::format(", back to {:.4g} by refitting what is left in closed form", perplexity("repaired"));
+  if (!candidate.contains("trained"))
+    return text + fmt::format("; it was not trained, since it was {:.2f} nats behind.",
+                              candidate["behind"].get<double>());
+  return text + fmt::format(
+                    ", and to {:.2f} by training: {:.0f}% of the lost log-perplexity was won back; what is "
+                    "still lacking is a factor of {:.2f}.",
+                    perplexity("trained"), 100 * candidate["recovered"].get<double>(),
+                    perplexity("trained") / before);
 }
 
 std::string machine_of(const Json& account) {
@@ -94,7 +100,8 @@ std::string account_report(const Json& account) {
 
   page.heading("Training");
   std::vector<Series> curves;
-  for (const Json& candidate : account["candidates"]) curves.push_back(curve_of(candidate));
+  for (const Json& candidate : account["candidates"])
+    if (candidate.contains("trained")) curves.push_back(curve_of(candidate));
   page.picture(svg_noisy_lines("Distillation loss", "tokens", "KL(original, student), nats", curves),
                "Forward KL divergence from the original on the training text, step by step; each step is "
                "another text.");
@@ -109,8 +116,9 @@ std::string account_report(const Json& account) {
     };
     add("original", account["before"]);
     for (const Json& candidate : account["candidates"]) {
-      add(candidate["method"].get<std::string>() + ", cut", candidate["cut"]);
-      add(candidate["method"].get<std::string>() + ", trained", candidate["trained"]);
+      for (const char* stage : {"cut", "repaired", "trained"})
+        if (candidate.contains(stage) && candidate[stage].contains("samples"))
+          add(fmt::format("{}, {}", candidate["method"].get<std::string>(), stage), candidate[stage]);
     }
     page.columns(texts);
   }

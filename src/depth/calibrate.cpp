@@ -1,12 +1,9 @@
 #include "depth/calibrate.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
-#include "base/threads.h"
 
 namespace fathom {
 namespace {
@@ -14,23 +11,6 @@ namespace {
 bool is_linear_input(Tap tap) {
   const auto& inputs = shared_inputs();
   return std::any_of(inputs.begin(), inputs.end(), [tap](const SharedInput& i) { return i.tap == tap; });
-}
-
-/// sum += xᵀ x, the lower triangle alone: strips of rows, each one product with the columns up to its end. A
-/// job takes a strip from either end, so that all jobs are alike.
-void add_outer_products(std::int64_t rows, const float* x, Matrix& sum) {
-  constexpr std::int64_t strip_rows = 64;
-  const std::int64_t width = sum.rows, strips = (width + strip_rows - 1) / strip_rows;
-  const auto add_strip = [&](std::int64_t strip) {
-    const std::int64_t first = strip * strip_rows, last = std::min(width, first + strip_rows);
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, static_cast<int>(last - first),
-                static_cast<int>(last), static_cast<int>(rows), 1, x + first, static_cast<int>(width), x,
-                static_cast<int>(width), 1, sum.row(first), static_cast<int>(width));
-  };
-  parallel_for((strips + 1) / 2, [&](std::int64_t i) {
-    add_strip(i);
-    if (strips - 1 - i != i) add_strip(strips - 1 - i);
-  });
 }
 
 }  // namespace
@@ -57,7 +37,7 @@ void SecondMoments::observe(Tap tap, std::int64_t visit, std::int64_t rows, std:
   const std::int64_t width = static_cast<std::int64_t>(values.size()) / rows;
   if (sum.rows == 0) sum.products = Matrix(width, width);
   sum.rows += rows;
-  add_outer_products(rows, values.data(), sum.products);
+  add_gram(rows, values.data(), sum.products);
 }
 
 Matrix SecondMoments::take(Tap tap, std::int64_t visit, std::span<const float> gain) {

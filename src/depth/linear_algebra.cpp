@@ -8,9 +8,12 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/threads.h"
 
 namespace fathom {
 namespace {
+
+constexpr std::int64_t strip_rows = 64;  // of a sum over rows, a thread's share at a time
 
 lapack_int lapack_size(std::int64_t size) { return static_cast<lapack_int>(size); }
 
@@ -63,6 +66,31 @@ Matrix mean(const std::vector<Matrix>& matrices) {
   for (const Matrix& matrix : matrices)
     add_scaled(matrix, 1.0F / static_cast<float>(matrices.size()), result);
   return result;
+}
+
+// Strips of rows, each one product with the columns up to its end. A job takes a strip from either end, so
+// that all jobs are alike.
+void add_gram(std::int64_t rows, const float* x, Matrix& sum) {
+  const std::int64_t width = sum.rows, strips = (width + strip_rows - 1) / strip_rows;
+  const auto add_strip = [&](std::int64_t strip) {
+    const std::int64_t first = strip * strip_rows, last = std::min(width, first + strip_rows);
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, lapack_size(last - first), lapack_size(last),
+                lapack_size(rows), 1, x + first, lapack_size(width), x, lapack_size(width), 1, sum.row(first),
+                lapack_size(width));
+  };
+  parallel_for((strips + 1) / 2, [&](std::int64_t i) {
+    add_strip(i);
+    if (strips - 1 - i != i) add_strip(strips - 1 - i);
+  });
+}
+
+void add_products(std::int64_t rows, const float* y, const float* x, Matrix& sum) {
+  parallel_for((sum.rows + strip_rows - 1) / strip_rows, [&](std::int64_t strip) {
+    const std::int64_t first = strip * strip_rows, last = std::min(sum.rows, first + strip_rows);
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, lapack_size(last - first), lapack_size(sum.cols),
+                lapack_size(rows), 1, y + first, lapack_size(sum.rows), x, lapack_size(sum.cols), 1,
+                sum.row(first), lapack_size(sum.cols));
+  });
 }
 
 Matrix gaussian(std::int64_t rows, std::int64_t cols, Random& random) {

@@ -1,6 +1,6 @@
 // Matrices and the few factorisations that depth work needs, over OpenBLAS and LAPACK. Each call runs on the
 // calling thread alone: the work is many independent matrices, which parallel_for shares out, and small
-// factorisations do not scale over threads.
+// factorisations do not scale over threads. Only the sums over the rows of a text use all of them.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +37,11 @@ void add_scaled(const Matrix& x, float scale, Matrix& y);
 double dot(const Matrix& x, const Matrix& y);      ///< sum of products, in double
 double norm(const Matrix& x);                      ///< Frobenius
 Matrix mean(const std::vector<Matrix>& matrices);  ///< of at least one, all of one shape
+
+/// sum += xᵀ x of x [rows, sum.rows], the lower triangle alone; on all threads.
+void add_gram(std::int64_t rows, const float* x, Matrix& sum);
+/// sum += yᵀ x of y [rows, sum.rows] and x [rows, sum.cols]; on all threads.
+void add_products(std::int64_t rows, const float* y, const float* x, Matrix& sum);
 
 /// Standard normal entries.
 Matrix gaussian(std::int64_t rows, std::int64_t cols, Random& random);

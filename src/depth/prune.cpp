@@ -77,26 +77,14 @@ constexpr std::pair<const char*, PruneMethod> methods[] = {{"similarity", PruneM
 
 }  // namespace
 
-Checkpoint prune(const Checkpoint& checkpoint, std::span<const std::int64_t> visits, Json measurements) {
-  const std::int64_t depth = checkpoint.plan.depth();
-  std::vector<bool> dropped(static_cast<std::size_t>(depth), false);
-  for (const std::int64_t visit : visits) {
-    if (visit < 0 || visit >= depth) {
-      fail_usage("layer {} cannot be dropped: the model has layers 0 to {}", visit, depth - 1);
-    }
-    if (dropped[static_cast<std::size_t>(visit)]) fail_usage("layer {} is to be dropped twice", visit);
-    dropped[static_cast<std::size_t>(visit)] = true;
-  }
-  if (static_cast<std::int64_t>(visits.size()) == depth) fail_usage("no layer would be left");
-
+Checkpoint with_visits(const Checkpoint& checkpoint, std::span<const std::int64_t> visits) {
   Checkpoint result;
   result.source = checkpoint.source;
   result.config = checkpoint.config;
   result.hf_config = checkpoint.hf_config;
   result.provenance = checkpoint.provenance;
-  for (std::size_t l = 0; l < dropped.size(); ++l) {
-    if (!dropped[l]) result.plan.visits.push_back(checkpoint.plan.visits[l]);
-  }
+  for (const std::int64_t visit : visits)
+    result.plan.visits.push_back(checkpoint.plan.visits[static_cast<std::size_t>(visit)]);
   const auto layers = renumbering(result.plan.visits, &Visit::layer);
   const auto adapters = renumbering(result.plan.visits, &Visit::adapter);
   result.plan.layers = static_cast<std::int64_t>(layers.size());
@@ -111,6 +99,25 @@ Checkpoint prune(const Checkpoint& checkpoint, std::span<const std::int64_t> vis
   }
   copy_renumbered(checkpoint.tensors, layer_name, layers, result.tensors);
   copy_renumbered(checkpoint.tensors, adapter_name, adapters, result.tensors);
+  return result;
+}
+
+Checkpoint prune(const Checkpoint& checkpoint, std::span<const std::int64_t> visits, Json measurements) {
+  const std::int64_t depth = checkpoint.plan.depth();
+  std::vector<bool> dropped(static_cast<std::size_t>(depth), false);
+  for (const std::int64_t visit : visits) {
+    if (visit < 0 || visit >= depth) {
+      fail_usage("layer {} cannot be dropped: the model has layers 0 to {}", visit, depth - 1);
+    }
+    if (dropped[static_cast<std::size_t>(visit)]) fail_usage("layer {} is to be dropped twice", visit);
+    dropped[static_cast<std::size_t>(visit)] = true;
+  }
+  if (static_cast<std::int64_t>(visits.size()) == depth) fail_usage("no layer would be left");
+
+  std::vector<std::int64_t> kept;
+  for (std::int64_t visit = 0; visit < depth; ++visit)
+    if (!dropped[static_cast<std::size_t>(visit)]) kept.push_back(visit);
+  Checkpoint result = with_visits(checkpoint, kept);
   add_provenance(result, "prune", Json{{"layers", std::vector<std::int64_t>(visits.begin(), visits.end())}},
                  std::move(measurements));
   validate(result);

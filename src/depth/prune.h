@@ -11,6 +11,10 @@
 
 namespace fathom {
 
+/// The model of these visits (indices into the plan) alone, in their order, and of the layers and adapters
+/// that they name, renumbered.
+Checkpoint with_visits(const Checkpoint& checkpoint, std::span<const std::int64_t> visits);
+
 /// The model without these visits, and without the layers and adapters that nobody visits any more; those
 /// left are renumbered. Throws UsageError when an index is out of range, doubled, or nothing would be left.
 /// Adds to the provenance, with `measurements` as the reason.

@@ -144,6 +144,15 @@ TiedMatrix tie_calibrated(std::span<const Matrix> weights, const InputStatistics
   return tied;
 }
 
+LowRank best_pair(const Matrix& x, const Matrix& moments, std::int64_t rank) {
+  Random random(0);
+  constexpr int steps = 8;
+  Matrix basis = gaussian(x.rows, std::min(x.rows, rank + std::max<std::int64_t>(8, rank / 8)), random);
+  LowRank pair = weighted_pair(x, moments, rank, steps, basis);
+  normalise(pair);
+  return pair;
+}
+
 std::vector<double> relative_errors(std::span<const Matrix> weights, const TiedMatrix& tied,
                                     std::span<const Matrix> moments) {
   std::vector<double> errors;

@@ -47,6 +47,9 @@ InputStatistics input_statistics(std::vector<Matrix> moments);
 TiedMatrix tie_calibrated(std::span<const Matrix> weights, const InputStatistics& inputs, std::int64_t rank,
                           std::int64_t rounds, Random& random);
 
+/// The pair of `rank` that minimises E|(x - b a) v|² for inputs v with these moments E[v vᵀ].
+LowRank best_pair(const Matrix& x, const Matrix& moments, std::int64_t rank);
+
 /// ||W_l - shared - B_l A_l|| / ||W_l|| for each depth, in the Frobenius norm, or, given moments, as
 /// E|... x_l|² under the root.
 std::vector<double> relative_errors(std::span<const Matrix> weights, const TiedMatrix& tied,

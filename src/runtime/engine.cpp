@@ -88,6 +88,7 @@ std::int64_t same_layer_before(const DepthPlan& plan, std::int64_t end, std::int
 struct Ticket {
   int sequence = 0;
   std::vector<Token> tokens;
+  std::vector<float> states;   // in place of their embeddings, if not empty
   std::int64_t first = 0;      // position of tokens[0]
   std::int64_t begun = 0;      // tokens that are in the pool or through
   std::int64_t done = 0;       // tokens that are through
@@ -123,11 +124,11 @@ struct Engine::State {
              visit.layer, visit.adapter, weights.layers.size(), weights.adapters.size());
   }
 
+  std::int64_t count(const Feed& feed) const;
   void check(const Feed& feed) const;
   std::int64_t unwritten(int sequence) const { return pool.first_parked(sequence, cache.length(sequence)); }
   const Ticket& ticket(std::int64_t number) const;
   void admit(std::int64_t most_rows);
-  void embed(std::span<const Token> tokens, float* hidden) const;
   void run_picked(std::span<const Run> runs, Observer* observer);
   void collect();
   void keep(Ticket& ticket, const Run& run, const float* hidden) const;
@@ -163,8 +164,15 @@ struct Engine::State {
   std::vector<float> ones;
 };
 
+std::int64_t Engine::State::count(const Feed& feed) const {
+  return feed.states.empty() ? std::ssize(feed.tokens) : std::ssize(feed.states) / config.hidden_size;
+}
+
 void Engine::State::check(const Feed& feed) const {
-  const auto count = static_cast<std::int64_t>(feed.tokens.size());
+  if (!feed.states.empty() && (!feed.tokens.empty() || std::ssize(feed.states) % config.hidden_size != 0))
+    fail("{} values were fed as states of width {}, beside {} tokens", feed.states.size(), config.hidden_size,
+         feed.tokens.size());
+  const std::int64_t count = this->count(feed);
   const std::int64_t length = cache.length(feed.sequence);
   for (const Token token : feed.tokens)
     if (token < 0 || token >= config.vocab_size)
@@ -198,9 +206,14 @@ void Engine::State::admit(std::int64_t most_rows) {
     cache.take(ticket.sequence, ticket.first + ticket.begun + count);
     float* hidden = pool.add(
         {.feed = number, .sequence = ticket.sequence, .first = ticket.first + ticket.begun, .count = count});
-    embed(std::span(ticket.tokens)
-              .subspan(static_cast<std::size_t>(ticket.begun), static_cast<std::size_t>(count)),
-          hidden);
+    if (ticket.states.empty())
+      embed(config, weights.embedding,
+            std::span(ticket.tokens)
+                .subspan(static_cast<std::size_t>(ticket.begun), static_cast<std::size_t>(count)),
+            hidden);
+    else
+      std::copy_n(ticket.states.begin() + ticket.begun * config.hidden_size, count * config.hidden_size,
+                  hidden);
     ticket.begun += count;
     return ticket.begun == ticket.count();
   };
@@ -215,17 +228,6 @@ void Engine::State::admit(std::int64_t most_rows) {
     const std::int64_t room = single_slot ? tickets.at(queue.front()).count() : most_rows - pool.rows();
     if (begin(queue.front(), room)) queue.pop_front();
   }
-}
-
-void Engine::State::embed(std::span<const Token> tokens, float* hidden) const {
-  const auto width = static_cast<std::size_t>(config.hidden_size);
-  const auto scale = static_cast<float>(config.embedding_scale);
-  parallel_for(static_cast<std::int64_t>(tokens.size()), [&](std::int64_t i) {
-    const std::span row(hidden + static_cast<std::size_t>(i) * width, width);
-    decode_rows(weights.embedding, tokens[static_cast<std::size_t>(i)], 1, row);
-    if (scale != 1)
-      for (float& h : row) h *= scale;
-  });
 }
 
 // Neighbours of one sequence at one visit become one span: the later ones see the earlier ones' keys.
@@ -397,11 +399,14 @@ std::vector<float> Engine::forward(std::span<const Feed> feeds, Observer* observ
 std::int64_t Engine::submit(const Feed& feed) {
   state_->check(feed);
   const std::int64_t first = state_->cache.length(feed.sequence);
-  state_->cache.grow(feed.sequence, std::ssize(feed.tokens), state_->unwritten(feed.sequence));
+  const std::int64_t count = state_->count(feed);
+  state_->cache.grow(feed.sequence, count, state_->unwritten(feed.sequence));
   const std::int64_t number = state_->next_ticket++;
   Ticket ticket;
   ticket.sequence = feed.sequence;
   ticket.tokens.assign(feed.tokens.begin(), feed.tokens.end());
+  ticket.tokens.resize(static_cast<std::size_t>(count));
+  ticket.states.assign(feed.states.begin(), feed.states.end());
   ticket.first = first;
   ticket.keep_from = first + ticket.count() - feed.keep;
   if (feed.exits != nullptr) ticket.exits = *feed.exits;
@@ -412,7 +417,7 @@ std::int64_t Engine::submit(const Feed& feed) {
 
 bool Engine::has_room(const Feed& feed) const {
   state_->check(feed);
-  return state_->cache.can_grow(feed.sequence, std::ssize(feed.tokens), state_->unwritten(feed.sequence));
+  return state_->cache.can_grow(feed.sequence, state_->count(feed), state_->unwritten(feed.sequence));
 }
 
 bool Engine::step(Observer* observer) {

@@ -47,6 +47,8 @@ struct Feed {
   std::span<const Token> tokens;
   std::int64_t keep = 1;  ///< of the last `keep` tokens the hidden state after the last visit is returned
   const Exits* exits = nullptr;  ///< of a feed of one token, until it has gone through; none: full depth
+  /// [count, hidden] in place of tokens: states that come from elsewhere, a layer before or a picture.
+  std::span<const float> states = {};
 };
 
 /// What becomes of the visits that a token did not make when it left, for the tokens after it.

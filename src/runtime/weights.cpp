@@ -3,6 +3,7 @@
 #include <span>
 #include <string>
 
+#include "base/threads.h"
 #include "kernels/packed_matrix.h"
 
 namespace fathom {
@@ -118,6 +119,17 @@ Compute head_type(Compute compute) {
 }
 
 }  // namespace
+
+void embed(const ModelConfig& config, const Tensor& embedding, std::span<const Token> tokens, float* hidden) {
+  const auto width = static_cast<std::size_t>(config.hidden_size);
+  const auto scale = static_cast<float>(config.embedding_scale);
+  parallel_for(std::ssize(tokens), [&](std::int64_t i) {
+    const std::span row(hidden + static_cast<std::size_t>(i) * width, width);
+    decode_rows(embedding, tokens[static_cast<std::size_t>(i)], 1, row);
+    if (scale != 1)
+      for (float& h : row) h *= scale;
+  });
+}
 
 Weights pack_weights(const Checkpoint& checkpoint, const Backend& backend, Compute compute,
                      const PackedCache& cache) {

@@ -5,11 +5,13 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kernels/backend.h"
 #include "model/checkpoint.h"
 #include "runtime/packed_cache.h"
+#include "text/tokenizer.h"
 
 namespace fathom {
 
@@ -60,6 +62,10 @@ struct Weights {
 
   std::int64_t bytes() const;  ///< memory of what is packed
 };
+
+/// Hidden states [tokens, hidden] before the first visit: the tokens' rows of the embedding matrix, scaled as
+/// the model wants.
+void embed(const ModelConfig& config, const Tensor& embedding, std::span<const Token> tokens, float* hidden);
 
 /// Adapters of integer weights are held in bf16: they are small, and correct what the weights lost. So are
 /// exits' translators.

@@ -45,9 +45,9 @@ double preparation(const JobPlan& plan, const JobNeeds& needs, const Pace& pace)
   const double windows = static_cast<double>(plan.windows * needs.context) / pace.judge;
   return static_cast<double>(plan.sample_tokens) / pace.write +
          static_cast<double>(plan.profile_tokens) *
-             (1 / pace.read + needs.calibration_operations / pace.multiply) +
+             (6 / pace.read + needs.calibration_operations / pace.multiply) +  // with the repairs
          static_cast<double>(plan.rounds) * needs.round_operations / pace.multiply +
-         (1 + needs.candidates) * (pace.pack_seconds + texts + windows) +
+         (1 + 2 * needs.candidates) * (pace.pack_seconds + windows) + (1 + needs.candidates) * texts +
          (1 + plan.speed_repetitions) * (512 / pace.read + 64 / pace.write_one);
 }
 

@@ -43,7 +43,11 @@ TEST(CompressVerb, WritesModelsAccountAndReport) {
   const auto full = account["before"]["non_embedding"].get<std::int64_t>();
   ASSERT_EQ(account["candidates"].size(), 2U);
   for (const Json& candidate : account["candidates"]) {
-    EXPECT_LE(candidate["trained"]["non_embedding"].get<double>(), 0.8 * static_cast<double>(full));
+    EXPECT_LE(candidate["cut"]["non_embedding"].get<double>(), 0.8 * static_cast<double>(full));
+    EXPECT_EQ(candidate["repaired"]["non_embedding"], candidate["cut"]["non_embedding"]);
+    EXPECT_EQ(candidate.contains("trained"), candidate["behind"].get<double>() <= 0.1);
+    if (!candidate.contains("trained")) continue;
+    EXPECT_EQ(candidate["trained"]["non_embedding"], candidate["cut"]["non_embedding"]);
     EXPECT_FALSE(candidate["curve"].empty());
   }
   expect_self_contained(read_file(out / "report.html"));
