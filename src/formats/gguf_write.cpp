@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
+#include "base/threads.h"
 #include "formats/finite.h"
 #include "formats/gguf_types.h"
 #include "formats/quantise.h"
@@ -168,20 +169,23 @@ class DataWriter {
       const std::int64_t count = std::min(step, source.rows() - first);
       values.resize(static_cast<std::size_t>(count * width));
       encoded.resize(static_cast<std::size_t>(count * row_bytes));
-      for (std::int64_t i = 0; i < count; ++i)
-        decode_rows(
-            source, row_written_at(tensor, first + i), 1,
-            std::span(values).subspan(static_cast<std::size_t>(i * width), static_cast<std::size_t>(width)));
-      if (is_written(tensor.dtype)) {
-        encode(tensor.dtype, values, encoded);
-        check(tensor, tensor.dtype, encoded);
-      } else {
-        check(tensor, DType::f32, std::as_bytes(std::span(values)));
-        const std::int64_t blocks = std::ssize(values) / block_elements(tensor.dtype);
-        if (!quantise(tensor.dtype, values.data(), blocks, encoded.data())) refuse(tensor);
-      }
+      parallel_for(count, [&](std::int64_t i) {
+        const std::span<float> in(values.data() + i * width, static_cast<std::size_t>(width));
+        decode_rows(source, row_written_at(tensor, first + i), 1, in);
+        encode_row(tensor, in, {encoded.data() + i * row_bytes, static_cast<std::size_t>(row_bytes)});
+      });
       put(encoded);
     }
+  }
+
+  void encode_row(const GgufTensor& tensor, std::span<const float> in, std::span<std::byte> out) const {
+    if (is_written(tensor.dtype)) {
+      encode(tensor.dtype, in, out);
+      return check(tensor, tensor.dtype, out);
+    }
+    check(tensor, DType::f32, std::as_bytes(in));
+    const std::int64_t blocks = std::ssize(in) / block_elements(tensor.dtype);
+    if (!quantise(tensor.dtype, in.data(), blocks, out.data())) refuse(tensor);
   }
 
   /// The row, in Hugging Face's order, that is written as the file's row `row`.

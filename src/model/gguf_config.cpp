@@ -230,7 +230,7 @@ std::vector<bool> sliding_layers(const Keys& keys, std::int64_t layers, std::int
 void write_gemma_options(Json& json, const GgufFile& file, const Keys& keys) {
   const auto layers = json["num_hidden_layers"].get<std::int64_t>();
   const bool gemma2 = keys.architecture() == "gemma2";
-  // What Fathom writes where the scores' scale is none that llama.cpp would take (model/gguf_save.cpp).
+  // Files that Fathom wrote (model/gguf_save.cpp) say it.
   if (const double scale = keys.number_or("attention.scale", 0); scale > 0) {
     json["query_pre_attn_scalar"] = 1 / (scale * scale);
   } else {

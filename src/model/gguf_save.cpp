@@ -234,9 +234,9 @@ class GgufModel {
     const bool deepest = has_windows() && checkpoint_.plan.layers == (architecture_ == "gemma2" ? 46 : 62);
     const std::int64_t scalar = deepest ? config_.hidden_size / config_.heads : config_.head_dim;
     const double scale = 1 / std::sqrt(static_cast<double>(scalar));
+    if (has_windows()) put("attention.scale", scale);  // for readers that need not guess
     if (!differ(config_.attention_scale, scale)) return 1;
     if (!has_windows()) refuse("scores are scaled by another number than 1 / sqrt(head_dim)");
-    put("attention.scale", scale);
     return config_.attention_scale / scale;
   }
 
