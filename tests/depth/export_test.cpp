@@ -88,7 +88,9 @@ INSTANTIATE_TEST_SUITE_P(Models, AsGguf, testing::ValuesIn(oracle_names()), [](c
 });
 
 // llama.cpp's architectures do not have what these models have.
-const std::map<std::string, std::string> refused = {{"qwen2-window", "(sliding_window 6)"},
+const std::map<std::string, std::string> refused = {{"qwen2", "head_dim is 8, not hidden_size"},
+                                                    {"qwen2-gguf", "head_dim is 8, not hidden_size"},
+                                                    {"qwen2-window", "head_dim is 8, not hidden_size"},
                                                     {"qwen3-bias", "o_proj has a bias (attention_bias)"}};
 
 TEST_P(AsGguf, ComputesWhatTheOracleDid) {
@@ -118,6 +120,40 @@ TEST_P(AsGguf, PrunedModelsToo) {
   const std::vector<Token> ids = random_text(model, 20);
   EXPECT_LT(largest_difference(logits_of(load_checkpoint(scratch / "m.gguf"), ids), logits_of(model, ids)),
             1e-3F);
+}
+
+/// A tiny Qwen 2 with as many heads of 8 as its 24 hidden values hold, 3 of 4, as all real ones have.
+Checkpoint real_qwen2(const std::string& name) {
+  Checkpoint model = load_checkpoint(load_oracle(name).model);
+  model.config.heads = 3;
+  model.config.kv_heads = 3;
+  model.hf_config["num_attention_heads"] = 3;
+  model.hf_config["num_key_value_heads"] = 3;
+  for (std::int64_t layer = 0; layer < model.plan.layers; ++layer)
+    for (const Linear linear : {Linear::q, Linear::k, Linear::v, Linear::o})
+      for (const char* kind : {".weight", ".bias"}) {
+        const auto found = model.tensors.find(layer_name(layer, std::string(linear_name(linear)) + kind));
+        if (found == model.tensors.end()) continue;
+        const std::vector<float> values = decode(found->second);
+        Shape shape = {out_features(model.config, linear)};
+        if (found->second.shape.size() == 2) shape.push_back(in_features(model.config, linear));
+        std::vector<float> cut(static_cast<std::size_t>(element_count(shape)));
+        for (std::size_t i = 0; i < cut.size(); ++i) cut[i] = values[i % values.size()];
+        found->second = make_tensor(DType::f32, shape, cut);
+      }
+  validate(model);
+  return model;
+}
+
+TEST(GgufSave, Qwen2ComputesTheSame) {
+  const test::Scratch scratch;
+  const Checkpoint model = real_qwen2("qwen2");
+  save_gguf(model, scratch / "m.gguf");
+  const std::vector<Token> ids = random_text(model, 20);
+  EXPECT_LT(largest_difference(logits_of(load_checkpoint(scratch / "m.gguf"), ids), logits_of(model, ids)),
+            1e-4F);
+  EXPECT_THAT(message([&] { save_gguf(real_qwen2("qwen2-window"), scratch / "w.gguf"); }),
+              HasSubstr("layers have a window (sliding_window 6)"));
 }
 
 TEST(GgufSave, QuantisedTensorsAreCopiedAndOthersBecomeWhatIsAsked) {

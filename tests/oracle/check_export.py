@@ -51,7 +51,7 @@ class LlamaCpp:
     def __init__(self, path, context):
         import llama_cpp
         self.cpp = llama_cpp
-        self.model = llama_cpp.Llama(str(path), n_ctx=context, n_batch=context, n_ubatch=context, logits_all=True, verbose=False,
+        self.model = llama_cpp.Llama(str(path), n_ctx=context, n_batch=context, n_ubatch=context, logits_all=True, verbose=False, n_threads=2,
                                      type_k=0, type_v=0, flash_attn=False)  # keys and values in float32
 
     def encode(self, text, special=False):
@@ -61,6 +61,15 @@ class LlamaCpp:
         self.model.reset()
         self.model.eval(ids)
         return np.array(self.model.scores[: len(ids)], dtype=np.float32)
+
+    def greedy(self, ids, count):
+        whole, new = list(ids), list(ids)
+        self.model.reset()
+        for _ in range(count):
+            self.model.eval(new)
+            new = [int(self.model.scores[len(whole) - 1].argmax())]
+            whole += new
+        return whole
 
 
 class Transformers:
@@ -84,6 +93,10 @@ class Transformers:
         with self.torch.no_grad():
             return self.model(self.torch.tensor([ids])).logits[0].numpy()
 
+    def greedy(self, ids, count):
+        return self.model.generate(input_ids=self.torch.tensor([ids]), max_new_tokens=count, min_new_tokens=count, do_sample=False,
+                                   eos_token_id=None, repetition_penalty=1.0)[0].tolist()
+
 
 def log_softmax(logits):
     logits = logits.astype(np.float64)
@@ -97,13 +110,6 @@ def compare_logits(what, ours, theirs):
     same = (ours.argmax(-1) == theirs.argmax(-1)).mean()
     print(f"{what}: largest difference of logits {np.abs(ours - theirs).max():.2e} (of up to {np.abs(ours).max():.1f}), "
           f"divergence {divergence:.2e}, same first choice {same:.1%}")
-
-
-def greedy(model, ids, count):
-    ids = list(ids)
-    for _ in range(count):
-        ids.append(int(model.logits(ids)[-1].argmax()))
-    return ids
 
 
 def perplexity(model, ids, bos, context, windows):
@@ -143,7 +149,7 @@ def main():
     for prompt in PROMPTS:
         ids = fathom.encode(prompt, special=True)
         assert ids == list(other.encode(prompt, special=True)), (ids, other.encode(prompt, special=True))
-        whole = greedy(other, ids, options.tokens)
+        whole = other.greedy(ids, options.tokens)
         compare_logits(repr(prompt), fathom.logits(whole), other.logits(whole))
         if gguf:
             compare_logits("  the file itself in fathom", Fathom(options.fathom, options.exported).logits(whole), other.logits(whole))
