@@ -25,8 +25,8 @@ AWKWARD = ["", " ", "   ", "\n", "\n\n\n", "Hello, world!", " leading", "trailin
 RANDOM_IDS = 64  # for models without a tokenizer
 
 
-def run(*arguments):
-    return subprocess.run([str(a) for a in arguments], check=True, capture_output=True, text=True).stdout
+def run(*arguments, text=None):
+    return subprocess.run([str(a) for a in arguments], check=True, capture_output=True, text=True, input=text).stdout
 
 
 class Fathom:
@@ -34,7 +34,7 @@ class Fathom:
         self.program, self.model = program, model
 
     def encode(self, text, special=False):
-        return json.loads(run(self.program, "tokenize", self.model, f"--text={text}", *([] if special else ["--no-special"])))
+        return json.loads(run(self.program, "tokenize", self.model, *([] if special else ["--no-special"]), text=text))
 
     def logits(self, ids):
         with tempfile.TemporaryDirectory() as folder:
