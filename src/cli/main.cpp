@@ -101,6 +101,7 @@ int run(int argc, char** argv) {
   add_prune(program);
   add_recur(program);
   add_exits(program);
+  add_export(program);
 #ifdef FATHOM_TRAINS
   add_train(program);
   add_compress(program);

@@ -47,6 +47,7 @@ void add_profile(CLI::App& program);
 void add_prune(CLI::App& program);
 void add_recur(CLI::App& program);
 void add_exits(CLI::App& program);
+void add_export(CLI::App& program);
 void add_train(CLI::App& program);
 void add_compress(CLI::App& program);
 

@@ -177,7 +177,9 @@ Checkpoint repair(const Checkpoint& original, const Checkpoint& changed,
   Checkpoint result = changed;
   Json fits = Json::array();
   if (!visits.empty()) {
-    LayerwiseStates target(original, text, options.context, options.bos);
+    const std::int64_t longest = original.config.max_positions - (options.bos >= 0 ? 1 : 0);
+    const std::int64_t context = longest > 0 ? std::min(options.context, longest) : options.context;
+    LayerwiseStates target(original, text, context, options.bos);
     LayerwiseStates own = target;  // up to the first visit that differs both are the same
     Progress progress("repairing", visits.back().depth, "layers");
     std::int64_t depth = 0, visit = 0;

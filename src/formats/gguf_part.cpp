@@ -5,77 +5,18 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <type_traits>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "formats/gguf_types.h"
 
 namespace fathom {
 namespace {
 
-constexpr std::uint64_t default_alignment = 32;
 constexpr std::int64_t most_alignment = 1 << 16;
 constexpr std::uint32_t most_dimensions = 4;      // ggml's
 constexpr std::uint64_t longest_name = 1U << 16;  // llama.cpp's, of a metadata key
-
-/// The types of metadata, as numbered in the file.
-enum class ValueType : std::uint32_t {
-  u8,
-  i8,
-  u16,
-  i16,
-  u32,
-  i32,
-  f32,
-  boolean,
-  string,
-  array,
-  u64,
-  i64,
-  f64
-};
-
-struct TensorType {
-  std::uint32_t id;  // ggml_type
-  std::string_view name;
-  std::optional<DType> dtype;  // nothing: known, but not supported
-};
-
-constexpr TensorType tensor_types[] = {{0, "F32", DType::f32},
-                                       {1, "F16", DType::f16},
-                                       {2, "Q4_0", DType::q4_0},
-                                       {3, "Q4_1", DType::q4_1},
-                                       {6, "Q5_0", DType::q5_0},
-                                       {7, "Q5_1", DType::q5_1},
-                                       {8, "Q8_0", DType::q8_0},
-                                       {9, "Q8_1", {}},
-                                       {10, "Q2_K", DType::q2_k},
-                                       {11, "Q3_K", DType::q3_k},
-                                       {12, "Q4_K", DType::q4_k},
-                                       {13, "Q5_K", DType::q5_k},
-                                       {14, "Q6_K", DType::q6_k},
-                                       {15, "Q8_K", {}},
-                                       {16, "IQ2_XXS", {}},
-                                       {17, "IQ2_XS", {}},
-                                       {18, "IQ3_XXS", {}},
-                                       {19, "IQ1_S", {}},
-                                       {20, "IQ4_NL", {}},
-                                       {21, "IQ3_S", {}},
-                                       {22, "IQ2_S", {}},
-                                       {23, "IQ4_XS", {}},
-                                       {24, "I8", {}},
-                                       {25, "I16", {}},
-                                       {26, "I32", {}},
-                                       {27, "I64", {}},
-                                       {28, "F64", DType::f64},
-                                       {29, "IQ1_M", {}},
-                                       {30, "BF16", DType::bf16},
-                                       {34, "TQ1_0", {}},
-                                       {35, "TQ2_0", {}},
-                                       {39, "MXFP4", {}},
-                                       {40, "NVFP4", {}},
-                                       {41, "Q1_0", {}}};
 
 /// Reads forward through the file; no read, count or allocation goes beyond its end.
 class Cursor {
@@ -172,33 +113,33 @@ GgufValue read_numbers(Cursor& in, const std::string& what) {
 
 GgufValue read_array(Cursor& in, const std::string& what) {
   const auto type = in.read<std::uint32_t>(what);
-  switch (static_cast<ValueType>(type)) {
-    case ValueType::u8:
+  switch (static_cast<GgufValueType>(type)) {
+    case GgufValueType::u8:
       return read_numbers<std::uint8_t>(in, what);
-    case ValueType::i8:
+    case GgufValueType::i8:
       return read_numbers<std::int8_t>(in, what);
-    case ValueType::u16:
+    case GgufValueType::u16:
       return read_numbers<std::uint16_t>(in, what);
-    case ValueType::i16:
+    case GgufValueType::i16:
       return read_numbers<std::int16_t>(in, what);
-    case ValueType::u32:
+    case GgufValueType::u32:
       return read_numbers<std::uint32_t>(in, what);
-    case ValueType::i32:
+    case GgufValueType::i32:
       return read_numbers<std::int32_t>(in, what);
-    case ValueType::u64:
+    case GgufValueType::u64:
       return read_numbers<std::uint64_t>(in, what);
-    case ValueType::i64:
+    case GgufValueType::i64:
       return read_numbers<std::int64_t>(in, what);
-    case ValueType::f32:
+    case GgufValueType::f32:
       return read_numbers<float>(in, what);
-    case ValueType::f64:
+    case GgufValueType::f64:
       return read_numbers<double>(in, what);
-    case ValueType::boolean:
+    case GgufValueType::boolean:
       return read_elements<std::int64_t>(in, 1, what, [&] { return read_boolean(in, what) ? 1 : 0; });
-    case ValueType::string:
+    case GgufValueType::string:
       return read_elements<std::string>(in, sizeof(std::uint64_t), what,
                                         [&] { return in.read_string(what); });
-    case ValueType::array:
+    case GgufValueType::array:
       fail("{}: {} is an array of arrays, which no model file needs", in.where(), what);
   }
   fail("{}: {} is an array of unknown type {}", in.where(), what, type);
@@ -206,32 +147,32 @@ GgufValue read_array(Cursor& in, const std::string& what) {
 
 GgufValue read_value(Cursor& in, const std::string& what) {
   const auto type = in.read<std::uint32_t>(what);
-  switch (static_cast<ValueType>(type)) {
-    case ValueType::u8:
+  switch (static_cast<GgufValueType>(type)) {
+    case GgufValueType::u8:
       return read_number<std::uint8_t>(in, what);
-    case ValueType::i8:
+    case GgufValueType::i8:
       return read_number<std::int8_t>(in, what);
-    case ValueType::u16:
+    case GgufValueType::u16:
       return read_number<std::uint16_t>(in, what);
-    case ValueType::i16:
+    case GgufValueType::i16:
       return read_number<std::int16_t>(in, what);
-    case ValueType::u32:
+    case GgufValueType::u32:
       return read_number<std::uint32_t>(in, what);
-    case ValueType::i32:
+    case GgufValueType::i32:
       return read_number<std::int32_t>(in, what);
-    case ValueType::u64:
+    case GgufValueType::u64:
       return read_number<std::uint64_t>(in, what);
-    case ValueType::i64:
+    case GgufValueType::i64:
       return read_number<std::int64_t>(in, what);
-    case ValueType::f32:
+    case GgufValueType::f32:
       return read_number<float>(in, what);
-    case ValueType::f64:
+    case GgufValueType::f64:
       return read_number<double>(in, what);
-    case ValueType::boolean:
+    case GgufValueType::boolean:
       return read_boolean(in, what);
-    case ValueType::string:
+    case GgufValueType::string:
       return in.read_string(what);
-    case ValueType::array:
+    case GgufValueType::array:
       return read_array(in, what);
   }
   fail("{}: {} has unknown type {}", in.where(), what, type);
@@ -262,13 +203,13 @@ Entry read_entry(Cursor& in) {
     entry.shape.insert(entry.shape.begin(), size);  // the file has the innermost first
   }
   const auto id = in.read<std::uint32_t>(what);
-  const auto* const type = std::find_if(std::begin(tensor_types), std::end(tensor_types),
-                                        [&](const TensorType& t) { return t.id == id; });
-  if (type == std::end(tensor_types) || !type->dtype) {
+  const auto* const type = std::find_if(std::begin(gguf_tensor_types), std::end(gguf_tensor_types),
+                                        [&](const GgufTensorType& t) { return t.id == id; });
+  if (type == std::end(gguf_tensor_types) || !type->dtype) {
     fail(
         "{}: {} is of type {}, which is not supported; convert the model to F16, BF16, Q4_0, Q4_1, Q5_0, "
         "Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K",
-        in.where(), what, type == std::end(tensor_types) ? std::to_string(id) : std::string(type->name));
+        in.where(), what, type == std::end(gguf_tensor_types) ? std::to_string(id) : std::string(type->name));
   }
   entry.dtype = *type->dtype;
   const std::int64_t block = block_elements(entry.dtype);
@@ -303,7 +244,7 @@ void read_version(Cursor& in) {
 /// general.alignment, of the data and of each tensor in them.
 std::uint64_t alignment_of(const GgufPart& part, const std::string& where) {
   const auto found = part.metadata.find("general.alignment");
-  if (found == part.metadata.end()) return default_alignment;
+  if (found == part.metadata.end()) return default_gguf_alignment;
   const auto* alignment = std::get_if<std::int64_t>(&found->second);
   if (alignment == nullptr || *alignment < 1 || *alignment > most_alignment ||
       !std::has_single_bit(static_cast<std::uint64_t>(*alignment)))

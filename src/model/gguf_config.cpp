@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <numbers>
 #include <optional>
@@ -11,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "model/gguf_names.h"
 #include "model/hf_config.h"
 #include "model/rope.h"
 
@@ -34,8 +34,19 @@ class Keys {
   double number_or(const std::string& key, double fallback) const {
     return has(key) ? file_->number(name(key)) : fallback;
   }
+  bool is_list(const std::string& key) const {
+    return has(key) &&
+           std::holds_alternative<std::vector<std::int64_t>>(file_->metadata().find(name(key))->second);
+  }
+  std::vector<std::int64_t> integers(const std::string& key) const { return file_->integers(name(key)); }
   std::string string_or(const std::string& key, const std::string& fallback) const {
     return has(key) ? file_->string(name(key)) : fallback;
+  }
+  bool flag_or(const std::string& key, bool fallback) const {
+    const auto found = file_->metadata().find(name(key));
+    if (found == file_->metadata().end()) return fallback;
+    if (const bool* value = std::get_if<bool>(&found->second)) return *value;
+    refuse(key, "expected a boolean");
   }
   [[noreturn]] void refuse(const std::string& key, const std::string& why) const {
     fail("{}: key '{}': {}", file_->path().string(), name(key), why);
@@ -61,14 +72,15 @@ bool has_bias_of(const GgufFile& file, std::initializer_list<const char*> maps) 
 const char* model_type_of(const GgufFile& file, const Keys& keys) {
   const std::string& architecture = keys.architecture();
   if (architecture == "llama") return keys.has("attention.sliding_window") ? "mistral" : "llama";
+  if (architecture == "nanbeige") return "llama";
   if (architecture == "qwen2") return "qwen2";
   if (architecture == "qwen3") return "qwen3";
   if (architecture == "gemma") return "gemma";
   if (architecture == "gemma2") return "gemma2";
   if (architecture == "gemma3") return "gemma3_text";
   fail(
-      "{}: key 'general.architecture' is '{}': this architecture is not supported (supported: llama, qwen2, "
-      "qwen3, gemma, gemma2, gemma3)",
+      "{}: key 'general.architecture' is '{}': this architecture is not supported (supported: llama, "
+      "nanbeige, qwen2, qwen3, gemma, gemma2, gemma3)",
       file.path().string(), architecture);
 }
 
@@ -197,23 +209,43 @@ std::int64_t attention_scalar(const Json& json, const GgufFile& file, bool gemma
   return guess;
 }
 
+/// Which layers have a window: a list says it of each, a number that every so many layers one has none.
+std::vector<bool> sliding_layers(const Keys& keys, std::int64_t layers, std::int64_t default_period) {
+  const std::string key = "attention.sliding_window_pattern";
+  std::vector<bool> slides;
+  if (keys.is_list(key)) {
+    for (const std::int64_t value : keys.integers(key)) slides.push_back(value != 0);
+    if (std::ssize(slides) != layers)
+      keys.refuse(key,
+                  fmt::format("has {} entries, expected one for each of {} layers", slides.size(), layers));
+    return slides;
+  }
+  const std::int64_t period = std::max<std::int64_t>(keys.integer_or(key, default_period, 4096), 1);
+  for (std::int64_t layer = 0; layer < layers; layer++) slides.push_back((layer + 1) % period != 0);
+  return slides;
+}
+
 /// Windows and caps as llama.cpp's model loaders fill them in (llama-model.cpp): what the converter leaves
 /// out has a default there.
 void write_gemma_options(Json& json, const GgufFile& file, const Keys& keys) {
   const auto layers = json["num_hidden_layers"].get<std::int64_t>();
   const bool gemma2 = keys.architecture() == "gemma2";
-  json["query_pre_attn_scalar"] = attention_scalar(json, file, gemma2);
+  // Files that Fathom wrote (model/gguf_save.cpp) say it.
+  if (const double scale = keys.number_or("attention.scale", 0); scale > 0) {
+    json["query_pre_attn_scalar"] = 1 / (scale * scale);
+  } else {
+    json["query_pre_attn_scalar"] = attention_scalar(json, file, gemma2);
+  }
   if (gemma2) json["attn_logit_softcapping"] = keys.number_or("attn_logit_softcapping", 50);
   const double cap = keys.number_or("final_logit_softcapping", gemma2 ? 30 : 0);
   json["final_logit_softcapping"] = cap > 0 ? Json(cap) : Json(nullptr);
 
   const std::int64_t window = keys.integer_or("attention.sliding_window", gemma2 ? 4096 : 0, 1 << 30);
-  const std::int64_t period =
-      std::max<std::int64_t>(keys.integer_or("attention.sliding_window_pattern", gemma2 ? 2 : 6, 4096), 1);
+  const std::vector<bool> slides = sliding_layers(keys, layers, gemma2 ? 2 : 6);
   json["sliding_window"] = window > 0 ? Json(window) : Json(nullptr);
   Json& types = json["layer_types"] = Json::array();
-  for (std::int64_t layer = 0; layer < layers; layer++)
-    types.push_back(window > 0 && (layer + 1) % period != 0 ? "sliding_attention" : "full_attention");
+  for (const bool slide : slides)
+    types.push_back(window > 0 && slide ? "sliding_attention" : "full_attention");
 }
 
 void write_tokens(Json& json, const GgufFile& file) {
@@ -226,50 +258,18 @@ void write_tokens(Json& json, const GgufFile& file) {
   if (const auto id = file.special_token("bos")) json["bos_token_id"] = *id;
 }
 
-/// GGUF's names of what a layer has. ffn_norm comes before the feed-forward, which Hugging Face calls by
-/// another name where there are norms after the blocks too.
-std::optional<std::string> layer_part(std::string_view part, const ModelConfig& config) {
-  static constexpr std::array<std::pair<std::string_view, const char*>, 13> names{{
-      {"attn_norm", "input_layernorm"},
-      {"attn_q", "self_attn.q_proj"},
-      {"attn_k", "self_attn.k_proj"},
-      {"attn_v", "self_attn.v_proj"},
-      {"attn_output", "self_attn.o_proj"},
-      {"attn_q_norm", "self_attn.q_norm"},
-      {"attn_k_norm", "self_attn.k_norm"},
-      {"post_attention_norm", "post_attention_layernorm"},
-      {"ffn_norm", ""},
-      {"ffn_gate", "mlp.gate_proj"},
-      {"ffn_up", "mlp.up_proj"},
-      {"ffn_down", "mlp.down_proj"},
-      {"post_ffw_norm", "post_feedforward_layernorm"},
-  }};
-  const auto* found =
-      std::find_if(names.begin(), names.end(), [&](const auto& entry) { return entry.first == part; });
-  if (found == names.end()) return std::nullopt;
-  if (part == "ffn_norm")
-    return config.sandwich_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm";
-  return found->second;
-}
-
-/// "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; nothing for a name that is none of
-/// ours.
-std::optional<std::string> canonical_name(std::string_view name, const ModelConfig& config) {
-  if (name == "token_embd.weight") return "model.embed_tokens.weight";
-  if (name == "output_norm.weight") return "model.norm.weight";
-  if (name == "output.weight") return "lm_head.weight";
-  constexpr std::string_view prefix = "blk.";
-  if (!name.starts_with(prefix)) return std::nullopt;
-  name.remove_prefix(prefix.size());
-  std::int64_t layer = 0;
-  const auto [end, status] = std::from_chars(name.data(), name.data() + name.size(), layer);
-  const auto digits = static_cast<std::size_t>(end - name.data());
-  const std::size_t last_dot = name.rfind('.');
-  if (status != std::errc() || digits >= name.size() || name[digits] != '.' || last_dot <= digits)
-    return std::nullopt;
-  const auto part = layer_part(name.substr(digits + 1, last_dot - digits - 1), config);
-  if (!part) return std::nullopt;
-  return fmt::format("model.layers.{}.{}{}", layer, *part, name.substr(last_dot));
+/// Nanbeige's loops over a Llama's layers, as a depth plan.
+void write_loops(Json& json, const Keys& keys) {
+  const std::int64_t loops = std::max<std::int64_t>(keys.integer_or("num_loops", 1, 4096), 1);
+  if (loops == 1) return;
+  if (!keys.flag_or("skip_loop_final_norm", false))
+    keys.refuse("skip_loop_final_norm", "a norm between loops is not supported (expected true)");
+  const auto layers = json["num_hidden_layers"].get<std::int64_t>();
+  Json visits = Json::array();
+  for (std::int64_t i = 0; i < loops * layers; i++) visits.push_back({{"layer", i % layers}});
+  json["fathom"] = {{"base_model_type", json["model_type"]},
+                    {"plan", {{"layers", layers}, {"visits", std::move(visits)}}}};
+  json["model_type"] = "fathom";
 }
 
 }  // namespace
@@ -297,15 +297,17 @@ Json hf_config_from_gguf(const GgufFile& file) {
   } else {
     json["sliding_window"] = nullptr;
   }
+  if (architecture == "nanbeige") write_loops(json, keys);
   return json;
 }
 
 TensorMap canonical_tensors(const GgufFile& file, const ModelConfig& config) {
-  const bool interleaved = file.string("general.architecture") == "llama";
+  const std::string& architecture = file.string("general.architecture");
+  const bool interleaved = architecture == "llama" || architecture == "nanbeige";
   TensorMap tensors;
   for (const auto& [name, tensor] : file.tensors()) {
     if (name == "rope_freqs.weight") continue;  // read as part of the configuration
-    const auto canonical = canonical_name(name, config);
+    const auto canonical = canonical_from_gguf(name, config);
     if (!canonical)
       fail("{}: tensor '{}' is not part of architecture '{}' as Fathom knows it", file.path().string(), name,
            config.architecture);

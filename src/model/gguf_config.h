@@ -10,7 +10,8 @@
 namespace fathom {
 
 /// The config.json that transformers would have beside the same weights (in transformers 4's keys, which 5
-/// reads too). Architectures llama (Mistral comes as llama too), qwen2, qwen3, gemma, gemma2 and gemma3.
+/// reads too), or Fathom's for nanbeige, a Llama in loops. Architectures llama (Mistral comes as llama too),
+/// nanbeige, qwen2, qwen3, gemma, gemma2 and gemma3.
 /// Throws Error naming the file and the key; others are refused by name.
 Json hf_config_from_gguf(const GgufFile& file);
 

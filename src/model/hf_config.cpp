@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "model/rope.h"
 
 namespace fathom {
 namespace {
@@ -146,7 +145,7 @@ void read_sizes(const JsonObject& json, const Architecture& a, ModelConfig& conf
 
 /// `rope_parameters` (transformers 5) or `rope_scaling` (4), for one kind of attention: nested under its name
 /// or flat.
-Rope read_rope(const JsonObject& json, const ModelConfig& config, const std::string& attention) {
+RopeSettings read_rope(const JsonObject& json, const ModelConfig& config, const std::string& attention) {
   RopeDefaults defaults;
   defaults.theta = json.number_or("rope_theta", defaults.theta);
   defaults.positions = config.max_positions;
@@ -155,35 +154,34 @@ Rope read_rope(const JsonObject& json, const ModelConfig& config, const std::str
   const bool scaled = json.has("rope_scaling") && !json.at("rope_scaling").empty();
   const auto settings = json.object_if(scaled ? "rope_scaling" : "rope_parameters");
   static const Json nothing = Json::object();
-  if (!settings)
-    return make_rope(JsonObject(nothing, json.field("rope_parameters")), defaults, config.head_dim);
-  if (!settings->has(attention)) return make_rope(*settings, defaults, config.head_dim);
+  if (!settings) return {JsonObject(nothing, json.field("rope_parameters")), defaults, nullptr};
+  if (!settings->has(attention)) return {*settings, defaults, nullptr};
   defaults.original_positions.reset();  // transformers reads the outer key for flat settings only
-  return make_rope(settings->object(attention), defaults, config.head_dim);
+  return {settings->object(attention), defaults, nullptr};
 }
 
 /// Gemma 3 turns its local layers by a base of their own and scales only the global ones.
-Rope read_gemma3_rope(const JsonObject& json, const ModelConfig& config, bool local) {
+RopeSettings read_gemma3_rope(const JsonObject& json, const ModelConfig& config, bool local) {
   const char* attention = local ? "sliding_attention" : "full_attention";
   RopeDefaults defaults;
   defaults.theta = local ? json.number_or("rope_local_base_freq", 1e4) : json.number_or("rope_theta", 1e6);
   defaults.positions = config.max_positions;
-  Json merged = Json::object();
+  const auto merged = std::make_shared<Json>(Json::object());
   if (const auto parameters = json.object_if("rope_parameters")) {
     const bool nested = parameters->has("full_attention") || parameters->has("sliding_attention");
     if (!nested && !parameters->raw().empty())
       fail("{} has neither 'full_attention' nor 'sliding_attention', which this architecture needs",
            json.field("rope_parameters"));
-    if (const auto own = parameters->object_if(attention)) merged = own->raw();
+    if (const auto own = parameters->object_if(attention)) *merged = own->raw();
   }
   if (const auto scaling = json.object_if("rope_scaling"); scaling && !local) {
     if (scaling->has("type") && !scaling->has("rope_type"))
       fail("{} is set: transformers 4 obeys it here and 5 does not; name the scaling by 'rope_type'",
            scaling->field("type"));
-    merged.update(scaling->raw());
+    merged->update(scaling->raw());
   }
   const std::string where = json.field(std::string("rope_parameters.") + attention);
-  return make_rope(JsonObject(merged, where), defaults, config.head_dim);
+  return {JsonObject(*merged, where), defaults, merged};
 }
 
 /// sliding_window, or 0 when there is none.
@@ -195,10 +193,9 @@ std::int64_t read_window(const JsonObject& json, const Architecture& a) {
 }
 
 void read_attention_types(const JsonObject& json, const Architecture& a, ModelConfig& config) {
-  const bool gemma3 = config.architecture == "gemma3_text";
   const auto rope = [&](bool local) {
-    if (gemma3) return read_gemma3_rope(json, config, local);
-    return read_rope(json, config, local ? "sliding_attention" : "full_attention");
+    const RopeSettings rope_of = rope_settings(json, config, local);
+    return make_rope(rope_of.settings, rope_of.defaults, config.head_dim);
   };
   const std::int64_t window = read_window(json, a);
   if (window == 0 || a.windows != Windows::all)
@@ -304,6 +301,11 @@ void read_options(const JsonObject& json, const Architecture& a, ModelConfig& co
 }
 
 }  // namespace
+
+RopeSettings rope_settings(const JsonObject& json, const ModelConfig& config, bool local) {
+  if (config.architecture == "gemma3_text") return read_gemma3_rope(json, config, local);
+  return read_rope(json, config, local ? "sliding_attention" : "full_attention");
+}
 
 std::string causal_lm_class(const std::string& architecture) {
   const Architecture* found = find_architecture(architecture);

@@ -5,12 +5,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
 #include "model/config.h"
+#include "model/rope.h"
 
 namespace fathom {
 
@@ -25,6 +27,15 @@ struct HfConfig {
 /// the architecture and its window alone, not on which layers use them, so that indices stay valid when
 /// layers are dropped. `end_tokens` holds eos_token_id. Throws Error naming the file and the field.
 HfConfig parse_hf_config(const JsonObject& json);
+
+/// What the file says of rotary embeddings, for make_rope (model/rope.h).
+struct RopeSettings {
+  JsonObject settings;
+  RopeDefaults defaults;
+  std::shared_ptr<const Json> own;  ///< what `settings` is of, where it is no part of the file's JSON
+};
+/// Those of layers with a window (`local`), or of the others. Throws Error naming the file and the field.
+RopeSettings rope_settings(const JsonObject& json, const ModelConfig& config, bool local);
 
 /// The sizes of GPT-NeoX's matrices (Pythia), for relaxed_parameters: Fathom counts such models but does not
 /// run them. Throws Error naming the file and the field.

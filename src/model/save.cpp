@@ -1,10 +1,7 @@
 // Checkpoints to directories.
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <set>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -14,6 +11,7 @@
 #include "formats/safetensors.h"
 #include "model/checkpoint.h"
 #include "model/hf_config.h"
+#include "model/staging.h"
 #include "text/tokenizer.h"
 
 namespace fathom {
@@ -130,30 +128,6 @@ void write_weights(const Checkpoint& checkpoint, const fs::path& directory, DTyp
   write_file(directory / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
-/// A directory beside the target that becomes it by a rename, or is removed.
-class Staging {
- public:
-  explicit Staging(const fs::path& target) : path_(sibling(target, "part")) {
-    fs::remove_all(path_);
-    fs::create_directories(path_);
-  }
-  ~Staging() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
-
-  const fs::path& path() const { return path_; }
-
-  static fs::path sibling(const fs::path& target, const char* kind) {
-    return target.parent_path() / fmt::format(".{}.{}-{}", target.filename().string(), kind, ::getpid());
-  }
-
- private:
-  fs::path path_;
-};
-
 /// Files that a model consists of: those that a new model in the same directory replaces.
 bool is_model_file(const fs::path& path) {
   static constexpr std::array names = {"config.json", "generation_config.json",
@@ -167,7 +141,7 @@ bool is_model_file(const fs::path& path) {
 /// Puts the staged directory in the target's place. What lay there and belongs to no model moves along.
 void replace(const fs::path& staged, const fs::path& target) {
   if (!fs::exists(target)) return fs::rename(staged, target);
-  const fs::path old = Staging::sibling(target, "old");
+  const fs::path old = hidden_sibling(target, "old");
   fs::remove_all(old);
   fs::rename(target, old);
   fs::rename(staged, target);
@@ -198,6 +172,7 @@ void save_checkpoint(const Checkpoint& checkpoint, const fs::path& directory, bo
   check_save_target(target, overwrite);
   try {
     const Staging staging(target);
+    fs::create_directories(staging.path());
     const Json config = saved_config(checkpoint, decoded_as);
     write_file(staging.path() / "config.json",
                config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");

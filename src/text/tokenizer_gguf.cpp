@@ -1,10 +1,10 @@
 // A GGUF file's tokenizer keys as the tokenizer.json that says the same.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <tuple>
 
 #include "base/error.h"
+#include "text/gguf_vocabulary.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer_spec.h"
 #include "text/unicode.h"
@@ -12,15 +12,12 @@
 namespace fathom {
 namespace {
 
+constexpr const char* model_key = "tokenizer.ggml.model";
 constexpr const char* tokens_key = "tokenizer.ggml.tokens";
 constexpr const char* pre_key = "tokenizer.ggml.pre";
-constexpr const char* visible_space = "\u2581";  // SentencePiece's visible space
 
 // SentencePiece's own limit is 16 characters; finding the merges of a piece takes its length squared.
 constexpr std::size_t longest_piece = 1024;
-
-/// tokenizer.ggml.token_type
-enum class PieceType : std::int64_t { normal = 1, unknown, control, user_defined, unused, byte };
 
 constexpr const char* llama3_pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
@@ -39,36 +36,9 @@ Json sequence(const char* key, std::vector<Json> parts) {
   return {{"type", "Sequence"}, {key, std::move(parts)}};
 }
 
-/// What a value of tokenizer.ggml.pre stands for.
-struct Pre {
-  Json pre_tokenizer;
-  Json normalizer = nullptr;
-  bool ignore_merges = false;
-  bool add_bos = false;  // unless tokenizer.ggml.add_bos_token says
-};
-
 Pre read_pre(const GgufFile& file) {
   const std::string name = file.has(pre_key) ? file.string(pre_key) : "default";
-  const auto among = [&](std::initializer_list<const char*> names) {
-    return std::find(names.begin(), names.end(), name) != names.end();
-  };
-  if (among({"gpt-2", "phi-2", "olmo", "mpt", "jina-en", "jina-es", "jina-de", "gigachat"}))
-    return {.pre_tokenizer = byte_level(true)};
-  if (among({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"}))
-    return {.pre_tokenizer = sequence("pretokenizers", {digits(), byte_level(true)})};
-  if (among({"llama-bpe", "llama3", "llama-v3"}))
-    return {.pre_tokenizer = sequence("pretokenizers", {split(llama3_pattern), byte_level(false)}),
-            .ignore_merges = true,
-            .add_bos = true};
-  if (among({"qwen2", "deepseek-r1-qwen"}))
-    return {.pre_tokenizer = sequence("pretokenizers", {split(qwen2_pattern), byte_level(false)}),
-            .normalizer = {{"type", "NFC"}}};
-  if (name == "default") {
-    // What llama.cpp does with files that do not say.
-    const std::vector<Json> parts = {split(R"([\p{P}\$\+<=>\^~\|]+)"), split(gpt2_pattern),
-                                     split(R"(\p{N}+)"), split("[0-9][0-9][0-9]"), byte_level(false)};
-    return {.pre_tokenizer = sequence("pretokenizers", parts)};
-  }
+  if (auto pre = pre_named(name)) return std::move(*pre);
   fail("{}: key '{}' is '{}', which is not supported; supported: gpt-2, smollm, llama-bpe, qwen2, default",
        file.path().string(), pre_key, name);
 }
@@ -110,59 +80,13 @@ void restore_user_defined(std::vector<std::string>& pieces, const std::vector<Pi
       pieces[id] = TextPattern(" ").replace_all(pieces[id], visible_space);
 }
 
-/// The merges that a SentencePiece vocabulary implies: every way to put a piece together from two others, the
-/// best scores first. Ties as transformers' convert_slow_tokenizer.generate_merges breaks them: the longer
-/// left part, then the longer right part, then the order of ids.
-Bpe::Merges merges_from_scores(const GgufFile& file, const std::vector<std::string>& pieces,
-                               const std::vector<PieceType>& types) {
+std::vector<double> read_scores(const GgufFile& file, std::size_t count) {
   const std::string key = "tokenizer.ggml.scores";
   std::vector<double> scores = file.numbers(key);
-  if (scores.size() != pieces.size())
+  if (scores.size() != count)
     fail("{}: key '{}' has {} entries, expected {}, as many as '{}'", file.path().string(), key,
-         scores.size(), pieces.size(), tokens_key);
-  const auto merges = [&](std::size_t id) {
-    return types[id] == PieceType::normal || types[id] == PieceType::user_defined ||
-           types[id] == PieceType::unused;
-  };
-  std::unordered_map<std::string_view, Token> ids;
-  for (std::size_t id = 0; id < pieces.size(); ++id)
-    if (merges(id)) ids.emplace(pieces[id], static_cast<Token>(id));
-
-  struct Merge {
-    double score;
-    std::size_t left_characters, right_characters;
-    Token left, right;
-  };
-  std::vector<Merge> found;
-  for (std::size_t id = 0; id < pieces.size(); ++id) {
-    if (!merges(id)) continue;
-    if (types[id] == PieceType::user_defined) scores[id] = 0;
-    const std::string_view piece = pieces[id];
-    if (piece.size() > longest_piece)
-      fail("{}: key '{}'[{}] has {} bytes, expected at most {}", file.path().string(), tokens_key, id,
-           piece.size(), longest_piece);
-    if (!std::isfinite(scores[id])) fail("{}: key '{}'[{}] is not a number", file.path().string(), key, id);
-    const std::size_t first = found.size();
-    std::size_t characters = 0, total = 0;
-    for (std::size_t at = 0; at < piece.size(); at += character_bytes(piece[at])) ++total;
-    for (std::size_t at = 0; at < piece.size(); at += character_bytes(piece[at]), ++characters) {
-      if (at == 0) continue;
-      const auto left = ids.find(piece.substr(0, at)), right = ids.find(piece.substr(at));
-      if (left != ids.end() && right != ids.end())
-        found.push_back({scores[id], characters, total - characters, left->second, right->second});
-    }
-    std::sort(
-        found.begin() + static_cast<std::ptrdiff_t>(first), found.end(),
-        [](const Merge& a, const Merge& b) { return std::tie(a.left, a.right) < std::tie(b.left, b.right); });
-  }
-  std::stable_sort(found.begin(), found.end(), [](const Merge& a, const Merge& b) {
-    return std::tie(a.score, a.left_characters, a.right_characters) >
-           std::tie(b.score, b.left_characters, b.right_characters);
-  });
-  Bpe::Merges result;
-  result.reserve(found.size());
-  for (const Merge& merge : found) result.emplace_back(pieces[merge.left], pieces[merge.right]);
-  return result;
+         scores.size(), count, tokens_key);
+  return scores;
 }
 
 Bpe::Merges read_merges(const GgufFile& file) {
@@ -218,13 +142,88 @@ Json added_tokens(const std::vector<std::string>& pieces, const std::vector<Piec
 
 }  // namespace
 
+std::optional<Pre> pre_named(const std::string& name) {
+  const auto among = [&](std::initializer_list<const char*> names) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  if (among({"gpt-2", "phi-2", "olmo", "mpt", "jina-en", "jina-es", "jina-de", "gigachat"}))
+    return Pre{.pre_tokenizer = byte_level(true)};
+  if (among({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"}))
+    return Pre{.pre_tokenizer = sequence("pretokenizers", {digits(), byte_level(true)})};
+  if (among({"llama-bpe", "llama3", "llama-v3"}))
+    return Pre{.pre_tokenizer = sequence("pretokenizers", {split(llama3_pattern), byte_level(false)}),
+               .ignore_merges = true,
+               .add_bos = true};
+  if (among({"qwen2", "deepseek-r1-qwen"}))
+    return Pre{.pre_tokenizer = sequence("pretokenizers", {split(qwen2_pattern), byte_level(false)}),
+               .normalizer = {{"type", "NFC"}}};
+  if (name != "default") return std::nullopt;
+  // What llama.cpp does with files that do not say.
+  const std::vector<Json> parts = {split(R"([\p{P}\$\+<=>\^~\|]+)"), split(gpt2_pattern), split(R"(\p{N}+)"),
+                                   split("[0-9][0-9][0-9]"), byte_level(false)};
+  return Pre{.pre_tokenizer = sequence("pretokenizers", parts)};
+}
+
+Bpe::Merges merges_from_scores(const std::vector<std::string>& pieces, std::span<const PieceType> types,
+                               std::vector<double> scores, const std::string& where) {
+  const auto merges = [&](std::size_t id) {
+    return types[id] == PieceType::normal || types[id] == PieceType::user_defined ||
+           types[id] == PieceType::unused;
+  };
+  std::unordered_map<std::string_view, Token> ids;
+  for (std::size_t id = 0; id < pieces.size(); ++id)
+    if (merges(id)) ids.emplace(pieces[id], static_cast<Token>(id));
+
+  struct Merge {
+    double score;
+    std::size_t left_characters, right_characters;
+    Token left, right;
+  };
+  std::vector<Merge> found;
+  for (std::size_t id = 0; id < pieces.size(); ++id) {
+    if (!merges(id)) continue;
+    if (types[id] == PieceType::user_defined) scores[id] = 0;
+    const std::string_view piece = pieces[id];
+    if (piece.size() > longest_piece)
+      fail("{}: key '{}'[{}] has {} bytes, expected at most {}", where, tokens_key, id, piece.size(),
+           longest_piece);
+    if (!std::isfinite(scores[id])) fail("{}: key 'tokenizer.ggml.scores'[{}] is not a number", where, id);
+    const std::size_t first = found.size();
+    std::size_t characters = 0, total = 0;
+    for (std::size_t at = 0; at < piece.size(); at += character_bytes(piece[at])) ++total;
+    for (std::size_t at = 0; at < piece.size(); at += character_bytes(piece[at]), ++characters) {
+      if (at == 0) continue;
+      const auto left = ids.find(piece.substr(0, at)), right = ids.find(piece.substr(at));
+      if (left != ids.end() && right != ids.end())
+        found.push_back({scores[id], characters, total - characters, left->second, right->second});
+    }
+    std::sort(
+        found.begin() + static_cast<std::ptrdiff_t>(first), found.end(),
+        [](const Merge& a, const Merge& b) { return std::tie(a.left, a.right) < std::tie(b.left, b.right); });
+  }
+  std::stable_sort(found.begin(), found.end(), [](const Merge& a, const Merge& b) {
+    return std::tie(a.score, a.left_characters, a.right_characters) >
+           std::tie(b.score, b.left_characters, b.right_characters);
+  });
+  Bpe::Merges result;
+  result.reserve(found.size());
+  for (const Merge& merge : found) result.emplace_back(pieces[merge.left], pieces[merge.right]);
+  return result;
+}
+
+bool has_gguf_tokenizer(const GgufFile& file) {
+  if (!file.has(model_key)) return false;
+  const std::string& model = file.string(model_key);
+  return model != "none" && model != "no_vocab";
+}
+
 TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file) {
-  const std::string& model = file.string("tokenizer.ggml.model");
+  const std::string& model = file.string(model_key);
   if (model != "gpt2" && model != "llama")
     fail(
-        "{}: key 'tokenizer.ggml.model' is '{}', which is not supported; supported: gpt2 (byte-level BPE), "
+        "{}: key '{}' is '{}', which is not supported; supported: gpt2 (byte-level BPE), "
         "llama (SentencePiece BPE)",
-        file.path().string(), model);
+        file.path().string(), model_key, model);
   const bool sentencepiece = model == "llama";
   std::vector<std::string> pieces = read_pieces(file);
   const std::vector<PieceType> types = read_types(file, pieces.size());
@@ -247,7 +246,7 @@ TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file) {
   Json normalizer = nullptr, pre_tokenizer = nullptr, decoder;
   bool add_bos = true;
   if (sentencepiece) {
-    spec.merges = merges_from_scores(file, pieces, types);
+    spec.merges = merges_from_scores(pieces, types, read_scores(file, pieces.size()), file.path().string());
     if (const auto unknown = file.special_token("unknown")) bpe["unk_token"] = pieces[*unknown];
     const bool prefix = flag_or(file, "tokenizer.ggml.add_space_prefix", true);
     std::vector<Json> before,
@@ -285,13 +284,7 @@ TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file) {
 TokenizerConfig tokenizer_config_from_gguf(const GgufFile& file) {
   TokenizerConfig config;
   const auto& pieces = read_pieces(file);
-  constexpr std::array<std::pair<const char*, const char*>, 6> names = {{{"bos", "bos"},
-                                                                         {"eos", "eos"},
-                                                                         {"unk", "unknown"},
-                                                                         {"pad", "padding"},
-                                                                         {"sep", "seperator"},
-                                                                         {"mask", "mask"}}};
-  for (const auto& [name, key] : names)
+  for (const auto& [name, key] : special_names)
     if (const auto id = file.special_token(key))
       config.special_texts.emplace_back(std::string(name) + "_token", pieces[*id]);
   for (const char* name : {"eos", "eot", "eom"})

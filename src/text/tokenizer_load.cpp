@@ -169,7 +169,7 @@ Tokenizer load_tokenizer(const fs::path& model) {
 }
 
 bool has_tokenizer(const fs::path& model) {
-  if (fs::is_regular_file(model) && is_gguf(model)) return GgufFile(model).has("tokenizer.ggml.model");
+  if (fs::is_regular_file(model) && is_gguf(model)) return has_gguf_tokenizer(GgufFile(model));
   return fs::exists(json_of(model));
 }
 

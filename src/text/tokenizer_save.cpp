@@ -25,7 +25,7 @@ constexpr std::array files = {"tokenizer.json",
                               "additional_chat_templates"};
 
 void save_from_gguf(const GgufFile& file, const fs::path& directory) {
-  if (!file.has("tokenizer.ggml.model")) return;
+  if (!has_gguf_tokenizer(file)) return;
   write_file(directory / "tokenizer.json", tokenizer_json(tokenizer_spec_from_gguf(file)));
   write_file(directory / "tokenizer_config.json", tokenizer_config_json(tokenizer_config_from_gguf(file)));
 }

@@ -31,6 +31,9 @@ TokenizerSpec read_tokenizer_json(const std::filesystem::path& file);
 /// The text of a tokenizer.json.
 std::string tokenizer_json(const TokenizerSpec& spec);
 
+/// Whether the file has a tokenizer, and does not say that it has none.
+bool has_gguf_tokenizer(const GgufFile& file);
+
 /// From tokenizer.ggml.*: models "gpt2" (by tokenizer.ggml.pre) and "llama" (SentencePiece, merges from
 /// scores). Throws Error naming file and key; other models and pre-tokenizers are refused by name.
 TokenizerSpec tokenizer_spec_from_gguf(const GgufFile& file);

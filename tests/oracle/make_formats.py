@@ -55,6 +55,22 @@ def write_types():
     save_numpy(expected, OUT / "types.expected.safetensors")
 
 
+def write_quantised():
+    """Floats, and the blocks that gguf-py (ggml's quantize_row_*_ref, in numpy) makes of them."""
+    rng = np.random.default_rng(3)
+    values = rng.standard_normal((ROWS, COLUMNS)).astype(np.float32) * 10.0 ** rng.integers(-6, 3, (ROWS, COLUMNS // 32)).repeat(
+        32, axis=1).astype(np.float32)
+    values[0, :32] = 0
+    values[0, 32:64] = np.where(np.arange(32) % 2, 1, -1)  # the farthest from zero twice, with both signs
+    values[0, 64:96] = 1e-8  # a scale that is no number but zero in f16
+    save_numpy({"values": values}, OUT / "quantised.safetensors")
+    writer = gguf.GGUFWriter(OUT / "quantised.gguf", "llama")
+    for name in ("Q8_0", "Q5_0", "Q4_0"):
+        kind = gguf.GGMLQuantizationType[name]
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    close(writer)
+
+
 def write_metadata():
     """Every type of metadata, and a few small tensors."""
     writer = gguf.GGUFWriter(OUT / "metadata.gguf", "llama")
@@ -125,6 +141,7 @@ def write_interleaved():
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
     write_types()
+    write_quantised()
     write_metadata()
     write_safetensors()
     write_interleaved()

@@ -5,7 +5,6 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "base/threads.h"
 
 namespace fathom {
 
@@ -30,34 +29,6 @@ Checkpoint with_lora(const Checkpoint& student, const TrainOptions& options) {
           make_tensor(DType::f32, {out, rank}, std::vector<float>(out * rank));
     }
   }
-  return result;
-}
-
-Checkpoint merge_lora(const Checkpoint& trained) {
-  Checkpoint result = trained;
-  for (Visit& visit : result.plan.visits) {
-    for (const Linear linear : all_linears) {
-      const std::string name = linear_name(linear);
-      const Tensor* a = trained.adapter_tensor(visit.adapter, name + ".lora_A.weight");
-      if (a == nullptr) continue;
-      const std::vector<float> down = decode(*a);
-      const std::vector<float> up =
-          decode(trained.tensor(adapter_name(visit.adapter, name + ".lora_B.weight")));
-      Tensor& weight = result.tensors.at(layer_name(visit.layer, name + ".weight"));
-      std::vector<float> values = decode(weight);
-      const std::int64_t rank = a->rows(), in = a->row_elements();
-      parallel_for(weight.rows(), [&](std::int64_t row) {
-        for (std::int64_t r = 0; r < rank; ++r) {
-          const float factor = up[row * rank + r];
-          for (std::int64_t i = 0; i < in; ++i) values[row * in + i] += factor * down[r * in + i];
-        }
-      });
-      weight = make_tensor(written_type(weight.dtype, DType::bf16) == DType::f32 ? DType::f32 : DType::bf16,
-                           weight.shape, values);
-    }
-    visit.adapter = -1;
-  }
-  std::erase_if(result.tensors, [](const auto& entry) { return entry.first.starts_with("model.adapters."); });
   return result;
 }
 

@@ -12,8 +12,4 @@ namespace fathom {
 /// has adapters.
 Checkpoint with_lora(const Checkpoint& student, const TrainOptions& options);
 
-/// The same model with every pair multiplied out and added to its layer's matrix; the plan is plain without
-/// its adapters. Layers must be visited once. Float32 matrices stay float32, others become bfloat16.
-Checkpoint merge_lora(const Checkpoint& trained);
-
 }  // namespace fathom

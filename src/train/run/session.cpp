@@ -13,6 +13,7 @@
 #include "base/fingerprint.h"
 #include "base/progress.h"
 #include "base/threads.h"
+#include "depth/unroll.h"
 #include "train/ops/lora.h"
 #include "train/run/device.h"
 #include "train/run/options.h"
@@ -182,7 +183,7 @@ Checkpoint Session::trained() const {
   Checkpoint result = model.trained(start);
   const bool merges =
       options.trainable == Trainable::lora && options.lora.merge && !start.plan.is_recursive();
-  return merges ? merge_lora(result) : result;
+  return merges ? unroll(result) : result;
 }
 
 std::string digest(const Checkpoint& checkpoint) {
