@@ -1,6 +1,9 @@
 #include "cli/measuring_text.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -9,6 +12,34 @@
 #include "runtime/self_corpus.h"
 
 namespace fathom {
+namespace {
+
+/// `tokens` tokens of a text, in stretches from all over it, as any first part of them is, too: the first
+/// pages of a collection speak of one thing, and what is fitted to them fits the rest less well (a repair of
+/// SmolLM2 by 64k tokens of an encyclopedia: perplexity 26.4 by its beginning, 26.0 by all of it).
+std::vector<Token> spread_tokens(const Tokenizer& tokenizer, std::string_view text, std::int64_t tokens) {
+  constexpr std::int64_t stretch = 2048, bytes_a_token = 8;  // more than any language needs on average
+  const std::int64_t stretches = (tokens + stretch - 1) / stretch;
+  if (std::ssize(text) <= tokens * bytes_a_token) return tokenizer.encode(text, false);
+  const auto between_characters = [text](std::int64_t at) {
+    auto place = static_cast<std::size_t>(at);
+    while (place < text.size() && (static_cast<unsigned char>(text[place]) & 0xc0U) == 0x80U) ++place;
+    return std::min(place, text.size());
+  };
+  std::vector<Token> ids;
+  for (std::int64_t i = 0; i < stretches; ++i) {
+    const double turn = static_cast<double>(i) * std::numbers::phi;  // whose first few are spread evenly, too
+    const auto begin = static_cast<std::int64_t>(
+        (turn - std::floor(turn)) * static_cast<double>(std::ssize(text) - stretch * bytes_a_token));
+    const std::size_t first = between_characters(begin),
+                      last = between_characters(begin + stretch * bytes_a_token);
+    const auto own = tokenizer.encode(text.substr(first, last - first), false);
+    ids.insert(ids.end(), own.begin(), own.begin() + std::min(stretch, std::ssize(own)));
+  }
+  return ids;
+}
+
+}  // namespace
 
 MeasuringText measuring_text(const Checkpoint& checkpoint, const TextOptions& options, std::int64_t tokens,
                              std::uint64_t seed) {
@@ -27,10 +58,7 @@ MeasuringText measuring_text(const Checkpoint& checkpoint, const TextOptions& op
     }
     result.origin = "the model's own samples";
   } else {
-    // No token of text is longer than 64 bytes on average, and the rest need not be tokenised.
-    std::string text = read_text(options.text, text_format(options.text_format));
-    text.resize(std::min(text.size(), static_cast<std::size_t>(tokens) * 64));
-    result.ids = tokenizer.encode(text, false);
+    result.ids = spread_tokens(tokenizer, read_text(options.text, text_format(options.text_format)), tokens);
   }
   result.ids.resize(std::min(result.ids.size(), static_cast<std::size_t>(tokens)));
   return result;

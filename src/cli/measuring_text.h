@@ -25,7 +25,7 @@ struct TextOptions {
   std::string text_format = "auto";
 };
 
-/// The first `tokens` tokens of the text; where none was given, as many sampled from the model itself. Throws
+/// `tokens` tokens from all over the text, or all of a shorter one; where none was given, as many sampled from the model itself. Throws
 /// Error.
 MeasuringText measuring_text(const Checkpoint& checkpoint, const TextOptions& options, std::int64_t tokens,
                              std::uint64_t seed);
