@@ -3,7 +3,8 @@
 
 The model learns its exits from itself as teacher, on its own samples, in the given minutes: by RRT's recipe (aggressive
 weights and detached distillation, arXiv 2410.20672, 3.7) at four depths, or by LayerSkip's (arXiv 2404.16710: every
-depth, weights growing with it, layer dropout). Then, each by a command of fathom that results.json names:
+depth, weights growing with it, layer dropout); or it learns nothing, and they are fitted in closed form (`fathom exits`,
+docs/early-exit.md). Then, each by a command of fathom that results.json names:
 
 - perplexity of each exit alone (depth:N), and rules by threshold and policy: visits, agreement with full depth;
 - speed of rules and policies for one sequence and a batch beside full depth, and the bound;
@@ -21,7 +22,9 @@ RECIPES = {
     'rrt': ['--exits', '9,14,19,24', '--exit-weights', 'aggressive', '--exit-alpha', '0.3'],
     'layerskip': ['--exits', 'all', '--exit-weights', 'layerskip', '--exit-scale', '0.2', '--exit-curriculum', 'rotational',
                   '--layer-dropout', '0.1'],
+    'fitted': ['--at', '10,15,20,25', '--gate', '--shortlist', '4096'],
 }
+GATES = ['gate:0.7', 'gate:0.9']
 RULES = ['margin:0.3', 'margin:0.6', 'margin:0.9', 'top1:0.5', 'top1:0.9', 'entropy:1', 'cosine:0.95', 'agree:2', 'agree:3']
 POLICIES = ['exact', 'copy', 'skip']  # share is for layers that are visited again
 TEXTS = {
@@ -36,6 +39,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', default='models/smollm2-135m-instruct.gguf')
     parser.add_argument('--text', default='models/debian-faq.txt', help='to measure on')
+    parser.add_argument('--fit-text', help='to fit exits to; without it the model\'s own samples')
     parser.add_argument('--minutes', type=float, default=20, help='of training')
     parser.add_argument('--recipe', choices=RECIPES, default='rrt')
     parser.add_argument('--dtype', default='int8', help='of speeds and drafts; quality is measured in float32')
@@ -54,7 +58,10 @@ def main():
         run = subprocess.run(command + (['--json', '-'] if figures else []), stdout=subprocess.PIPE, check=True, text=True)
         return json.loads(run.stdout) if figures else run.stdout
 
-    if not trained.exists():
+    fitted = options.recipe == 'fitted'
+    if not trained.exists() and fitted:
+        fathom('exits', options.model, *RECIPES['fitted'], *(['--text', options.fit_text] if options.fit_text else []), '--out', trained)
+    elif not trained.exists():
         fathom('train', options.model, '--teacher', options.model, *RECIPES[options.recipe], '--minutes', options.minutes, '--out', trained,
                '--seed', 0, figures=False)
     quality = lambda model, *more: fathom('eval', model, '-q', '--text', options.text, '--context', 256, '--windows', options.windows, *more)
@@ -62,9 +69,9 @@ def main():
     exits = [visit + 1 for visit, v in enumerate(json.loads((trained / 'config.json').read_text())['fathom']['plan']['visits']) if v.get('exit')]
     results['trained'] = quality(trained)['perplexity']
     results['exits'] = {depth: quality(trained, '--exit', f'depth:{depth}')['exits'] for depth in exits}
-    results['rules'] = [quality(trained, '--exit', rule, '--exited-kv', policy)['exits'] for rule in RULES for policy in POLICIES]
+    results['rules'] = [quality(trained, '--exit', rule, '--exited-kv', policy)['exits'] for rule in RULES + (GATES if fitted else []) for policy in POLICIES]
     results['speed'] = []
-    for rule in ('depth:20', 'top1:0.5', 'cosine:0.95'):
+    for rule in ('depth:20', 'top1:0.5', 'gate:0.7' if fitted else 'cosine:0.95'):
         for policy in POLICIES:
             for batch in (1, 32):
                 run = fathom('bench', trained, '-q', '--dtype', options.dtype, '--prompt', 0, '--generate', 64, '--depth', 128, '--batch', batch,
@@ -88,7 +95,7 @@ def main():
 
 
 def as_markdown(results):
-    lines = [f"# Exits of {results['model']}, {results['recipe']}, {results['minutes']:g} minutes", '',
+    lines = [f"# Exits of {results['model']}, {results['recipe']}" + ('' if results['recipe'] == 'fitted' else f", {results['minutes']:g} minutes"), '',
              f"Perplexity at full depth: {results['original']:.2f} before, {results['trained']:.2f} after.", '',
              '| leaves | visits | perplexity | as full depth | policy |', '|---|--:|--:|--:|---|']
     for row in [*results['exits'].values(), *results['rules']]:
