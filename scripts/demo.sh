@@ -4,7 +4,7 @@ set -euo pipefail
 fathom=$1 model=$2 text=$3 folder=$4 minutes=$5
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-say "1. SmolLM2-135M loses an eighth of its layers' weights, in two ways, and each is trained back by the original"
+say "1. SmolLM2-135M loses an eighth of its layers' weights, in two ways; the better is trained back by the original"
 "$fathom" compress "$model" --out "$folder/smollm2-smaller" --eval-text "$text" --target 0.88 --minutes "$minutes" --overwrite
 
 say "2. The smaller model answers"
