@@ -67,4 +67,11 @@ inline float largest_difference(std::span<const float> a, std::span<const float>
   return largest;
 }
 
+/// The same in units of the largest expected value.
+inline float relative_difference(std::span<const float> found, std::span<const float> expected) {
+  float largest = 0;
+  for (const float value : expected) largest = std::max(largest, std::abs(value));
+  return largest_difference(found, expected) / largest;
+}
+
 }  // namespace fathom

@@ -1,3 +1,6 @@
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -10,6 +13,7 @@
 #include "cli/verbs.h"
 #include "formats/text_format.h"
 #include "kernels/backend.h"
+#include "runtime/model.h"
 
 namespace fathom {
 
@@ -42,6 +46,21 @@ CLI::Validator at_least(std::int64_t least) {
     return number && value >= least ? "" : fmt::format("'{}' is no whole number from {} on", text, least);
   };
   return {check, ""};
+}
+
+Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint) {
+  if (dtype == "auto") return own_compute(checkpoint);
+  const auto* const found = std::ranges::find(compute_names, dtype);
+  if (found == compute_names.end())
+    fail_usage("--dtype is '{}', expected auto, {}", dtype, fmt::join(compute_names, ", "));
+  return static_cast<Compute>(found - compute_names.begin());
+}
+
+std::optional<Compute> choose_kv(const std::string& kv) {
+  if (kv == "auto") return std::nullopt;
+  if (kv == "bf16") return Compute::bf16;
+  if (kv == "int8") return Compute::int8;
+  fail_usage("--kv is '{}', expected auto, bf16 or int8", kv);
 }
 
 void add_kv(CLI::App& verb, std::string& kv) {

@@ -91,20 +91,15 @@ void add_exits(CLI::App& program) {
   verb->add_flag("--overwrite", options->overwrite, "Replace a model that is there");
   add_common(*verb, *options, true);
   verb->footer(
-      "The state of a token in the middle of a model means little to the head, which reads what the last "
-      "layer\n"
-      "writes. A translator at each exit is a linear map from the one to the other, the best one for the "
-      "text\n"
-      "(a tuned lens, in closed form). Tokens that make all visits stay as they are to the last bit: the "
-      "new\n"
-      "model has the old weights, and exits.safetensors beside them. Changing layers afterwards (prune, "
-      "recur,\n"
-      "train) drops it: fit again.\n\n"
+      "The state of a token in the middle of a model means little to the head, which reads what\n"
+      "the last layer writes. A translator at each exit is a linear map from the one to the other,\n"
+      "the best one for the text (a tuned lens, in closed form). Tokens that make all visits stay\n"
+      "as they are to the last bit: the new model has the old weights, and exits.safetensors\n"
+      "beside them. Changing layers afterwards (prune, recur, train) drops it: fit again.\n\n"
       "Example:\n"
-      "  fathom exits models/smollm2.gguf --at 10,15,20,25 --gate --shortlist 4096 --text wiki.txt --out "
-      "exits\n"
-      "  fathom generate exits --prompt \"The tide\" --exit gate:0.9\n"
-      "  fathom generate exits --prompt \"The tide\" --draft 15:4");
+      "  fathom exits smollm2.gguf --at 10,15,20,25 --gate --shortlist 4096 --text wiki.txt --out out\n"
+      "  fathom generate out --prompt \"The tide\" --exit gate:0.9\n"
+      "  fathom generate out --prompt \"The tide\" --draft 15:4");
   verb->callback([options] {
     apply_common(*options);
     run(*options);

@@ -12,6 +12,7 @@
 #include "formats/npy.h"
 #include "model/checkpoint.h"
 #include "runtime/engine.h"
+#include "runtime/lm_head.h"
 #include "text/tokenizer.h"
 
 namespace fathom {
@@ -64,7 +65,7 @@ void run_logits(const LogitsOptions& options) {
   std::vector<float> logits(static_cast<std::size_t>(std::min(chunk, rows) * vocab_size));
   for (std::int64_t row = 0; row < rows; row += chunk) {
     const std::int64_t count = std::min(chunk, rows - row);
-    engine.head(count, hidden.data() + row * hidden_size, logits.data());
+    engine.head().logits(count, hidden.data() + row * hidden_size, logits.data());
     writer.append(std::span(logits).first(static_cast<std::size_t>(count * vocab_size)));
   }
   writer.commit();

@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "cli/about.h"
 #include "formats/documents.h"
+#include "runtime/model.h"
 #include "runtime/self_corpus.h"
 
 namespace fathom {

@@ -20,6 +20,7 @@
 #include "model/shared_vocabulary.h"
 #include "runtime/engine.h"
 #include "runtime/generate.h"
+#include "runtime/model.h"
 #include "train/run/device.h"
 #include "train/run/run_folder.h"
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "corpus/inputs.h"
 #include "runtime/engine.h"
+#include "runtime/model.h"
 #include "runtime/self_corpus.h"
 
 namespace fathom {

@@ -3,10 +3,13 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/json.h"
+#include "kernels/backend.h"
+#include "model/checkpoint.h"
 
 namespace fathom {
 
@@ -24,8 +27,11 @@ void add_dtype(CLI::App& verb, std::string& dtype);
 CLI::IsMember is_dtype();
 /// For an option of a whole number, or of several: each is `least` or more.
 CLI::Validator at_least(std::int64_t least);
-/// --kv, for choose_kv of runtime/engine.h.
+/// What --dtype asks for: one of compute_names, or "auto", which is own_compute. Throws UsageError.
+Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint);
+/// --kv, and what it asks for (EngineOptions::kv): "auto", "bf16" or "int8". Throws UsageError.
 void add_kv(CLI::App& verb, std::string& kv);
+std::optional<Compute> choose_kv(const std::string& kv);
 /// --text-format, for text_format of formats/text_format.h.
 void add_text_format(CLI::App& verb, std::string& format);
 /// Sets threads and quiet mode; the first line of every verb's callback.

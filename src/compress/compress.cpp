@@ -21,6 +21,7 @@
 #include "depth/profile.h"
 #include "model/checkpoint.h"
 #include "runtime/engine.h"
+#include "runtime/model.h"
 #include "text/tokenizer.h"
 #include "train/run/device.h"
 #include "train/run/run_folder.h"

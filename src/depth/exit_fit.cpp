@@ -9,12 +9,14 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/threads.h"
 #include "depth/linear_algebra.h"
 #include "depth/logistic_regression.h"
 #include "depth/provenance.h"
+#include "depth/regression.h"
 #include "measure/observed_windows.h"
 #include "runtime/engine.h"
+#include "runtime/lm_head.h"
+#include "runtime/model.h"
 
 namespace fathom {
 namespace {
@@ -82,73 +84,30 @@ class StatesOfWindows : public Observer {
   States states_;
 };
 
-/// Sums over rows of what the regression of an exit needs: with x = (n, 1) and d = last - n.
-struct Moments {
-  std::int64_t rows = 0;
-  Matrix xx, dx;  ///< sums of x xᵀ [hidden + 1, hidden + 1] and d xᵀ [hidden, hidden + 1]
-  double dd = 0;  ///< of |d|²
-
-  void add(std::int64_t count, const std::vector<float>& normed, const std::vector<float>& last) {
-    const std::int64_t width = std::ssize(normed) / count;
-    if (rows == 0) {
-      xx = Matrix(width + 1, width + 1);
-      dx = Matrix(width, width + 1);
-    }
-    rows += count;
-    Matrix x(count, width + 1), d(count, width);
-    for (std::int64_t r = 0; r < count; ++r) {
-      const float* const from = normed.data() + r * width;
-      const float* const to = last.data() + r * width;
-      std::copy_n(from, width, x.row(r));
-      x.row(r)[width] = 1;
-      std::transform(to, to + width, from, d.row(r), std::minus());
-    }
-    multiply(x, Transpose::yes, x, Transpose::no, 1, 1, xx);
-    multiply(d, Transpose::yes, x, Transpose::no, 1, 1, dx);
-    dd += dot(d, d);
+/// Adds rows of the regression of an exit: of what is missing to the last state, on the state and a constant.
+void add_states(const std::vector<float>& normed, const std::vector<float>& last, std::int64_t rows,
+                RegressionSums& sums) {
+  const std::int64_t width = std::ssize(normed) / rows;
+  Matrix x(rows, width + 1);
+  std::vector<float> missing(normed.size());
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::copy_n(normed.data() + r * width, width, x.row(r));
+    x.row(r)[width] = 1;
   }
+  std::transform(last.begin(), last.end(), normed.begin(), missing.begin(), std::minus());
+  sums.add(x.values, missing, std::vector<float>(static_cast<std::size_t>(rows), 1.0F));
+}
 
-  /// Of a map w [hidden, hidden + 1], the last column being the bias: mean of |d - w x|² over that of |d|².
-  double error(const Matrix& w) const { return (dd - 2 * dot(w, dx) + dot(multiply(w, xx), w)) / dd; }
-};
-
-class MomentsOfText : public StatesOfWindows {
+class SumsOfText : public StatesOfWindows {
  public:
-  MomentsOfText(const Engine& engine, std::span<const std::int64_t> depths)
-      : StatesOfWindows(engine, depths), moments(depths.size()) {}
+  SumsOfText(const Engine& engine, std::span<const std::int64_t> depths)
+      : StatesOfWindows(engine, depths),
+        sums(depths.size(), RegressionSums(engine.config().hidden_size + 1, engine.config().hidden_size)) {}
   void see(std::int64_t rows, const States& states) override {
-    parallel_for(std::ssize(moments), [&](std::int64_t exit) {
-      const auto e = static_cast<std::size_t>(exit);
-      moments[e].add(rows, states[e], states.back());
-    });
+    for (std::size_t e = 0; e < sums.size(); ++e) add_states(states[e], states.back(), rows, sums[e]);
   }
-  std::vector<Moments> moments;  // by exit
+  std::vector<RegressionSums> sums;  // by exit
 };
-
-/// Of a strength that is relative to each input's own size; the bias is free.
-Matrix ridge_regression(const Moments& moments, double ridge) {
-  Matrix xx = moments.xx;
-  for (std::int64_t i = 0; i + 1 < xx.rows; ++i) xx.row(i)[i] *= static_cast<float>(1 + ridge);
-  return divide(moments.dx, xx);
-}
-
-std::pair<Matrix, double> fit_translator(const Moments& fitted, const Moments& held) {
-  Matrix best;
-  double least = 0, chosen = 0;
-  for (const double ridge : {1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0}) {
-    Matrix w = ridge_regression(fitted, ridge);
-    const double error = held.error(w);
-    if (best.rows > 0 && !(error < least)) continue;
-    best = std::move(w);
-    least = error;
-    chosen = ridge;
-  }
-  return {std::move(best), chosen};
-}
-
-Tensor as_tensor(const Matrix& matrix) {
-  return make_tensor(DType::f32, {matrix.rows, matrix.cols}, matrix.values);
-}
 
 /// The best pair of that rank for the text's inputs (reduced-rank regression): what the map makes of them,
 /// projected onto its principal directions.
@@ -164,7 +123,7 @@ LowRank reduced(const Matrix& weight, const Matrix& xx, std::int64_t rank) {
   return pair;
 }
 
-void set_translator(Checkpoint& checkpoint, std::int64_t visit, const Matrix& map, const Moments& moments,
+void set_translator(Checkpoint& checkpoint, std::int64_t visit, const Matrix& map, const RegressionSums& sums,
                     std::int64_t rank) {
   const std::int64_t width = map.rows;
   Matrix weight(width, width);
@@ -177,17 +136,17 @@ void set_translator(Checkpoint& checkpoint, std::int64_t visit, const Matrix& ma
     checkpoint.exits[exit_name(visit, name)] = std::move(tensor);
   };
   set("translator.bias", make_tensor(DType::f32, {width}, bias));
-  if (rank == 0 || rank >= width) return set("translator.weight", as_tensor(weight));
-  const LowRank pair = reduced(weight, moments.xx, rank);
-  set("translator.lora_A.weight", as_tensor(pair.a));
-  set("translator.lora_B.weight", as_tensor(pair.b));
+  if (rank == 0 || rank >= width) return set("translator.weight", to_tensor(DType::f32, weight));
+  const LowRank pair = reduced(weight, sums.moments(), rank);
+  set("translator.lora_A.weight", to_tensor(DType::f32, pair.a));
+  set("translator.lora_B.weight", to_tensor(DType::f32, pair.b));
 }
 
 /// What exits, and full depth, say of windows.
 class Reading : public StatesOfWindows {
  public:
   /// As given to run_windows. Keeps states if asked: they take 4 bytes a value.
-  Reading(const Engine& engine, std::span<const std::int64_t> depths, std::span<const Token> ids,
+  Reading(Engine& engine, std::span<const std::int64_t> depths, std::span<const Token> ids,
           const ExitFitOptions& options, bool keeps_states)
       : StatesOfWindows(engine, depths),
         exits(depths.size()),
@@ -224,7 +183,7 @@ class Reading : public StatesOfWindows {
       std::vector<Pick> picks;
       for (std::int64_t r = 0; r < count; ++r) picks.push_back({r, targets[static_cast<std::size_t>(r)]});
       std::vector<float> logits;
-      const auto heads = engine_.summarise_head(count, hidden.data(), picks, logits);
+      const auto heads = engine_.head().summarise(count, hidden.data(), picks, logits);
       double loss = 0;
       for (std::size_t r = 0; r < heads.size(); ++r) loss += heads[r].log_sum_exp - double{logits[r]};
       means.push_back(loss / static_cast<double>(count));
@@ -237,18 +196,18 @@ class Reading : public StatesOfWindows {
       Exit& exit = exits[e];
       std::vector<float> hidden(states[e].begin(), states[e].begin() + static_cast<std::ptrdiff_t>(values));
       if (keeps_states_) exit.states.insert(exit.states.end(), hidden.begin(), hidden.end());
-      engine_.translate(depths_[e] - 1, count, hidden.data());
+      engine_.head().translate(depths_[e] - 1, count, hidden.data());
       const auto heads = ask(hidden, exit.losses);
       for (std::size_t r = 0; r < heads.size(); ++r) exit.agrees.push_back(heads[r].best == full[r].best);
-      if (engine_.shortlist() == 0) continue;
-      const auto short_heads = engine_.summarise_shortlist(count, hidden.data());
+      if (engine_.head().shortlist() == 0) continue;
+      const auto short_heads = engine_.head().summarise_shortlist(count, hidden.data());
       for (std::size_t r = 0; r < full.size(); ++r)
         exit.shortly += short_heads[r].best == full[r].best ? 1 : 0;
     }
   }
 
  private:
-  const Engine& engine_;
+  Engine& engine_;
   std::span<const std::int64_t> depths_;
   std::span<const Token> rest_;
   const ExitFitOptions& options_;
@@ -348,16 +307,17 @@ Checkpoint fit_exits(const Checkpoint& checkpoint, std::span<const Token> ids, c
           .first(static_cast<std::size_t>(std::min(std::ssize(split.fitted), windows * options.context)));
   {
     Engine engine(result, measuring);
-    MomentsOfText fitted(engine, options.depths), held(engine, options.depths);
+    SumsOfText fitted(engine, options.depths), held(engine, options.depths);
     run_windows(engine, split.fitted, options.context, options.bos, "states at exits", fitted);
     run_windows(engine, split.held, options.context, options.bos, "held out", held);
     const Reading before = read(engine, split.held, options, "exits before", false);
     report.full = perplexity_of(before.losses, before.tokens / std::ssize(before.losses));
     for (std::size_t e = 0; e < options.depths.size(); ++e) {
-      const auto [map, ridge] = fit_translator(fitted.moments[e], held.moments[e]);
-      set_translator(result, options.depths[e] - 1, map, fitted.moments[e], options.rank);
+      constexpr double ridges[] = {1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1};
+      const RidgeFit fit = fit_ridge(fitted.sums[e], held.sums[e], ridges, own_penalty_but_last);
+      set_translator(result, options.depths[e] - 1, fit.map, fitted.sums[e], options.rank);
       report.exits.push_back(
-          {.depth = options.depths[e], .ridge = ridge, .before = before.exits[e].worth(), .after = {}});
+          {.depth = options.depths[e], .ridge = fit.ridge, .before = before.exits[e].worth(), .after = {}});
     }
     if (options.shortlist > 0) {
       ExitFitOptions full_depth = options;

@@ -40,11 +40,7 @@ std::vector<float> gain_before(const Checkpoint& checkpoint, std::int64_t layer,
 }
 
 Matrix folded_weight(const Checkpoint& checkpoint, std::int64_t layer, Linear linear) {
-  const Tensor& tensor = checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight");
-  Matrix weight;
-  weight.rows = tensor.rows();
-  weight.cols = tensor.row_elements();
-  weight.values = decode(tensor);
+  Matrix weight = to_matrix(checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight"));
   const std::vector<float> gain = gain_before(checkpoint, layer, linear);
   if (gain.empty()) return weight;
   for (std::int64_t i = 0; i < weight.rows; ++i) {

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 
-#include "base/error.h"
 #include "base/interrupt.h"
 #include "depth/prune.h"
+#include "measure/observed_windows.h"
+#include "runtime/model.h"
 #include "runtime/weights.h"
 
 namespace fathom {
@@ -26,16 +27,9 @@ Checkpoint only_visit(const Checkpoint& checkpoint, std::int64_t visit) {
 LayerwiseStates::LayerwiseStates(const Checkpoint& checkpoint, std::span<const Token> ids,
                                  std::int64_t context, Token bos)
     : width_(checkpoint.config.hidden_size), window_rows_(context + (bos >= 0 ? 1 : 0)) {
-  const std::int64_t windows = std::ssize(ids) / context;
-  if (windows == 0)
-    fail("the text has {} tokens, fewer than one window of {}: give a longer one or a smaller context",
-         ids.size(), context);
   std::vector<Token> tokens;
-  for (std::int64_t w = 0; w < windows; ++w) {
-    if (bos >= 0) tokens.push_back(bos);
-    const auto window = ids.subspan(static_cast<std::size_t>(w * context), static_cast<std::size_t>(context));
+  for (const auto& window : whole_windows(ids, context, bos))
     tokens.insert(tokens.end(), window.begin(), window.end());
-  }
   values_.resize(tokens.size() * static_cast<std::size_t>(width_));
   embed(checkpoint.config, checkpoint.tensor("model.embed_tokens.weight"), tokens, values_.data());
 }

@@ -29,6 +29,18 @@ void check(lapack_int info, const char* routine) {
 
 }  // namespace
 
+Matrix to_matrix(const Tensor& tensor) {
+  Matrix matrix;
+  matrix.rows = tensor.rows();
+  matrix.cols = tensor.row_elements();
+  matrix.values = decode(tensor);
+  return matrix;
+}
+
+Tensor to_tensor(DType type, const Matrix& matrix) {
+  return make_tensor(type, {matrix.rows, matrix.cols}, matrix.values);
+}
+
 void multiply(const Matrix& a, Transpose transpose_a, const Matrix& b, Transpose transpose_b, float alpha,
               float beta, Matrix& c) {
   const std::int64_t inner = transpose_a == Transpose::no ? a.cols : a.rows;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "formats/tensor.h"
 
 namespace fathom {
 
@@ -21,6 +22,10 @@ struct Matrix {
   float* row(std::int64_t index) { return values.data() + index * cols; }
   const float* row(std::int64_t index) const { return values.data() + index * cols; }
 };
+
+/// The values of a tensor [rows, ...], decoded; and a new tensor of these values, rounded to `type`.
+Matrix to_matrix(const Tensor& tensor);
+Tensor to_tensor(DType type, const Matrix& matrix);
 
 enum class Transpose { no, yes };
 

@@ -12,6 +12,7 @@
 #include "base/threads.h"
 #include "measure/observed_windows.h"
 #include "runtime/engine.h"
+#include "runtime/model.h"
 
 namespace fathom {
 namespace {

@@ -15,6 +15,7 @@
 #include "depth/provenance.h"
 #include "depth/tie.h"
 #include "measure/observed_windows.h"
+#include "runtime/model.h"
 
 namespace fathom {
 namespace {
@@ -54,10 +55,6 @@ std::vector<Group> group_depths(std::int64_t depth, const RecurOptions& options)
 
 /// Results keep the type of what they came from, where that is written; quantised weights become bf16.
 DType result_type(const Tensor& source) { return written_type(source.dtype, DType::bf16); }
-
-Tensor to_tensor(DType type, const Matrix& matrix) {
-  return make_tensor(type, {matrix.rows, matrix.cols}, matrix.values);
-}
 
 class Recursion {
  public:

@@ -1,6 +1,7 @@
 #include "depth/regression.h"
 
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "base/error.h"
@@ -8,24 +9,6 @@
 
 namespace fathom {
 namespace {
-
-void fill_upper(Matrix& symmetric) {
-  for (std::int64_t i = 0; i < symmetric.rows; ++i)
-    for (std::int64_t j = 0; j < i; ++j) symmetric.row(j)[i] = symmetric.row(i)[j];
-}
-
-double mean_diagonal(const Matrix& gram) {
-  double sum = 0;
-  for (std::int64_t i = 0; i < gram.rows; ++i) sum += static_cast<double>(gram.row(i)[i]);
-  return sum / static_cast<double>(gram.rows);
-}
-
-Matrix solve(const Matrix& gram, const Matrix& products, double ridge) {
-  Matrix left = gram;
-  const auto more = static_cast<float>(ridge * mean_diagonal(gram));
-  for (std::int64_t i = 0; i < left.rows; ++i) left.row(i)[i] += more;
-  return divide(products, left);
-}
 
 void scale_rows(std::span<const float> from, std::span<const float> weights, std::vector<float>& to) {
   const std::size_t width = from.size() / weights.size();
@@ -39,45 +22,74 @@ void scale_rows(std::span<const float> from, std::span<const float> weights, std
 
 }  // namespace
 
-Regression::Regression(std::int64_t in, std::int64_t out)
-    : fitted_{Matrix(in, in), Matrix(out, in)}, held_out_{Matrix(in, in), Matrix(out, in)} {}
+RegressionSums::RegressionSums(std::int64_t in, std::int64_t out) : moments_(in, in), products_(out, in) {}
 
-void Regression::add(std::span<const float> x, std::span<const float> y, std::span<const float> weights,
-                     bool held_out) {
+void RegressionSums::add(std::span<const float> x, std::span<const float> y, std::span<const float> weights) {
   if (weights.empty()) return;
+  rows_ += std::ssize(weights);
   scale_rows(x, weights, x_);
   scale_rows(y, weights, y_);
-  Sums& sums = held_out ? held_out_ : fitted_;
-  add_gram(std::ssize(weights), x_.data(), sums.gram);
-  add_products(std::ssize(weights), y_.data(), x_.data(), sums.products);
-  for (const float value : y_) sums.squares += static_cast<double>(value) * static_cast<double>(value);
+  add_gram(std::ssize(weights), x_.data(), moments_);
+  add_products(std::ssize(weights), y_.data(), x_.data(), products_);
+  for (const float value : y_) squares_ += static_cast<double>(value) * static_cast<double>(value);
 }
 
-Regression::Fit Regression::fit(std::span<const double> ridges) {
-  if (!std::isfinite(fitted_.squares) || !std::isfinite(held_out_.squares))
+void RegressionSums::add(const RegressionSums& other) {
+  rows_ += other.rows_;
+  add_scaled(other.moments_, 1, moments_);
+  add_scaled(other.products_, 1, products_);
+  squares_ += other.squares_;
+}
+
+std::vector<float> RegressionSums::sizes() const {
+  std::vector<float> diagonal;
+  for (std::int64_t i = 0; i < moments_.rows; ++i) diagonal.push_back(moments_.row(i)[i]);
+  return diagonal;
+}
+
+Matrix RegressionSums::moments() const {
+  Matrix symmetric = moments_;
+  for (std::int64_t i = 0; i < symmetric.rows; ++i)
+    for (std::int64_t j = 0; j < i; ++j) symmetric.row(j)[i] = symmetric.row(i)[j];
+  return symmetric;
+}
+
+Matrix RegressionSums::solve(std::span<const float> penalty) const {
+  if (!std::isfinite(squares_))
     fail("a linear map cannot be fitted: hidden states are not finite numbers; is the model sound?");
-  fill_upper(fitted_.gram);
-  Fit best{.weight = Matrix(), .gram = Matrix(), .ridge = ridges.front(), .unexplained = 1};
-  if (held_out_.squares > 0) {
-    fill_upper(held_out_.gram);
-    bool first = true;
-    for (const double ridge : ridges) {
-      const Matrix weight = solve(fitted_.gram, fitted_.products, ridge);
-      // |y - W x|² = |y|² - 2 <W, y xᵀ> + <W, W x xᵀ>
-      const double error = held_out_.squares - 2 * dot(weight, held_out_.products) +
-                           dot(weight, multiply(weight, held_out_.gram));
-      const double unexplained = error / held_out_.squares;
-      if (first || unexplained < best.unexplained) {
-        best.ridge = ridge;
-        best.unexplained = unexplained;
-      }
-      first = false;
-    }
-    add_scaled(held_out_.gram, 1, fitted_.gram);
-    add_scaled(held_out_.products, 1, fitted_.products);
+  Matrix left = moments();
+  for (std::int64_t i = 0; i < left.rows; ++i) left.row(i)[i] += penalty[static_cast<std::size_t>(i)];
+  return divide(products_, left);
+}
+
+// |y - W x|² = |y|² - 2 <W, y xᵀ> + <W, W x xᵀ>
+double RegressionSums::unexplained(const Matrix& map) const {
+  if (squares_ == 0) return 0;
+  return (squares_ - 2 * dot(map, products_) + dot(map, multiply(map, moments()))) / squares_;
+}
+
+std::vector<float> even_penalty(std::span<const float> sizes, double ridge) {
+  const double sum = std::accumulate(sizes.begin(), sizes.end(), 0.0);
+  return std::vector<float>(sizes.size(),
+                            static_cast<float>(ridge * sum / static_cast<double>(sizes.size())));
+}
+
+std::vector<float> own_penalty_but_last(std::span<const float> sizes, double ridge) {
+  std::vector<float> penalty(sizes.begin(), sizes.end());
+  for (float& size : penalty) size *= static_cast<float>(ridge);
+  penalty.back() = 0;
+  return penalty;
+}
+
+RidgeFit fit_ridge(const RegressionSums& fitted, const RegressionSums& held_out,
+                   std::span<const double> ridges, Penalty penalty) {
+  RidgeFit best;
+  for (const double ridge : held_out.empty() ? ridges.first(1) : ridges) {
+    Matrix map = fitted.solve(penalty(fitted.sizes(), ridge));
+    const double unexplained = held_out.unexplained(map);
+    if (best.map.rows > 0 && !(unexplained < best.unexplained)) continue;
+    best = {.map = std::move(map), .ridge = ridge, .unexplained = unexplained};
   }
-  best.weight = solve(fitted_.gram, fitted_.products, best.ridge);
-  best.gram = std::move(fitted_.gram);
   return best;
 }
 

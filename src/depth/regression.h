@@ -3,39 +3,53 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "depth/linear_algebra.h"
 
 namespace fathom {
 
-/// Weighted ridge regression: the W [out, in] that minimises
-///   sum_i w_i |y_i - W x_i|² + ridge · mean diagonal of (sum_i w_i x_i x_iᵀ) · |W|².
-/// The last rows can be held out, to find the ridge by.
-class Regression {
+/// What ridge regressions of y on x need to know of rows that are weighted.
+class RegressionSums {
  public:
-  Regression(std::int64_t in, std::int64_t out);
+  RegressionSums(std::int64_t in, std::int64_t out);
 
-  /// Adds rows x [rows, in], y [rows, out], weights [rows]; to those held out, if so.
-  void add(std::span<const float> x, std::span<const float> y, std::span<const float> weights, bool held_out);
+  /// Adds rows x [rows, in], y [rows, out], weights [rows].
+  void add(std::span<const float> x, std::span<const float> y, std::span<const float> weights);
+  void add(const RegressionSums& other);
 
-  struct Fit {
-    Matrix weight;           ///< [out, in], from all rows
-    Matrix gram;             ///< [in, in], sum of w x xᵀ of all rows
-    double ridge = 0;        ///< the one that was best on the rows held out
-    double unexplained = 0;  ///< there: the weighted squared error over that of W = 0
-  };
-  /// Tries `ridges` on the rows held out and fits all rows with the best; where nothing was held out, with
-  /// the first. Throws Error when a value is not finite.
-  Fit fit(std::span<const double> ridges);
+  bool empty() const { return rows_ == 0; }
+  std::vector<float> sizes() const;  ///< sum of w x², an input each
+  Matrix moments() const;            ///< [in, in], sum of w x xᵀ
+
+  /// The map [out, in] that minimises sum w |y - W x|² + sum_i penalty_i |column i of W|². Throws Error when
+  /// a sum is not finite.
+  Matrix solve(std::span<const float> penalty) const;
+  /// Of a map: sum w |y - W x|² over sum w |y|².
+  double unexplained(const Matrix& map) const;
 
  private:
-  struct Sums {
-    Matrix gram;      // [in, in], the lower triangle
-    Matrix products;  // [out, in]
-    double squares = 0;
-  };
-  Sums fitted_, held_out_;
-  std::vector<float> x_, y_;  // rows times the roots of their weights
+  std::int64_t rows_ = 0;
+  Matrix moments_, products_;  // the lower triangle; [out, in], sum of w y xᵀ
+  double squares_ = 0;         // sum of w |y|²
+  std::vector<float> x_, y_;   // rows times the roots of their weights
 };
+
+/// What a ridge of this strength adds to each input.
+using Penalty = std::vector<float> (*)(std::span<const float> sizes, double ridge);
+/// As much to each: the strength times the mean of their sizes.
+std::vector<float> even_penalty(std::span<const float> sizes, double ridge);
+/// To each the strength times its own size, and nothing to the last, a constant.
+std::vector<float> own_penalty_but_last(std::span<const float> sizes, double ridge);
+
+struct RidgeFit {
+  Matrix map;  ///< [out, in]
+  double ridge = 0;
+  double unexplained = 0;  ///< of the rows that were held out
+};
+/// Of these strengths the one of which the map fitted to `fitted` leaves least of `held_out`; the first where
+/// nothing was held out.
+RidgeFit fit_ridge(const RegressionSums& fitted, const RegressionSums& held_out,
+                   std::span<const double> ridges, Penalty penalty);
 
 }  // namespace fathom

@@ -47,7 +47,8 @@ class MissingBehind : public Observer {
       : input_(linear == Linear::o ? Tap::attention_mixed : Tap::ffn_gated),
         target_(target),
         width_(config.hidden_size),
-        regression_(in_features(config, linear), config.hidden_size) {}
+        fitted_(in_features(config, linear), config.hidden_size),
+        held_out_(fitted_) {}
 
   void observe(Tap tap, std::int64_t, std::int64_t rows, std::span<const float> values) override {
     if (tap == input_) x_.assign(values.begin(), values.end());
@@ -67,60 +68,62 @@ class MissingBehind : public Observer {
     const std::size_t kept = target_.size() / 8 * 7;  // what lies behind is held out
     const std::size_t split =
         std::min(values.size(), kept - std::min(kept, seen_)) / static_cast<std::size_t>(width_);
-    add_rows(0, split, /*held_out=*/false);
-    add_rows(split, weights_.size(), /*held_out=*/true);
+    add_rows(0, split, fitted_);
+    add_rows(split, weights_.size(), held_out_);
     seen_ += values.size();
   }
 
-  Regression::Fit fit() {
+  struct Fit {
+    RidgeFit ridge;  ///< its map is fitted to all rows
+    Matrix moments;  ///< of what the linear map reads
+  };
+  Fit fit() {
     constexpr double ridges[] = {1e-3, 1e-2, 1e-1, 1};
-    return regression_.fit(ridges);
+    Fit result{fit_ridge(fitted_, held_out_, ridges, even_penalty), Matrix()};
+    fitted_.add(held_out_);
+    result.ridge.map = fitted_.solve(even_penalty(fitted_.sizes(), result.ridge.ridge));
+    result.moments = fitted_.moments();
+    return result;
   }
 
  private:
-  void add_rows(std::size_t first, std::size_t last, bool held_out) {
+  void add_rows(std::size_t first, std::size_t last, RegressionSums& sums) {
     const auto rows = [&](const std::vector<float>& values) {
       const std::size_t width = values.size() / weights_.size();
       return std::span(values).subspan(first * width, (last - first) * width);
     };
-    regression_.add(rows(x_), rows(missing_), rows(weights_), held_out);
+    sums.add(rows(x_), rows(missing_), rows(weights_));
   }
 
   Tap input_;
   std::span<const float> target_;
   std::int64_t width_;
-  Regression regression_;
+  RegressionSums fitted_, held_out_;
   std::vector<float> x_, missing_, weights_;
   std::size_t seen_ = 0;  // values of the target
 };
 
-Matrix decoded(const Tensor& tensor) {
-  Matrix matrix(tensor.rows(), tensor.row_elements());
-  matrix.values = decode(tensor);
-  return matrix;
-}
-
 void replace(Tensor& tensor, const Matrix& values) {
-  tensor = make_tensor(written_type(tensor.dtype, DType::bf16), tensor.shape, values.values);
+  tensor = to_tensor(written_type(tensor.dtype, DType::bf16), values);
 }
 
 /// W + step ΔW, in the visit's own pair if it has one.
-void change(Checkpoint& checkpoint, std::int64_t visit, Linear linear, const Regression::Fit& fit,
+void change(Checkpoint& checkpoint, std::int64_t visit, Linear linear, const MissingBehind::Fit& fit,
             float step) {
   const Visit& where = visit_of(checkpoint, visit);
   const std::string name = linear_name(linear);
   if (!has_pair(checkpoint, visit, linear)) {
     Tensor& weight = checkpoint.tensors.at(layer_name(where.layer, name + ".weight"));
-    Matrix changed = decoded(weight);
-    add_scaled(fit.weight, step, changed);
+    Matrix changed = to_matrix(weight);
+    add_scaled(fit.ridge.map, step, changed);
     replace(weight, changed);
     return;
   }
   Tensor& a = checkpoint.tensors.at(adapter_name(where.adapter, name + ".lora_A.weight"));
   Tensor& b = checkpoint.tensors.at(adapter_name(where.adapter, name + ".lora_B.weight"));
-  Matrix wanted = multiply(decoded(b), decoded(a));
-  add_scaled(fit.weight, step, wanted);
-  const LowRank pair = best_pair(wanted, fit.gram, a.rows());
+  Matrix wanted = multiply(to_matrix(b), to_matrix(a));
+  add_scaled(fit.ridge.map, step, wanted);
+  const LowRank pair = best_pair(wanted, fit.moments, a.rows());
   replace(a, pair.a);
   replace(b, pair.b);
 }
@@ -198,12 +201,12 @@ Checkpoint repair(const Checkpoint& original, const Checkpoint& changed,
       for (const Linear linear : {Linear::o, Linear::down}) {
         MissingBehind missing(linear, original.config, target.values());
         own.after(result, visit, &missing);
-        const Regression::Fit fit = missing.fit();
+        const MissingBehind::Fit fit = missing.fit();
         change(result, visit, linear, fit, linear == Linear::o ? 0.5F : 1.0F);
         fits.push_back(Json{{"visit", visit},
                             {"map", linear_name(linear)},
-                            {"ridge", fit.ridge},
-                            {"unexplained", fit.unexplained}});
+                            {"ridge", fit.ridge.ridge},
+                            {"unexplained", fit.ridge.unexplained}});
       }
       own.go_through(result, visit++);
     }

@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "measure/windows.h"
+#include "runtime/lm_head.h"
 
 namespace fathom {
 namespace {
@@ -44,9 +45,8 @@ RowDivergence diverge(std::span<const float> logits, std::span<const float> refe
 }
 
 /// Divergences of all predictions of a batch, from its hidden states in both models.
-std::vector<RowDivergence> diverge(const Engine& engine, std::span<const float> hidden,
-                                   const Engine& reference, std::span<const float> reference_hidden,
-                                   std::int64_t rows) {
+std::vector<RowDivergence> diverge(Engine& engine, std::span<const float> hidden, Engine& reference,
+                                   std::span<const float> reference_hidden, std::int64_t rows) {
   const std::int64_t vocab = engine.config().vocab_size;
   const std::int64_t width = engine.config().hidden_size, reference_width = reference.config().hidden_size;
   const std::int64_t chunk = std::min(std::max<std::int64_t>(1, chunk_logits / vocab), rows);
@@ -54,8 +54,9 @@ std::vector<RowDivergence> diverge(const Engine& engine, std::span<const float> 
   std::vector<RowDivergence> divergences(static_cast<std::size_t>(rows));
   for (std::int64_t first = 0; first < rows; first += chunk) {
     const std::int64_t count = std::min(chunk, rows - first);
-    engine.head(count, hidden.data() + first * width, logits.data());
-    reference.head(count, reference_hidden.data() + first * reference_width, reference_logits.data());
+    engine.head().logits(count, hidden.data() + first * width, logits.data());
+    reference.head().logits(count, reference_hidden.data() + first * reference_width,
+                            reference_logits.data());
     parallel_for(count, [&](std::int64_t i) {
       const auto row = [&](const std::vector<float>& of) {
         return std::span(of).subspan(static_cast<std::size_t>(i * vocab), static_cast<std::size_t>(vocab));

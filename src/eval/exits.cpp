@@ -11,6 +11,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "measure/windows.h"
+#include "runtime/lm_head.h"
 
 namespace fathom {
 namespace {
@@ -41,7 +42,7 @@ std::vector<Reading> readings_of(Engine& engine, const TextWindows& windows) {
     const WindowBatch batch = windows.batch(i);
     const std::vector<float> hidden = forward(engine, batch);
     std::vector<float> none;
-    const auto heads = engine.summarise_head(std::ssize(batch.targets), hidden.data(), {}, none);
+    const auto heads = engine.head().summarise(std::ssize(batch.targets), hidden.data(), {}, none);
     const std::size_t each = batch.targets.size() / batch.inputs.size();
     for (std::size_t w = 0; w < batch.inputs.size(); ++w) {
       Reading& reading = readings.emplace_back();

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/interrupt.h"
+#include "runtime/lm_head.h"
 
 namespace fathom {
 namespace {
@@ -42,7 +43,7 @@ class Batch {
     for (std::size_t i = 0; i < sequences_.size(); ++i)
       feeds.push_back({sequences_[i], tokens.subspan(i * count, count), 1});
     const std::vector<float> hidden = engine_.forward(feeds);
-    engine_.summarise_head(std::ssize(sequences_), hidden.data(), {}, values_);
+    engine_.head().summarise(std::ssize(sequences_), hidden.data(), {}, values_);
   }
 
   /// Each sequence generates `count` tokens greedily; `advance` is told of each. Sequence i is in group i %

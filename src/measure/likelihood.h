@@ -22,7 +22,7 @@ struct TokenScore {
 
 /// Scores `targets` (ordered by row) with hidden states [rows, hidden] as Engine::forward returns them.
 /// Throws Error when a token is outside the vocabulary, or logits are not finite.
-std::vector<TokenScore> score_targets(const Engine& engine, std::span<const float> hidden,
+std::vector<TokenScore> score_targets(Engine& engine, std::span<const float> hidden,
                                       std::span<const Target> targets);
 
 }  // namespace fathom

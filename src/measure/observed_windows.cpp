@@ -1,33 +1,37 @@
 #include "measure/observed_windows.h"
 
-#include <vector>
-
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
 
 namespace fathom {
 
-void run_windows(Engine& engine, std::span<const Token> ids, std::int64_t context, Token bos,
-                 const char* title, Observer& observer) {
+std::vector<std::vector<Token>> whole_windows(std::span<const Token> ids, std::int64_t context, Token bos) {
   if (context < 1) fail_usage("the context is {} tokens, expected at least 1", context);
-  const std::int64_t windows = static_cast<std::int64_t>(ids.size()) / context;
-  if (windows == 0) {
+  const std::int64_t count = std::ssize(ids) / context;
+  if (count == 0) {
     fail("the text has {} tokens, fewer than one window of {}: give a longer one or a smaller context",
          ids.size(), context);
   }
-  Progress progress(title, windows * context, "tok");
-  std::vector<Token> window;
-  for (std::int64_t w = 0; w < windows; ++w) {
+  std::vector<std::vector<Token>> windows(static_cast<std::size_t>(count));
+  for (std::size_t w = 0; w < windows.size(); ++w) {
+    if (bos >= 0) windows[w].push_back(bos);
+    const auto size = static_cast<std::size_t>(context);
+    const auto part = ids.subspan(w * size, size);
+    windows[w].insert(windows[w].end(), part.begin(), part.end());
+  }
+  return windows;
+}
+
+void run_windows(Engine& engine, std::span<const Token> ids, std::int64_t context, Token bos,
+                 const char* title, Observer& observer) {
+  const auto windows = whole_windows(ids, context, bos);
+  Progress progress(title, std::ssize(windows) * context, "tok");
+  for (const auto& window : windows) {
     check_interrupt();
-    window.clear();
-    if (bos >= 0) window.push_back(bos);
-    const auto part = ids.subspan(static_cast<std::size_t>(w * context), static_cast<std::size_t>(context));
-    window.insert(window.end(), part.begin(), part.end());
-    const int sequence = engine.open();
-    const Feed feed{sequence, window, 1};
+    const Feed feed{engine.open(), window, 1};
     engine.forward({&feed, 1}, &observer);
-    engine.close(sequence);
+    engine.close(feed.sequence);
     progress.advance(context);
   }
 }

@@ -24,10 +24,8 @@ Perplexity perplexity_of(std::span<const double> window_losses, std::int64_t tok
   return result;
 }
 
-Perplexity perplexity(Engine& engine, std::span<const Token> ids, std::int64_t context, Token bos,
-                      std::int64_t max_windows) {
-  const TextWindows windows(ids, context, bos, max_windows, engine.max_context());
-  Progress progress("perplexity", windows.predictions(), "tok");
+Perplexity perplexity(Engine& engine, const TextWindows& windows,
+                      const std::function<void(std::int64_t tokens, double perplexity)>& seen) {
   std::vector<double> losses;
   double sum = 0;
   for (std::int64_t i = 0; i < windows.batches(); ++i) {
@@ -41,11 +39,19 @@ Perplexity perplexity(Engine& engine, std::span<const Token> ids, std::int64_t c
       losses.push_back(loss / static_cast<double>(scored));
       sum += losses.back();
     }
-    progress.advance(std::ssize(scores),
-                     fmt::format("perplexity {:.2f}", std::exp(sum / static_cast<double>(losses.size()))));
+    if (seen) seen(std::ssize(scores), std::exp(sum / static_cast<double>(losses.size())));
   }
+  return perplexity_of(losses, windows.predictions() / std::ssize(losses));
+}
+
+Perplexity perplexity(Engine& engine, std::span<const Token> ids, std::int64_t context, Token bos,
+                      std::int64_t max_windows) {
+  const TextWindows windows(ids, context, bos, max_windows, engine.max_context());
+  Progress progress("perplexity", windows.predictions(), "tok");
+  Perplexity result = perplexity(engine, windows, [&](std::int64_t tokens, double so_far) {
+    progress.advance(tokens, fmt::format("perplexity {:.2f}", so_far));
+  });
   progress.finish();
-  Perplexity result = perplexity_of(losses, windows.predictions() / static_cast<std::int64_t>(losses.size()));
   result.seconds = progress.seconds();
   return result;
 }

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "runtime/lm_head.h"
 
 namespace fathom {
 
@@ -96,7 +97,7 @@ Decoder::Decoder(Engine& engine, DecoderOptions options)
         "the oracle knows what full depth would say, which only `fathom eval --exit oracle` has measured "
         "before: take another rule to generate");
   for (std::size_t visit = 0; options_.exit->asks_gate() && visit < exits_.size(); ++visit)
-    if (exits_[visit] && !engine.has_gate(static_cast<std::int64_t>(visit)))
+    if (exits_[visit] && !engine.head().has_gate(static_cast<std::int64_t>(visit)))
       fail_usage("the exit after {} visits has no gate: `fathom exits --gate` fits one", visit + 1);
 }
 
@@ -230,7 +231,7 @@ void Decoder::judge() {
   const bool drafting = options_.draft.visits > 0;
   const bool asks_head = !drafting && options_.exit->asks_head();
   // The oracle, who knows what full depth makes of all tokens, asks for all of them.
-  const bool shortly = engine_.shortlist() > 0 && (drafting || !options_.exit->asks_full_depth());
+  const bool shortly = engine_.head().shortlist() > 0 && (drafting || !options_.exit->asks_full_depth());
   const bool has_logits = asks_head && !shortly;  // otherwise only a token that leaves asks for them
   std::vector<Row> rows, last;  // the last of a draft: only full depth's head is asked of it
   std::vector<Stream*> again;   // leave as they did before
@@ -260,7 +261,7 @@ void Decoder::judge() {
     if (asks_head) stream.heads.push_back(row.head);
     ExitView view = {
         .visit = row.visits - 1, .hidden = row.hidden, .before = stream.before, .heads = stream.heads};
-    if (options_.exit->asks_gate()) view.gate = engine_.gate(view.visit, row.hidden);
+    if (options_.exit->asks_gate()) view.gate = engine_.head().gate(view.visit, row.hidden);
     if (options_.exit->asks_full_depth())
       view.full_depth = options_.full_depth(stream.sequence, engine_.length(stream.sequence) - 1);
     if (options_.exit->leaves(view)) {
@@ -335,8 +336,8 @@ void Decoder::gather(std::vector<Row*>& rows) {
   for (auto first = rows.begin(); first != rows.end();) {
     const auto last =
         std::find_if(first, rows.end(), [&](const Row* row) { return row->visits != (*first)->visits; });
-    engine_.translate((*first)->visits - 1, last - first,
-                      hidden_.data() + (first - rows.begin()) * engine_.config().hidden_size);
+    engine_.head().translate((*first)->visits - 1, last - first,
+                             hidden_.data() + (first - rows.begin()) * engine_.config().hidden_size);
     first = last;
   }
 }
@@ -347,7 +348,7 @@ void Decoder::ask_shortlist(std::vector<Row>& rows) {
   std::vector<Row*> all;
   for (Row& row : rows) all.push_back(&row);
   gather(all);
-  const auto summaries = engine_.summarise_shortlist(std::ssize(all), hidden_.data());
+  const auto summaries = engine_.head().summarise_shortlist(std::ssize(all), hidden_.data());
   for (std::size_t i = 0; i < all.size(); ++i) all[i]->head = summaries[i];
   counts_.shortlists += std::ssize(all);
 }
@@ -365,12 +366,12 @@ void Decoder::ask_heads(std::vector<Row>& rows) {
   };
   of_those(false, [&](const std::vector<Row*>& those) {
     std::vector<float> none;
-    const auto summaries = engine_.summarise_head(std::ssize(those), hidden_.data(), {}, none);
+    const auto summaries = engine_.head().summarise(std::ssize(those), hidden_.data(), {}, none);
     for (std::size_t i = 0; i < those.size(); ++i) those[i]->head = summaries[i];
   });
   of_those(true, [&](const std::vector<Row*>& those) {
     logits_.resize(std::max(logits_.size(), those.size() * vocab));
-    engine_.head(std::ssize(those), hidden_.data(), logits_.data());
+    engine_.head().logits(std::ssize(those), hidden_.data(), logits_.data());
     parallel_for(std::ssize(those), [&](std::int64_t i) {
       Row& row = *those[static_cast<std::size_t>(i)];
       row.logits = std::span(logits_).subspan(static_cast<std::size_t>(i) * vocab, vocab);

@@ -1,9 +1,6 @@
 #include "runtime/engine.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
-#include <cmath>
 #include <deque>
 #include <limits>
 #include <map>
@@ -16,6 +13,7 @@
 #include "base/threads.h"
 #include "runtime/kv_cache.h"
 #include "runtime/layer.h"
+#include "runtime/lm_head.h"
 #include "runtime/model.h"
 #include "runtime/row_pool.h"
 
@@ -36,19 +34,6 @@ std::int64_t context_limit(const Model& model, const EngineOptions& options) {
   return options.max_context;
 }
 
-// What products read: values that all of them round to bf16, or to 8 bits, are rounded to bf16 where they are
-// computed.
-Compute row_type(const Weights& weights) {
-  const auto is_float = [](const std::unique_ptr<PackedLinear>& linear) {
-    return linear->type == Compute::f32;
-  };
-  for (const LayerWeights& layer : weights.layers)
-    if (std::ranges::any_of(layer.qkv, is_float) || is_float(layer.o) || is_float(layer.gate_up) ||
-        is_float(layer.down))
-      return Compute::f32;
-  return Compute::bf16;
-}
-
 KvLayout kv_layout(const Model& model, const EngineOptions& options) {
   const Compute beside = model.compute == Compute::f32 ? Compute::f32 : Compute::bf16;
   return {.kv_heads = model.config.kv_heads,
@@ -65,15 +50,6 @@ std::vector<std::int64_t> kv_slots(const DepthPlan& plan, bool single) {
     slots.push_back(known.emplace(of, std::ssize(known)).first->second);
   }
   return slots;
-}
-
-// Whether a matrix of a layer is of a type that `is` picks.
-template <typename Is>
-bool any_weight(const Checkpoint& checkpoint, Is is) {
-  for (std::int64_t layer = 0; layer < checkpoint.plan.layers; ++layer)
-    for (const Linear linear : all_linears)
-      if (is(checkpoint.layer_tensor(layer, std::string(linear_name(linear)) + ".weight").dtype)) return true;
-  return false;
 }
 
 // The last of the visits before `end` that is of the same layer as a later one; -1: none.
@@ -114,9 +90,7 @@ struct Engine::State {
         max_context(std::min(context_limit(*model, options), cache.most_positions())),
         pool(config.hidden_size),
         runner(config, plan, weights, *backend, {cache.layout(), row_type(weights)}),
-        normed(row_type(weights)),
-        low_rank(row_type(weights)),
-        ones(static_cast<std::size_t>(config.hidden_size), 1.0F) {
+        head(config, weights, *backend) {
     if (plan.visits.empty()) fail("{}: the depth plan has no visits", model->source);
     for (const Visit& visit : plan.visits)
       if (visit.layer >= std::ssize(weights.layers) || visit.adapter >= std::ssize(weights.adapters))
@@ -136,9 +110,6 @@ struct Engine::State {
   void check_idle(int sequence) const;
   template <typename Verdict>
   void judge(std::int64_t ticket, const Verdict& verdict);
-  ConstRows normalise(std::int64_t rows, const float* hidden, const std::vector<float>& gain);
-  std::vector<RowSummary> summarise(const PackedLinear& head, std::int64_t rows, const float* hidden,
-                                    std::span<const Pick> picks, std::vector<float>& values);
 
   std::shared_ptr<const Model> model;
   const ModelConfig& config;
@@ -151,6 +122,7 @@ struct Engine::State {
   std::int64_t max_context;
   RowPool pool;
   LayerRunner runner;
+  LmHead head;
 
   std::int64_t next_ticket = 0;
   std::map<std::int64_t, Ticket> tickets;
@@ -159,9 +131,6 @@ struct Engine::State {
   std::vector<AttentionSpan> spans;
   std::vector<int> sequences;  // of the spans
   std::vector<VisitRows> visits;
-  RowBuffer normed;  // of the head
-  RowBuffer low_rank;
-  std::vector<float> ones;
 };
 
 std::int64_t Engine::State::count(const Feed& feed) const {
@@ -340,6 +309,7 @@ Engine::Engine(Engine&&) noexcept = default;
 const ModelConfig& Engine::config() const { return state_->config; }
 const DepthPlan& Engine::plan() const { return state_->plan; }
 const Backend& Engine::backend() const { return *state_->backend; }
+LmHead& Engine::head() { return state_->head; }
 std::int64_t Engine::max_context() const { return state_->max_context; }
 std::int64_t Engine::weight_bytes() const { return state_->weights.bytes(); }
 Compute Engine::kv_type() const { return state_->cache.layout().type; }
@@ -504,114 +474,12 @@ std::vector<float> Engine::take(std::int64_t ticket) {
   return std::move(state_->tickets.extract(ticket).mapped().kept);
 }
 
-ConstRows Engine::State::normalise(std::int64_t rows, const float* hidden, const std::vector<float>& gain) {
-  const Rows to = normed.rows(rows, config.hidden_size);
-  backend->rms_norm(rows, config.hidden_size, hidden, gain.data(), static_cast<float>(config.norm_eps), to);
-  return to;
-}
-
-void Engine::translate(std::int64_t visit, std::int64_t rows, float* hidden) const {
-  const std::int64_t width = state_->config.hidden_size;
-  const auto& exits = state_->weights.exits;
-  if (visit >= std::ssize(exits)) return;
-  const auto& [a, b] = exits[static_cast<std::size_t>(visit)].translator;
-  if (b == nullptr) return;
-  const ConstRows normed = state_->normalise(rows, hidden, state_->ones);
-  const Backend& backend = *state_->backend;
-  backend.rms_norm(rows, width, hidden, state_->ones.data(), static_cast<float>(state_->config.norm_eps),
-                   float_rows(hidden, width));
-  if (a == nullptr) return backend.linear(*b, rows, normed, hidden, width, true);
-  const Rows low_rank = state_->low_rank.rows(rows, a->out);
-  backend.linear(*a, rows, normed, low_rank);
-  backend.linear(*b, rows, low_rank, hidden, width, true);
-}
-
-bool Engine::has_gate(std::int64_t visit) const {
-  const auto& exits = state_->weights.exits;
-  return visit < std::ssize(exits) && !exits[static_cast<std::size_t>(visit)].gate.empty();
-}
-
-double Engine::gate(std::int64_t visit, std::span<const float> hidden) const {
-  const ExitWeights& exit = state_->weights.exits[static_cast<std::size_t>(visit)];
-  double squares = 0, sum = 0;
-  for (std::size_t i = 0; i < hidden.size(); ++i) {
-    squares += double{hidden[i]} * hidden[i];
-    sum += double{hidden[i]} * exit.gate[i];
-  }
-  const double scale = std::sqrt(squares / static_cast<double>(hidden.size()) + state_->config.norm_eps);
-  return 1 / (1 + std::exp(-(sum / scale + exit.gate_bias)));
-}
-
-std::int64_t Engine::shortlist() const { return std::ssize(state_->weights.shortlist); }
-
-std::vector<RowSummary> Engine::summarise_shortlist(std::int64_t rows, const float* hidden) const {
-  std::vector<float> none;
-  auto summaries = state_->summarise(*state_->weights.short_head, rows, hidden, {}, none);
-  for (RowSummary& summary : summaries)
-    summary.best = state_->weights.shortlist[static_cast<std::size_t>(summary.best)];
-  return summaries;
-}
-
-void Engine::head(std::int64_t rows, const float* hidden, float* logits) const {
-  const ModelConfig& config = state_->config;
-  uncapped_head(rows, hidden, float_rows(logits, config.vocab_size));
-  if (config.logit_softcap > 0)
-    state_->backend->softcap(rows * config.vocab_size, static_cast<float>(config.logit_softcap), logits);
-}
-
-void Engine::uncapped_head(std::int64_t rows, const float* hidden, Rows logits) const {
-  const Weights& weights = state_->weights;
-  state_->backend->linear(*weights.head, rows, state_->normalise(rows, hidden, weights.final_norm), logits);
-}
-
-std::vector<RowSummary> Engine::summarise_head(std::int64_t rows, const float* hidden,
-                                               std::span<const Pick> picks,
-                                               std::vector<float>& values) const {
-  return state_->summarise(*state_->weights.head, rows, hidden, picks, values);
-}
-
-std::vector<RowSummary> Engine::State::summarise(const PackedLinear& head, std::int64_t rows,
-                                                 const float* hidden, std::span<const Pick> picks,
-                                                 std::vector<float>& values) {
-  std::vector<RowSummary> summaries(static_cast<std::size_t>(rows));
-  values.resize(picks.size());
-  backend->summarise(head, rows, normalise(rows, hidden, weights.final_norm),
-                     static_cast<float>(config.logit_softcap), picks, summaries.data(), values.data());
-  for (const RowSummary& summary : summaries)
-    if (!std::isfinite(summary.log_sum_exp))
-      fail("the model's logits are not finite numbers: a weight is damaged or out of range");
-  return summaries;
-}
-
 bool can_share(const DepthPlan& plan, const Exits& exits) {
   for (std::int64_t exit = 0; exit + 1 < std::min(plan.depth(), std::ssize(exits)); ++exit)
     for (std::int64_t later = exit + 1; exits[static_cast<std::size_t>(exit)] && later < plan.depth();
          ++later)
       if (same_layer_before(plan, exit + 1, later) < 0) return false;
   return true;
-}
-
-Compute float_compute(const Checkpoint& checkpoint) {
-  if (!make_cpu_backend()->fast_bf16()) return Compute::f32;
-  return any_weight(checkpoint, [](DType type) { return type == DType::f32 || type == DType::f64; })
-             ? Compute::f32
-             : Compute::bf16;
-}
-
-Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint) {
-  if (dtype == "auto")
-    return any_weight(checkpoint, is_quantised) ? Compute::native : float_compute(checkpoint);
-  const auto* const found = std::ranges::find(compute_names, dtype);
-  if (found == compute_names.end())
-    fail_usage("--dtype is '{}', expected auto, {}", dtype, fmt::join(compute_names, ", "));
-  return static_cast<Compute>(found - compute_names.begin());
-}
-
-std::optional<Compute> choose_kv(const std::string& kv) {
-  if (kv == "auto") return std::nullopt;
-  if (kv == "bf16") return Compute::bf16;
-  if (kv == "int8") return Compute::int8;
-  fail_usage("--kv is '{}', expected auto, bf16 or int8", kv);
 }
 
 }  // namespace fathom

@@ -87,6 +87,7 @@ struct EngineOptions {
   PackedCache cache = {};  ///< none: weights are packed each time, and not kept
 };
 
+class LmHead;
 struct Model;
 
 class Engine {
@@ -155,42 +156,12 @@ class Engine {
   /// submit's, which keeps the states of all of them. The sequence must have nothing else under way.
   std::int64_t catch_up(int sequence);
 
-  /// What exits have of their own (model/checkpoint.h). The first makes of states [rows, hidden] after a
-  /// visit, in place, what head() reads there: states as the last visit would have left them, as far as the
-  /// exit's translator can tell. It changes nothing where the model has none, or after the last visit.
-  void translate(std::int64_t visit, std::int64_t rows, float* hidden) const;
-  bool has_gate(std::int64_t visit) const;
-  /// The exit's gate of a state after that visit: how probable it is that the last visit would choose what
-  /// the exit does. Only where it has one.
-  double gate(std::int64_t visit, std::span<const float> hidden) const;
-  /// Tokens that summarise_shortlist() chooses from; 0: the model has no such list.
-  std::int64_t shortlist() const;
-  /// As summarise_head(), but the head is asked for the tokens of the shortlist alone; `best` is a token.
-  std::vector<RowSummary> summarise_shortlist(std::int64_t rows, const float* hidden) const;
-
-  /// Final norm, head and soft cap: logits[rows, vocab] of hidden[rows, hidden].
-  void head(std::int64_t rows, const float* hidden, float* logits) const;
-  /// The same without the soft cap.
-  void uncapped_head(std::int64_t rows, const float* hidden, Rows logits) const;
-  /// As head(), but only summaries of the logits and those at `picks` (in the order of their rows) are kept:
-  /// much less memory, and faster. Throws Error when logits are no finite numbers: the model is broken.
-  std::vector<RowSummary> summarise_head(std::int64_t rows, const float* hidden, std::span<const Pick> picks,
-                                         std::vector<float>& values) const;
+  /// What reads the states that come out.
+  LmHead& head();
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
-
-/// bf16 where the weights have no more bits than that and the machine multiplies bf16 faster; float32
-/// otherwise: for measuring and changing a model in depth, where what activations lose in 8 bits would stand
-/// in the way.
-Compute float_compute(const Checkpoint& checkpoint);
-
-/// The compute type for `--dtype`, for running a model as it is: one of compute_names, or "auto", which is
-/// native for a quantised file and float_compute for others.
-Compute choose_compute(const std::string& dtype, const Checkpoint& checkpoint);
-/// EngineOptions::kv for `--kv`: "auto", "bf16" or "int8".
-std::optional<Compute> choose_kv(const std::string& kv);
 
 }  // namespace fathom

@@ -28,4 +28,12 @@ struct Model {
   Weights weights;
 };
 
+/// bf16 where the weights have no more bits than that and the machine multiplies bf16 faster; float32
+/// otherwise: for measuring and changing a model in depth, where what activations lose in 8 bits would stand
+/// in the way.
+Compute float_compute(const Checkpoint& checkpoint);
+
+/// For running a model as it is: native for a quantised file, float_compute for others.
+Compute own_compute(const Checkpoint& checkpoint);
+
 }  // namespace fathom

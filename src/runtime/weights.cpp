@@ -1,5 +1,6 @@
 #include "runtime/weights.h"
 
+#include <algorithm>
 #include <span>
 #include <string>
 
@@ -119,6 +120,17 @@ Compute head_type(Compute compute) {
 }
 
 }  // namespace
+
+Compute row_type(const Weights& weights) {
+  const auto is_float = [](const std::unique_ptr<PackedLinear>& linear) {
+    return linear->type == Compute::f32;
+  };
+  for (const LayerWeights& layer : weights.layers)
+    if (std::ranges::any_of(layer.qkv, is_float) || is_float(layer.o) || is_float(layer.gate_up) ||
+        is_float(layer.down))
+      return Compute::f32;
+  return Compute::bf16;
+}
 
 void embed(const ModelConfig& config, const Tensor& embedding, std::span<const Token> tokens, float* hidden) {
   const auto width = static_cast<std::size_t>(config.hidden_size);

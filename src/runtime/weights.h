@@ -63,6 +63,10 @@ struct Weights {
   std::int64_t bytes() const;  ///< memory of what is packed
 };
 
+/// What products read, f32 or bf16: values that all of them round to bf16, or to 8 bits, are rounded to bf16
+/// where they are computed.
+Compute row_type(const Weights& weights);
+
 /// Hidden states [tokens, hidden] before the first visit: the tokens' rows of the embedding matrix, scaled as
 /// the model wants.
 void embed(const ModelConfig& config, const Tensor& embedding, std::span<const Token> tokens, float* hidden);

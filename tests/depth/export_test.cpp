@@ -11,6 +11,7 @@
 #include "depth/recur.h"
 #include "depth/unroll.h"
 #include "formats/gguf.h"
+#include "message.h"
 #include "model/gguf_save.h"
 #include "model/peft.h"
 #include "scratch.h"
@@ -20,15 +21,6 @@ namespace fathom {
 namespace {
 
 using testing::HasSubstr;
-
-std::string message(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 /// A relaxed recursive model: tied layers, and adapters where `rank` is not 0.
 Checkpoint recursive_model(const std::string& name, std::int64_t rank,

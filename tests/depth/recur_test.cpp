@@ -10,6 +10,7 @@
 #include "depth/linear_algebra.h"
 #include "depth/profile.h"
 #include "depth/tiny.h"
+#include "runtime/model.h"
 
 namespace fathom {
 namespace {

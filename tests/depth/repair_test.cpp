@@ -8,8 +8,8 @@
 #include "base/error.h"
 #include "depth/layerwise.h"
 #include "depth/prune.h"
-#include "depth/regression.h"
 #include "depth/tiny.h"
+#include "runtime/model.h"
 
 namespace fathom {
 namespace {
@@ -29,72 +29,6 @@ double distance(const Checkpoint& a, const Checkpoint& b, std::span<const Token>
     count += x.size();
   }
   return sum / static_cast<double>(count);
-}
-
-std::vector<float> normal(std::size_t count, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<float> values(count);
-  for (float& value : values) value = static_cast<float>(random.normal());
-  return values;
-}
-
-TEST(Regression, FindsTheMapWhateverTheWeights) {
-  const std::int64_t rows = 200, in = 7, out = 3;
-  const Matrix map = [&] {
-    Random random(3);
-    return gaussian(out, in, random);
-  }();
-  const std::vector<float> x = normal(rows * in, 1);
-  std::vector<float> y(rows * out), weights(rows);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    weights[static_cast<std::size_t>(i)] = 0.1F + static_cast<float>(i % 5);
-    for (std::int64_t o = 0; o < out; ++o)
-      for (std::int64_t j = 0; j < in; ++j)
-        y[static_cast<std::size_t>(i * out + o)] += map.row(o)[j] * x[static_cast<std::size_t>(i * in + j)];
-  }
-  Regression regression(in, out);
-  regression.add(x, y, weights, /*held_out=*/false);
-  constexpr double ridges[] = {1e-9};
-  const Matrix found = regression.fit(ridges).weight;
-  for (std::size_t i = 0; i < found.values.size(); ++i) EXPECT_NEAR(found.values[i], map.values[i], 1e-4F);
-}
-
-/// A row of weight nine counts as nine rows.
-TEST(Regression, AWeightIsThatManyRows) {
-  const std::vector<float> x = normal(40, 1), y = normal(20, 2);
-  Regression weighted(2, 1), repeated(2, 1);
-  std::vector<float> weights(20, 1);
-  weights[3] = 9;
-  weighted.add(x, y, weights, false);
-  const std::vector<float> ones(1, 1);
-  for (std::size_t i = 0; i < 20; ++i)
-    for (int times = 0; times < (i == 3 ? 9 : 1); ++times)
-      repeated.add(std::span(x).subspan(2 * i, 2), std::span(y).subspan(i, 1), ones, false);
-  constexpr double ridges[] = {1e-2};
-  const Matrix a = weighted.fit(ridges).weight, b = repeated.fit(ridges).weight;
-  for (std::size_t i = 0; i < 2; ++i) EXPECT_NEAR(a.values[i], b.values[i], 1e-5F);
-}
-
-/// Noise that has nothing to do with the inputs wants a strong ridge, what follows from them a weak one.
-TEST(Regression, HeldOutRowsChooseTheRidge) {
-  const std::int64_t rows = 60, in = 40;
-  const std::vector<float> x = normal(2 * rows * in, 1), noise = normal(2 * rows, 2);
-  const std::vector<float> weights(rows, 1);
-  constexpr double ridges[] = {1e-4, 1e2};
-  Regression of_noise(in, 1), of_sums(in, 1);
-  std::vector<float> sums(2 * rows);
-  for (std::size_t i = 0; i < sums.size(); ++i)
-    for (std::int64_t j = 0; j < in; ++j) sums[i] += x[i * in + static_cast<std::size_t>(j)];
-  for (const bool held_out : {false, true}) {
-    const std::size_t first = held_out ? rows : 0;
-    const auto inputs = std::span(x).subspan(first * in, rows * in);
-    of_noise.add(inputs, std::span(noise).subspan(first, rows), weights, held_out);
-    of_sums.add(inputs, std::span(sums).subspan(first, rows), weights, held_out);
-  }
-  EXPECT_EQ(of_noise.fit(ridges).ridge, 1e2);
-  const Regression::Fit fit = of_sums.fit(ridges);
-  EXPECT_EQ(fit.ridge, 1e-4);
-  EXPECT_LT(fit.unexplained, 0.01);
 }
 
 TEST(Layerwise, StatesAreThoseOfTheWholeModel) {

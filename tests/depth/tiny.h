@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "base/random.h"
+#include "logits.h"
 #include "model/checkpoint.h"
 #include "oracle.h"
-#include "runtime/engine.h"
 
 namespace fathom {
 
@@ -44,17 +44,6 @@ inline std::vector<Token> random_text(const Checkpoint& checkpoint, std::size_t 
     id = static_cast<Token>(random.below(static_cast<std::uint64_t>(checkpoint.config.vocab_size)));
   }
   return ids;
-}
-
-/// [ids, vocab], in float32.
-inline std::vector<float> logits_of(const Checkpoint& checkpoint, std::span<const Token> ids) {
-  Engine engine(checkpoint);
-  const auto rows = static_cast<std::int64_t>(ids.size());
-  const Feed feed{engine.open(), ids, rows};
-  const std::vector<float> hidden = engine.forward({&feed, 1});
-  std::vector<float> logits(static_cast<std::size_t>(rows * engine.config().vocab_size));
-  engine.head(rows, hidden.data(), logits.data());
-  return logits;
 }
 
 }  // namespace fathom

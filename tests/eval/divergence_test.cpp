@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/threads.h"
+#include "logits.h"
 #include "model/checkpoint.h"
 #include "oracle.h"
 
@@ -31,13 +32,8 @@ struct Predictions {
 };
 
 Predictions predict(Engine& engine, std::span<const Token> window) {
-  const auto rows = static_cast<std::int64_t>(window.size()) - 1, vocab = engine.config().vocab_size;
-  const int sequence = engine.open();
-  const std::vector<Feed> feeds = {{sequence, window.first(window.size() - 1), rows}};
-  const std::vector<float> hidden = engine.forward(feeds);
-  engine.close(sequence);
-  std::vector<float> logits(static_cast<std::size_t>(rows * vocab));
-  engine.head(rows, hidden.data(), logits.data());
+  const std::int64_t vocab = engine.config().vocab_size;
+  const std::vector<float> logits = logits_of(engine, window.first(window.size() - 1));
   Predictions predictions;
   for (auto row = logits.begin(); row != logits.end(); row += vocab) {
     double sum = 0;

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "damage.h"
 #include "gguf_writer.h"
+#include "message.h"
 #include "scratch.h"
 
 namespace fathom {
@@ -48,14 +49,6 @@ TEST(Gguf, ReadsEveryTypeOfMetadataThatGgufPyWrote) {
 
 TEST(Gguf, GettersNameFileAndKey) {
   const GgufFile file(data / "metadata.gguf");
-  const auto message = [](auto&& action) -> std::string {
-    try {
-      action();
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "no error";
-  };
   EXPECT_THAT(message([&] { static_cast<void>(file.integer("u8", 1, 99)); }),
               HasSubstr("metadata.gguf: metadata \"u8\" is 200, expected 1 to 99"));
   EXPECT_THAT(message([&] { static_cast<void>(file.integer("none", 1, 99)); }),

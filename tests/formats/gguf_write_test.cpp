@@ -13,6 +13,7 @@
 #include "formats/dequantise.h"
 #include "formats/gguf.h"
 #include "formats/quantise.h"
+#include "message.h"
 #include "scratch.h"
 
 namespace fathom {
@@ -31,15 +32,6 @@ Tensor random_matrix(std::int64_t rows, std::int64_t columns, DType dtype = DTyp
 
 std::vector<GgufTensor> one(Tensor tensor, DType dtype, std::int64_t heads = 0) {
   return {{.name = "t", .tensor = std::move(tensor), .dtype = dtype, .interleaved_heads = heads}};
-}
-
-std::string message(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 // gguf-py's quantize, which is ggml's reference.

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "damage.h"
 #include "formats/gguf.h"
+#include "message.h"
 #include "scratch.h"
 
 namespace fathom {
@@ -16,15 +17,6 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 const std::filesystem::path data = std::filesystem::path(FATHOM_TEST_DATA) / "formats";
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 /// A file with this header and `bytes` zero bytes of data.
 std::string file_with(const std::string& header, std::size_t bytes) {
@@ -78,7 +70,7 @@ TEST(Safetensors, WhatWouldNotBeFiniteIsNamedAndNotWritten) {
   const test::Scratch scratch;
   constexpr float infinity = std::numeric_limits<float>::infinity();
   const auto refused = [&](const Tensor& tensor, DType as, const std::string& complaint) {
-    EXPECT_THAT(message_of([&] {
+    EXPECT_THAT(message([&] {
                   write_safetensors(scratch / "x", {{"weight", tensor}}, as);
                 }),
                 HasSubstr(complaint));
@@ -137,7 +129,7 @@ TEST(Safetensors, AFileMayBeWrittenOverItself) {
 TEST(Safetensors, TwoTensorsOfOneNameAreNotWritten) {
   const test::Scratch scratch;
   const Tensor tensor = make_tensor(DType::f32, {1}, std::vector<float>{1});
-  EXPECT_THAT(message_of([&] {
+  EXPECT_THAT(message([&] {
                 write_safetensors(scratch / "x", {{"a", tensor}, {"a", tensor}});
               }),
               HasSubstr("two tensors are named \"a\""));
@@ -186,9 +178,9 @@ TEST(Safetensors, AHeaderThatLiesIsRefusedWithTheTensorsName) {
   const auto path = scratch / "lie.safetensors";
   for (const Lie& lie : lies) {
     write_file(path, file_with(lie.header, lie.bytes));
-    const std::string message = message_of([&] { read_safetensors(path); });
-    EXPECT_THAT(message, HasSubstr(lie.complaint)) << lie.header.substr(0, 200);
-    EXPECT_THAT(message, HasSubstr("lie.safetensors"));
+    const std::string complaint = message([&] { read_safetensors(path); });
+    EXPECT_THAT(complaint, HasSubstr(lie.complaint)) << lie.header.substr(0, 200);
+    EXPECT_THAT(complaint, HasSubstr("lie.safetensors"));
   }
 }
 
@@ -224,7 +216,7 @@ class Shards : public testing::Test {
     std::string changed = text;
     changed.replace(changed.find(from), from.size(), to);
     write_file(index, changed);
-    return message_of([&] { read_safetensors_directory(scratch.path()); });
+    return message([&] { read_safetensors_directory(scratch.path()); });
   }
 
   test::Scratch scratch;
@@ -258,7 +250,7 @@ TEST_F(Shards, DamagedIndicesLoadOrAreRefused) {
 
 TEST_F(Shards, ADirectoryWithoutWeightsIsRefused) {
   std::filesystem::remove(index);
-  EXPECT_THAT(message_of([&] { read_safetensors_directory(scratch.path()); }),
+  EXPECT_THAT(message([&] { read_safetensors_directory(scratch.path()); }),
               testing::AllOf(HasSubstr("neither model.safetensors nor"),
                              HasSubstr("(it holds \"model-00001-of-00003.safetensors\"")));
 }

@@ -11,7 +11,9 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "logits.h"
 #include "oracle.h"
+#include "runtime/model.h"
 #include "runtime/small_models.h"
 
 namespace fathom {
@@ -30,13 +32,6 @@ std::vector<float> hidden_alone(Engine& engine, std::span<const Token> tokens) {
   auto hidden = engine.forward({&feed, 1});
   engine.close(sequence);
   return hidden;
-}
-
-std::vector<float> logits_alone(Engine& engine, std::span<const Token> tokens) {
-  const auto hidden = hidden_alone(engine, tokens);
-  std::vector<float> logits(tokens.size() * static_cast<std::size_t>(engine.config().vocab_size));
-  engine.head(std::ssize(tokens), hidden.data(), logits.data());
-  return logits;
 }
 
 // The model's own layers in the order in which the plan visits them, each with its adapter merged: a plain
@@ -180,7 +175,7 @@ TEST(Engine, KeysAndValuesInEightBitsStayNearFloats) {
     EXPECT_EQ(exact.kv_type(), Compute::f32);
     EXPECT_EQ(engine.kv_type(), Compute::int8);
     const auto tokens = some_tokens(model, 100);
-    const auto expected = logits_alone(exact, tokens), got = logits_alone(engine, tokens);
+    const auto expected = logits_of(exact, tokens), got = logits_of(engine, tokens);
     double differences = 0, squares = 0;
     for (std::size_t i = 0; i < got.size(); ++i) {
       differences += std::pow(double{got[i]} - expected[i], 2);
@@ -400,25 +395,13 @@ TEST(Engine, AnObserverThatThrowsLeavesAWorkingEngine) {
 }
 
 TEST(Engine, TheComputeTypeFollowsTheWeights) {
-  EXPECT_EQ(choose_compute("f32", load("llama-bf16")), Compute::f32);
-  EXPECT_EQ(choose_compute("bf16", load("llama")), Compute::bf16);
-  EXPECT_EQ(choose_compute("auto", load("llama")), Compute::f32);
-  EXPECT_EQ(choose_compute("auto", load("llama-bf16")),
-            make_cpu_backend()->fast_bf16() ? Compute::bf16 : Compute::f32);
-  EXPECT_EQ(choose_compute("int8", load("llama")), Compute::int8);
-  EXPECT_EQ(choose_compute("int4", load("llama")), Compute::int4);
-  EXPECT_EQ(choose_compute("int4g32", load("llama")), Compute::int4_groups);
-  EXPECT_EQ(choose_compute("native", load("llama")), Compute::native);
-  EXPECT_THROW(choose_compute("int3", load("llama")), UsageError);
-  EXPECT_EQ(choose_kv("auto"), std::nullopt);
-  EXPECT_EQ(choose_kv("bf16"), Compute::bf16);
-  EXPECT_EQ(choose_kv("int8"), Compute::int8);
-  EXPECT_THROW(choose_kv("f32"), UsageError);
+  EXPECT_EQ(own_compute(load("llama")), Compute::f32);
+  EXPECT_EQ(own_compute(load("llama-bf16")), make_cpu_backend()->fast_bf16() ? Compute::bf16 : Compute::f32);
 }
 
 TEST(Engine, AQuantisedFileIsRunAsItIsAndMeasuredInFloats) {
   const Checkpoint model = load("qwen3-gguf");
-  EXPECT_EQ(choose_compute("auto", model), Compute::native);
+  EXPECT_EQ(own_compute(model), Compute::native);
   EXPECT_EQ(Engine(model, {.compute = Compute::native}).layer_type(), Compute::int8_groups);
   EXPECT_EQ(float_compute(model), make_cpu_backend()->fast_bf16() ? Compute::bf16 : Compute::f32);
 }

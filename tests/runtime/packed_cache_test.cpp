@@ -22,6 +22,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "damage.h"
+#include "logits.h"
 #include "oracle.h"
 #include "runtime/engine.h"
 #include "scratch.h"
@@ -64,11 +65,7 @@ class PackedCacheTest : public testing::Test {
                                    Compute compute = Compute::int8) {
     Engine engine(model, {.compute = compute, .cache = cache});
     const std::array<Token, 5> ids = {1, 5, 2, 7, 3};
-    const Feed feed = {.sequence = engine.open(), .tokens = ids, .keep = std::ssize(ids)};
-    const std::vector<float> hidden = engine.forward({&feed, 1});
-    std::vector<float> logits(ids.size() * static_cast<std::size_t>(engine.config().vocab_size));
-    engine.head(std::ssize(ids), hidden.data(), logits.data());
-    return logits;
+    return logits_of(engine, ids);
   }
   static std::vector<float> logits(const fs::path& model, const PackedCache& cache = {},
                                    Compute compute = Compute::int8) {

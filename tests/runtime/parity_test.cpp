@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "logits.h"
 #include "oracle.h"
 #include "runtime/engine.h"
 
@@ -13,13 +14,6 @@ namespace fathom {
 namespace {
 
 constexpr float tolerance = 1e-4F;  // float32 sums of another order; logits and states are of size 1 to 10
-
-std::vector<float> logits_of(const Engine& engine, const std::vector<float>& hidden) {
-  const auto rows = static_cast<std::int64_t>(hidden.size()) / engine.config().hidden_size;
-  std::vector<float> logits(static_cast<std::size_t>(rows * engine.config().vocab_size));
-  engine.head(rows, hidden.data(), logits.data());
-  return logits;
-}
 
 // Feeds `tokens` in parts of `part` tokens and returns the logits of all.
 std::vector<float> logits_in_parts(Engine& engine, int sequence, std::span<const Token> tokens,

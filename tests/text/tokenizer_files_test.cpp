@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "damage.h"
+#include "message.h"
 #include "scratch.h"
 #include "text/regex.h"
 #include "text/tokenizer.h"
@@ -18,15 +19,6 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 const fs::path data_folder = fs::path(FATHOM_TEST_DATA) / "tokenizers";
-
-std::string message(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 /// The message that a tokenizer gives after `edit` changed its tokenizer.json.
 std::string refusal(const std::string& name, const std::function<void(Json&)>& edit) {

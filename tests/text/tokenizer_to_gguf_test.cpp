@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "formats/gguf.h"
 #include "formats/gguf_write.h"
+#include "message.h"
 #include "scratch.h"
 #include "text/tokenizer.h"
 
@@ -27,12 +28,7 @@ std::string refusal(const std::string& name, const std::function<void(Json&)>& e
   Json json = read_json(data_folder / name / "tokenizer.json");
   edit(json);
   write_file(scratch / "tokenizer.json", json.dump());
-  try {
-    tokenizer_to_gguf(scratch.path(), 1000);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
+  return message([&] { tokenizer_to_gguf(scratch.path(), 1000); });
 }
 
 class ToGguf : public testing::TestWithParam<std::string> {

@@ -13,13 +13,6 @@
 namespace fathom {
 namespace {
 
-/// The largest difference in units of the largest expected value.
-float relative_difference(const std::vector<float>& found, const std::vector<float>& expected) {
-  float largest = 0;
-  for (const float value : expected) largest = std::max(largest, std::abs(value));
-  return largest_difference(found, expected) / largest;
-}
-
 class TrainParity : public testing::TestWithParam<std::tuple<Device, std::string>> {};
 
 TEST_P(TrainParity, LogitsLossAndGradientsAreTransformers) {

@@ -9,21 +9,14 @@
 #include "base/random.h"
 #include "depth/linear_algebra.h"
 #include "depth/unroll.h"
+#include "logits.h"
 #include "model/checkpoint.h"
 #include "oracle.h"
-#include "runtime/engine.h"
 #include "train/devices.h"
 #include "train/train.h"
 
 namespace fathom {
 namespace {
-
-/// The largest difference in units of the largest expected value.
-float relative_difference(const std::vector<float>& found, const std::vector<float>& expected) {
-  float largest = 0;
-  for (const float value : expected) largest = std::max(largest, std::abs(value));
-  return largest_difference(found, expected) / largest;
-}
 
 constexpr std::int64_t rank = 3, layers = 2, visits = 4;
 
@@ -63,12 +56,6 @@ Checkpoint relaxed(const std::string& name) {
   return model;
 }
 
-Matrix matrix_of(const Tensor& tensor) {
-  Matrix matrix(tensor.rows(), tensor.row_elements());
-  matrix.values = decode(tensor);
-  return matrix;
-}
-
 class Relaxed : public testing::TestWithParam<std::tuple<Device, std::string>> {};
 
 TEST_P(Relaxed, TrainerAndEngineComputeTheSame) {
@@ -76,13 +63,7 @@ TEST_P(Relaxed, TrainerAndEngineComputeTheSame) {
   if (!is_there(device)) GTEST_SKIP() << "no GPU";
   const Checkpoint model = relaxed(name);
   const std::vector<Token> ids = load_oracle(name).ids;
-  Engine engine(model);
-  const auto rows = std::ssize(ids);
-  const Feed feed{engine.open(), ids, rows};
-  const std::vector<float> hidden = engine.forward({&feed, 1});
-  std::vector<float> logits(static_cast<std::size_t>(rows * model.config.vocab_size));
-  engine.head(rows, hidden.data(), logits.data());
-  EXPECT_LT(relative_difference(train_logits(model, ids, device), logits), 1e-4F);
+  EXPECT_LT(relative_difference(train_logits(model, ids, device), logits_of(model, ids)), 1e-4F);
 }
 
 TEST_P(Relaxed, GradientsFollowFromThoseOfTheUnrolledModel) {
@@ -103,9 +84,9 @@ TEST_P(Relaxed, GradientsFollowFromThoseOfTheUnrolledModel) {
     std::vector<Matrix> shared(layers,
                                Matrix(out_features(model.config, linear), in_features(model.config, linear)));
     for (std::int64_t visit = 0; visit < visits; ++visit) {
-      const Matrix slope = matrix_of(of_plain.at(layer_name(visit, map + ".weight")));
-      const Matrix a = matrix_of(*model.adapter_tensor(visit, map + ".lora_A.weight")),
-                   b = matrix_of(*model.adapter_tensor(visit, map + ".lora_B.weight"));
+      const Matrix slope = to_matrix(of_plain.at(layer_name(visit, map + ".weight")));
+      const Matrix a = to_matrix(*model.adapter_tensor(visit, map + ".lora_A.weight")),
+                   b = to_matrix(*model.adapter_tensor(visit, map + ".lora_B.weight"));
       // Of W + B A: dA = Bᵀ dW, dB = dW Aᵀ.
       expect(adapter_name(visit, map + ".lora_A.weight"),
              multiply(b, Transpose::yes, slope, Transpose::no).values);

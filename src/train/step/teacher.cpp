@@ -9,6 +9,8 @@
 
 #include "kernels/aligned.h"
 #include "runtime/engine.h"
+#include "runtime/lm_head.h"
+#include "runtime/model.h"
 #include "train/model/model.h"
 #include "train/step/micro_batch.h"
 
@@ -77,7 +79,8 @@ class EngineTeacher : public Teacher {
     Rows result = {halves ? Compute::bf16 : Compute::f32, config.vocab_size};
     logits_.reserve(static_cast<std::size_t>(rows * result.row_bytes()));
     result.data = logits_.as<std::byte>();
-    halves ? engine_.uncapped_head(rows, hidden, result) : engine_.head(rows, hidden, result.row<float>(0));
+    halves ? engine_.head().uncapped_logits(rows, hidden, result)
+           : engine_.head().logits(rows, hidden, result.row<float>(0));
     return at::from_blob(result.data, {rows, result.width}, {result.stride(), 1},
                          halves ? at::kBFloat16 : at::kFloat);
   }
